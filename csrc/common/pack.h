@@ -192,12 +192,17 @@ template <class T> inline bool all(PackMask<T> m) { return !any(!m); }
 
 // Sum of all lanes, in a fixed tree order.
 template <class T> inline T reduce_add(Pack<T> a) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_reduce_add_ps(a.r);
+  else return _mm512_reduce_add_pd(a.r);
+#else
   constexpr int kLanes = Pack<T>::kLanes;
   T lanes[kLanes];
   a.store(lanes);
   for (int width = kLanes / 2; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   return lanes[0];
+#endif
 }
 template <class T> inline T reduce_max(Pack<T> a) {
   T best = a.r[0];

@@ -1,0 +1,29 @@
+# One-line targets. PYTHON names the interpreter (a virtual environment with torch in it).
+PYTHON ?= python
+CPP_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tests/sim/*.h' 'tests/sim/*.cpp')
+
+.PHONY: build test lint format sim gates bench clean
+
+build:  ## compile kdops/_C.abi3.so in place, incrementally
+	PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) setup.py -q build_ext --inplace
+
+test:  ## the whole test suite
+	$(PYTHON) -m pytest
+
+lint:  ## ruff, mypy strict, clang-format
+	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	@test -z "$(CPP_FILES)" || "$(dir $(PYTHON))clang-format" --dry-run --Werror $(CPP_FILES)
+
+format:  ## rewrite all files in the house format
+	$(PYTHON) -m ruff check --fix . && $(PYTHON) -m ruff format .
+	@test -z "$(CPP_FILES)" || "$(dir $(PYTHON))clang-format" -i $(CPP_FILES)
+
+sim:  ## every CUDA kernel on the CPU simulator
+	$(PYTHON) -m pytest tests/sim
+
+bench:  ## the benchmarks, quick
+	$(PYTHON) -m pytest benchmarks --benchmark-only --quick
+
+clean:
+	rm -rf build dist *.egg-info kdops/_C.abi3.so

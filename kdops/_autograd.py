@@ -1,0 +1,242 @@
+"""From one gradient formula to everything autograd needs.
+
+An op of kdops is a C++ op (schema and kernels in csrc/) plus a formula for its gradient, a pure
+differentiable function of tensors (kdops/ops/<op>/gradient.py). From the two this module makes
+
+* `register_autograd` entries, so that `torch.ops.kdops.<op>` itself is differentiable and opcheck
+  sees the truth (eager calls take this short way), and
+* one `autograd.Function` with setup_context and vmap, which torch.func (grad, vmap, jacrev) and
+  torch.compile trace.
+
+First order uses the fused kernel. Second order differentiates the formula, so it is right without
+a second kernel. There is no jvp: one would break fullgraph compilation, and torch raises a clear
+error for forward mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Outputs = Any  # a Tensor or a tuple of tensors
+Formula = Callable[..., Outputs]
+Vmap = Callable[..., tuple[Outputs, Any]]
+
+
+def as_tuple(value: Outputs) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def wants_grad(*tensors: Tensor) -> bool:
+    """Whether a gradient may be asked for: an op that fuses it into its forward can skip it."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def map_op(
+    name: str,
+    *,
+    formula: Formula,
+    vmap: Vmap | None = None,
+    backward_vmap: Vmap | None = None,
+    saves_outputs: bool = False,
+    constant_outputs: Sequence[int] = (),
+) -> Callable[..., Outputs]:
+    """`kdops::<name>` with the gradient op `kdops::<name>_backward`, as a differentiable function.
+
+    The gradient op takes the cotangents of all differentiable outputs, then the op's inputs, then
+    (saves_outputs) all its outputs; it returns one tensor per Tensor or Tensor? input of the op,
+    in order, empty where that input is None. `formula` is the same function in plain PyTorch.
+    constant_outputs are outputs without a gradient (work space kept for the backward).
+    The default vmap folds the mapped dimension into the leading one of every tensor.
+    """
+    op = _overload(name)
+    places = _tensor_places(op)
+    gradient = _gradient_op(f"{name}_backward", formula, backward_vmap)
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+        outputs = as_tuple(output)
+        if constant_outputs:
+            ctx.mark_non_differentiable(*(outputs[i] for i in constant_outputs))
+        _save(ctx, (*inputs, *outputs) if saves_outputs else inputs)
+        ctx.input_count = len(inputs)
+
+    def backward(ctx: Any, *cotangents: Tensor) -> Outputs:
+        kept = [c for i, c in enumerate(cotangents) if i not in constant_outputs]
+        grads = as_tuple(gradient(*kept, *_saved(ctx)))
+        full: list[Any] = [None] * ctx.input_count
+        for place, grad in zip(places, grads, strict=True):
+            full[place] = grad
+        return tuple(
+            g if need else None for g, need in zip(full, ctx.needs_input_grad, strict=True)
+        )
+
+    return _differentiable(name, op, setup, backward, vmap)
+
+
+def loss_op(
+    name: str, *, formula: Formula, vmap: Vmap | None = None
+) -> Callable[..., tuple[Tensor, ...]]:
+    """`kdops::<name>` returning (loss, gradients...) in one pass, as a differentiable function.
+
+    The gradients belong to the first inputs of the op, in order. `formula(*inputs)` gives the same
+    gradients in plain PyTorch; it is used when somebody differentiates the gradient. The op may
+    return empty gradients when its inputs say that none are wanted.
+    """
+    op = _overload(name)
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+        ctx.set_materialize_grads(False)
+        _save(ctx, (*inputs, *output[1:]))
+        ctx.input_count = len(inputs)
+
+    def backward(ctx: Any, loss_cotangent: Tensor | None, *cotangents: Tensor | None) -> Outputs:
+        values = _saved(ctx)
+        inputs, grads = values[: ctx.input_count], values[ctx.input_count :]
+        full = _vjp(formula, inputs, cotangents)
+        if loss_cotangent is not None:
+            for i, grad in enumerate(grads):
+                if ctx.needs_input_grad[i]:
+                    first = loss_cotangent * grad
+                    full[i] = first if full[i] is None else full[i] + first
+        return tuple(full)
+
+    result: Callable[..., tuple[Tensor, ...]] = _differentiable(name, op, setup, backward, vmap)
+    return result
+
+
+def fold_vmap(apply: Callable[..., Outputs]) -> Vmap:
+    """vmap for ops whose tensors all lead with a batch: the mapped dimension joins it."""
+
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Outputs, Any]:
+        size = info.batch_size
+
+        def fold(value: Any, dim: int | None) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            full = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+            return full.flatten(0, 1)
+
+        folded = [fold(v, d) for v, d in zip(inputs, in_dims, strict=True)]
+        outputs = apply(*folded)
+        if isinstance(outputs, Tensor):
+            return _unfold(outputs, size), 0
+        return tuple(_unfold(o, size) for o in outputs), (0,) * len(outputs)
+
+    return vmap
+
+
+def _unfold(value: Tensor, size: int) -> Tensor:
+    return value.unflatten(0, (size, -1)) if value.numel() else value.new_empty((size, 0))
+
+
+def loop_vmap(apply: Callable[..., Outputs]) -> Vmap:
+    """vmap for ops without a batch dimension: one call per mapped index."""
+
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Outputs, Any]:
+        def pick(value: Any, dim: int | None, i: int) -> Any:
+            return value.select(dim, i) if isinstance(value, Tensor) and dim is not None else value
+
+        results = [
+            as_tuple(apply(*(pick(v, d, i) for v, d in zip(inputs, in_dims, strict=True))))
+            for i in range(info.batch_size)
+        ]
+        stacked = tuple(torch.stack(column) for column in zip(*results, strict=True))
+        return stacked, (0,) * len(stacked)
+
+    return vmap
+
+
+# ---- internals -----------------------------------------------------------------------------------
+
+
+def _overload(name: str) -> Any:
+    return getattr(torch.ops.kdops, name).default
+
+
+def _tensor_places(op: Any) -> list[int]:
+    """Positions of the op's Tensor and Tensor? arguments."""
+    types = [str(a.type) for a in op._schema.arguments]
+    return [i for i, t in enumerate(types) if t in ("Tensor", "Optional[Tensor]")]
+
+
+def _gradient_op(name: str, formula: Formula, vmap: Vmap | None) -> Callable[..., Outputs]:
+    """The fused gradient op; its own gradient is that of the formula."""
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+        ctx.set_materialize_grads(False)
+        _save(ctx, inputs)
+
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Outputs:
+        return tuple(_vjp(formula, _saved(ctx), cotangents))
+
+    return _differentiable(name, _overload(name), setup, backward, vmap)
+
+
+def _vjp(formula: Formula, inputs: Sequence[Any], cotangents: Sequence[Tensor | None]) -> list[Any]:
+    """Cotangents of `inputs` for those of formula(*inputs); None where an input is no tensor."""
+    grads: list[Any] = [None] * len(inputs)
+    if all(c is None for c in cotangents):
+        return grads
+    where = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+
+    def of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+        full = list(inputs)
+        for i, value in zip(where, tensors, strict=True):
+            full[i] = value
+        outputs = as_tuple(formula(*full))
+        return tuple(o for o, c in zip(outputs, cotangents, strict=True) if c is not None)
+
+    _, pull = torch.func.vjp(of_tensors, *(inputs[i] for i in where))
+    for i, grad in zip(where, pull(tuple(c for c in cotangents if c is not None)), strict=True):
+        grads[i] = grad
+    return grads
+
+
+def _save(ctx: Any, values: Sequence[Any]) -> None:
+    """Keeps tensors where autograd watches them, and everything else beside."""
+    ctx.others = [None if isinstance(v, Tensor) else v for v in values]
+    ctx.tensor_places = [i for i, v in enumerate(values) if isinstance(v, Tensor)]
+    ctx.save_for_backward(*(v for v in values if isinstance(v, Tensor)))
+
+
+def _saved(ctx: Any) -> list[Any]:
+    values = list(ctx.others)
+    for i, tensor in zip(ctx.tensor_places, ctx.saved_tensors, strict=True):
+        values[i] = tensor
+    return values
+
+
+def _differentiable(
+    name: str,
+    op: Any,
+    setup: Callable[..., None],
+    backward: Callable[..., Outputs],
+    vmap: Vmap | None,
+) -> Callable[..., Outputs]:
+    """Puts the two rules on the op and around it; the result picks the way that works."""
+    torch.library.register_autograd(f"kdops::{name}", backward, setup_context=setup)
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast(f"kdops::{name}", device, torch.float32)
+
+    def forward(*inputs: Any) -> Outputs:
+        return op(*inputs)
+
+    members: dict[str, Any] = {
+        "forward": staticmethod(forward),
+        "setup_context": staticmethod(setup),
+        "backward": staticmethod(backward),
+    }
+    function = type(f"Kdops_{name}", (torch.autograd.Function,), members)
+    function.vmap = staticmethod(vmap or fold_vmap(function.apply))  # type: ignore[attr-defined]
+
+    def call(*inputs: Any) -> Outputs:
+        if torch._C._are_functorch_transforms_active():
+            return function.apply(*inputs)  # type: ignore[no-untyped-call]
+        return op(*inputs)
+
+    return call

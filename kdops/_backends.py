@@ -1,0 +1,183 @@
+"""The one place where a backend is chosen.
+
+Every op registers a predicate per backend. A predicate looks only at device type, dtype and sizes,
+so that the choice is a constant of a traced graph, and returns None (can run) or its reason as a
+sentence. The same sentence is shown by `explain` and raised when that backend was forced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from types import TracebackType
+
+import torch
+
+from kdops import _library
+
+NAMES = ("native", "triton", "reference")
+Predicate = Callable[..., "str | None"]  # (device type, dtype, *sizes)
+
+
+@dataclass(frozen=True)
+class _Ladder:
+    """The backends of one op in the order of preference, and sizes typical of its use."""
+
+    predicates: dict[str, Predicate]
+    typical_sizes: tuple[int, ...]
+
+
+_ladders: dict[str, _Ladder] = {}
+_recorded: list[tuple[str, tuple[object, ...]]] | None = None
+
+
+def _from_environment() -> str | None:
+    name = os.environ.get("KDOPS_BACKEND") or None
+    if name is not None and name not in NAMES:
+        raise ValueError(f"KDOPS_BACKEND: expected one of {', '.join(NAMES)}, got {name!r}")
+    return name
+
+
+_forced: str | None = _from_environment()
+
+
+def register(
+    op: str,
+    *,
+    native: Predicate | None = None,
+    triton: Predicate | None = None,
+    typical_sizes: Sequence[int] = (),
+) -> None:
+    """Tells what `op` has. The reference is always there and always last."""
+    given = {"native": native, "triton": triton}
+    predicates = {name: p for name, p in given.items() if p is not None}
+    _ladders[op] = _Ladder(predicates, tuple(typical_sizes))
+
+
+def choose(op: str, device: str, dtype: torch.dtype, *sizes: int) -> str:
+    """The backend that runs `op` for this problem; ValueError if a forced one cannot."""
+    if _recorded is not None:
+        _recorded.append((op, (device, dtype, *sizes)))
+    if _forced is not None:
+        if reason := obstacle(op, _forced, device, dtype, *sizes):
+            raise ValueError(f"{op}: backend {_forced!r} was asked for, but {reason}")
+        return _forced
+    for name in _ladders[op].predicates:
+        if obstacle(op, name, device, dtype, *sizes) is None:
+            return name
+    _library.warn_once_if_missing()
+    return "reference"
+
+
+def obstacle(op: str, name: str, device: str, dtype: torch.dtype, *sizes: int) -> str | None:
+    """Why backend `name` cannot run this problem, or None."""
+    if name == "reference":
+        return None
+    predicate = _ladders[op].predicates.get(name)
+    if predicate is None:
+        return f"{op} has no {name} kernel"
+    return predicate(device, dtype, *sizes)
+
+
+# ---- reasons that many predicates share ---------------------------------------------------------
+
+
+def native_obstacle(device: str, dtype: torch.dtype, dtypes: Sequence[torch.dtype]) -> str | None:
+    """Binary, device and dtype, for an op that has C++ kernels on the CPU and on CUDA."""
+    if _library.missing:
+        return _library.missing
+    if device not in ("cpu", "cuda"):
+        return f"there are kernels for cpu and cuda, not for {device}"
+    if device == "cuda" and not _library.has_cuda_kernels():
+        return "this install was compiled without CUDA kernels"
+    if dtype not in dtypes:
+        return f"the kernels take {_names(dtypes)}, not {_names([dtype])}"
+    return None
+
+
+def triton_obstacle(device: str, dtype: torch.dtype, dtypes: Sequence[torch.dtype]) -> str | None:
+    """Device, Triton's presence and dtype."""
+    if _library.missing:
+        return _library.missing  # the schemas live in the binary
+    if device != "cuda":
+        return f"Triton kernels run on cuda, not on {device}"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if dtype not in dtypes:
+        return f"the kernels take {_names(dtypes)}, not {_names([dtype])}"
+    return None
+
+
+def _names(dtypes: Sequence[torch.dtype]) -> str:
+    return ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+
+
+# ---- what users call ----------------------------------------------------------------------------
+
+
+class backend:
+    """Forces a backend inside a `with` block; a problem it cannot run raises ValueError.
+
+    >>> with kdops.backend("reference"):
+    ...     kdops.gram(x)
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in NAMES:
+            raise ValueError(f"backend: expected one of {', '.join(NAMES)}, got {name!r}")
+        self.name = name
+
+    def __enter__(self) -> None:
+        global _forced
+        self.before = _forced
+        _forced = self.name
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        global _forced
+        _forced = self.before
+
+
+def ladder_lines(op: str, *problem: object) -> list[str]:
+    """One line per backend for a problem: which one serves, why the ones before it do not."""
+    lines, chosen = [], None
+    for name in (*_ladders[op].predicates, "reference"):
+        reason = obstacle(op, name, *problem)  # type: ignore[arg-type]
+        if reason is None and chosen is None:
+            chosen = name
+            lines.append(f"  {name:<9} serves")
+        else:
+            lines.append(f"  {name:<9} {'no: ' + reason if reason else 'could run'}")
+    return lines
+
+
+def explain(function: Callable[..., object], *args: object, **kwargs: object) -> None:
+    """Runs `function(*args, **kwargs)` once and prints, for every op inside, its backends.
+
+    For each backend: whether it serves this call, and if not, why.
+
+    >>> kdops.explain(kdops.gram, torch.randn(8, 16, 32, 32))
+    """
+    global _recorded
+    before, _recorded = _recorded, []
+    try:
+        function(*args, **kwargs)
+        seen = _recorded
+    finally:
+        _recorded = before
+    for op, (device, dtype, *sizes) in dict.fromkeys(seen):
+        print(f"{op} on {device}, {str(dtype).removeprefix('torch.')}, sizes {tuple(sizes)}:")
+        print("\n".join(ladder_lines(op, device, dtype, *sizes)))
+    if not seen:
+        print(f"{getattr(function, '__name__', function)} called no kdops op")
+
+
+def registered_ops() -> dict[str, tuple[int, ...]]:
+    """Every op that has a ladder, with sizes typical of its use (for `python -m kdops info`)."""
+    return {name: ladder.typical_sizes for name, ladder in sorted(_ladders.items())}

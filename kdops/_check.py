@@ -1,0 +1,87 @@
+"""Argument checks with one voice: every message names op, argument, what was expected and found."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def describe(value: object) -> str:
+    """How a message shows an argument: a tensor's shape and rank, otherwise the value's type."""
+    if isinstance(value, Tensor):
+        return f"{list(value.shape)} ({value.dim()}-D)"
+    return f"{type(value).__name__}"
+
+
+def tensor(op: str, name: str, value: object) -> Tensor:
+    """`value` as a real floating tensor, or TypeError."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: expected {name} to be a Tensor, got {describe(value)}")
+    if value.dtype not in FLOATS:
+        raise TypeError(
+            f"{op}: expected {name} of dtype float64, float32, float16 or bfloat16, "
+            f"got {str(value.dtype).removeprefix('torch.')}"
+        )
+    return value
+
+
+def rank(op: str, name: str, value: Tensor, shape: str, low: int, high: int | None = None) -> None:
+    """`value` has `low` dimensions, or low..high, or at least `low` (high = -1)."""
+    dim = value.dim()
+    top = low if high is None else high
+    if dim < low or (top >= 0 and dim > top):
+        raise ValueError(f"{op}: expected {name} of shape {shape}, got {describe(value)}")
+
+
+def same_kind(op: str, **tensors: Tensor) -> None:
+    """All tensors share one dtype and one device."""
+    (first_name, first), *rest = tensors.items()
+    for name, value in rest:
+        if value.dtype != first.dtype:
+            raise TypeError(
+                f"{op}: expected {name} of the dtype of {first_name}, {first.dtype}, "
+                f"got {value.dtype}"
+            )
+        if value.device != first.device:
+            raise ValueError(
+                f"{op}: expected {name} on the device of {first_name}, {first.device}, "
+                f"got {value.device}"
+            )
+
+
+def same_size(op: str, what: str, **sizes: int) -> None:
+    """All sizes agree; `what` says which size is meant ("batch size", "channels", ...)."""
+    (first_name, first), *rest = sizes.items()
+    for name, size in rest:
+        if size != first:
+            raise ValueError(
+                f"{op}: expected {first_name} and {name} with the same {what}, got {first} and "
+                f"{size}"
+            )
+
+
+def option(op: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        options = ", ".join(map(repr, allowed))
+        raise ValueError(f"{op}: expected {name} to be one of {options}, got {value!r}")
+
+
+def positive(op: str, name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{op}: expected {name} > 0, got {value}")
+
+
+def computing_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Half types are computed in float32."""
+    return torch.float32 if dtype in _HALVES else dtype
+
+
+def outside_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Under autocast our ops run in float32: half inputs are widened, as for torch's own losses."""
+    device = tensors[0].device.type
+    if torch.is_autocast_enabled(device):
+        return tuple(t.float() if t.dtype in _HALVES else t for t in tensors)
+    return tensors

@@ -1,0 +1,69 @@
+"""Loads the compiled library and tells what it holds.
+
+Importing kdops never fails for want of a binary: without one every op runs its reference
+implementation, and one warning says so with the cure.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import warnings
+from pathlib import Path
+
+import torch
+
+_PATH = Path(__file__).with_name("_C.abi3.so")
+
+
+def _load() -> tuple[ctypes.CDLL | None, str | None]:
+    if not _PATH.is_file():
+        return None, "this install holds no compiled kernels (pure-Python install)"
+    try:
+        torch.ops.load_library(str(_PATH))
+        return ctypes.CDLL(str(_PATH)), None
+    except OSError as error:
+        return None, f"the compiled kernels could not be loaded ({error})"
+
+
+_handle, missing = _load()
+"""`missing` is None when the binary is loaded, otherwise the reason as a sentence."""
+
+_warned = False
+
+
+def warn_once_if_missing() -> None:
+    global _warned
+    if missing and not _warned:
+        _warned = True
+        warnings.warn(
+            f"kdops: {missing}; the slower reference implementation serves. Reinstall with a C++ "
+            "compiler present ('pip install --force-reinstall .') to get the kernels.",
+            stacklevel=3,
+        )
+
+
+def _native_info() -> dict[str, str]:
+    if _handle is None:
+        return {}
+    _handle.kdops_build_info.restype = ctypes.c_char_p
+    info: dict[str, str] = json.loads(_handle.kdops_build_info().decode())
+    return info
+
+
+def build_info() -> dict[str, str]:
+    """What this install holds: versions, compiled instruction sets and CUDA architectures.
+
+    Keys: kdops, torch, native ("yes" or the reason why not) and, with a binary,
+    instruction_sets, active_instruction_set, cuda (compiler version, "" without), cuda_archs,
+    compiler, torch_target.
+    """
+    from kdops import __version__
+
+    info = {"kdops": __version__, "torch": torch.__version__, "native": missing or "yes"}
+    return info | _native_info()
+
+
+def has_cuda_kernels() -> bool:
+    """Whether the binary was compiled with CUDA kernels."""
+    return bool(_native_info().get("cuda"))

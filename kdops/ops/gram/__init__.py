@@ -1,0 +1,90 @@
+"""Gram and FSP matrices of feature maps."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import Tensor
+
+from kdops import _backends, _check
+from kdops.ops.gram import reference, registration
+
+__all__ = ["fsp_matrix", "gram"]
+
+
+def gram(x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Gram matrix of feature maps over their positions: X Yᵀ / prod(S).
+
+    Args:
+        x: (B, C1, *S), S of one to three spatial dimensions.
+        y: (B, C2, *S); None means y = x, and only one half is computed.
+
+    Returns:
+        (B, C1, C2) in the dtype of the inputs. float16 and bfloat16 accumulate in float32; under
+        autocast the op runs in float32. Channels_last maps are read where they lie. No positions
+        at all (an empty S) give zeros.
+
+    Cost: 2 B C1 C2 prod(S) FLOP forward (half for y = None), twice that backward; reads each map
+    once. Differentiable to any order.
+
+    >>> features = torch.randn(128, 16, 32, 32, requires_grad=True)
+    >>> gram(features).shape
+    torch.Size([128, 16, 16])
+    """
+    _check_maps("gram", "x", x, "y", y)
+    return _gram(x, y)
+
+
+def fsp_matrix(f1: Tensor, f2: Tensor, *, pool: str = "max") -> Tensor:
+    """FSP matrix between two layers ("flow of solution procedure"): F1ᵀ F2 / (h w) per sample.
+
+    The map with more positions is pooled adaptively to the spatial size of the other first, in
+    each dimension by itself.
+
+    Args:
+        f1: (B, C1, *S1), one to three spatial dimensions.
+        f2: (B, C2, *S2), as many spatial dimensions.
+        pool: "max" (the paper) or "avg".
+
+    Returns:
+        (B, C1, C2) in the dtype of the inputs.
+
+    >>> fsp_matrix(torch.randn(8, 16, 32, 32), torch.randn(8, 32, 16, 16)).shape
+    torch.Size([8, 16, 32])
+    """
+    _check.option("fsp_matrix", "pool", pool, ("max", "avg"))
+    _check_maps("fsp_matrix", "f1", f1, "f2", f2, same_positions=False)
+    return _gram(*reference.pool_pair(f1, f2, pool))
+
+
+def _gram(x: Tensor, y: Tensor | None) -> Tensor:
+    """gram on checked arguments."""
+    scale = 1.0 / max(prod(x.shape[2:]), 1)
+    if y is None:
+        (x,) = _check.outside_autocast(x.flatten(2))
+    else:
+        x, y = _check.outside_autocast(x.flatten(2), y.flatten(2))
+    batch, c1, length = x.shape
+    c2 = c1 if y is None else y.shape[1]
+    if _backends.choose("gram", x.device.type, x.dtype, batch, c1, c2, length) == "native":
+        out: Tensor = registration.gram_op(x, y, scale)
+        return out
+    return reference.gram(x, y, scale)
+
+
+def _check_maps(
+    op: str, x_name: str, x: Tensor, y_name: str, y: Tensor | None, *, same_positions: bool = True
+) -> None:
+    _check.tensor(op, x_name, x)
+    _check.rank(op, x_name, x, "[B, C, *S] with 1 to 3 spatial dimensions", 3, 5)
+    if y is None:
+        return
+    _check.tensor(op, y_name, y)
+    _check.same_kind(op, **{x_name: x, y_name: y})
+    _check.rank(op, y_name, y, "[B, C, *S] like the first argument", x.dim())
+    _check.same_size(op, "batch size", **{x_name: x.shape[0], y_name: y.shape[0]})
+    if same_positions and x.shape[2:] != y.shape[2:]:
+        raise ValueError(
+            f"{op}: expected {x_name} and {y_name} with the same spatial shape, got "
+            f"{list(x.shape[2:])} and {list(y.shape[2:])}; fsp_matrix pools the larger map"
+        )
