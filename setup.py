@@ -32,7 +32,7 @@ def find_torch() -> Path | None:
     """The folder of the torch package that will be used at run time, without importing it."""
     if folder := os.environ.get("KDOPS_TORCH_DIR"):
         if not (Path(folder) / "version.py").is_file():
-            raise SystemExit(f"kdops: KDOPS_TORCH_DIR={folder} is not the folder of a torch package")
+            raise SystemExit(f"kdops: KDOPS_TORCH_DIR={folder} holds no torch package (version.py)")
         return Path(folder)
     candidates = [Path(sysconfig.get_path(kind)) / "torch" for kind in ("platlib", "purelib")]
     spec = importlib.util.find_spec("torch")

@@ -191,7 +191,7 @@ def _vjp(formula: Formula, inputs: Sequence[Any], cotangents: Sequence[Tensor | 
         outputs = as_tuple(formula(*full))
         return tuple(o for o, c in zip(outputs, cotangents, strict=True) if c is not None)
 
-    _, pull = torch.func.vjp(of_tensors, *(inputs[i] for i in where))
+    pull = torch.func.vjp(of_tensors, *(inputs[i] for i in where))[1]
     for i, grad in zip(where, pull(tuple(c for c in cotangents if c is not None)), strict=True):
         grads[i] = grad
     return grads
@@ -231,12 +231,12 @@ def _differentiable(
         "setup_context": staticmethod(setup),
         "backward": staticmethod(backward),
     }
-    function = type(f"Kdops_{name}", (torch.autograd.Function,), members)
-    function.vmap = staticmethod(vmap or fold_vmap(function.apply))  # type: ignore[attr-defined]
+    function: Any = type(f"Kdops_{name}", (torch.autograd.Function,), members)
+    function.vmap = staticmethod(vmap or fold_vmap(function.apply))
 
     def call(*inputs: Any) -> Outputs:
         if torch._C._are_functorch_transforms_active():
-            return function.apply(*inputs)  # type: ignore[no-untyped-call]
+            return function.apply(*inputs)
         return op(*inputs)
 
     return call

@@ -31,7 +31,7 @@ inline constexpr int kTileRows = 4, kTilePacks = 2;
 inline constexpr int64_t kBlockDepth = 256;
 
 template <class T>
-inline constexpr int kTileCols = kTilePacks* Pack<T>::kLanes;
+inline constexpr int kTileCols = kTilePacks * Pack<T>::kLanes;
 
 // rows x depth of A -> panels of kTileRows: out[panel][k][kTileRows], zero padded.
 template <class T, class In>

@@ -13,19 +13,28 @@
 
 // Declares an entry point in the namespace of every instruction set that this build contains.
 #ifdef KDOPS_X86
-#define KDOPS_PER_ISA(...)              \
-  namespace baseline { __VA_ARGS__ }    \
-  namespace avx2 { __VA_ARGS__ }        \
-  namespace avx512 { __VA_ARGS__ }
+#define KDOPS_PER_ISA(...) \
+  namespace baseline {     \
+  __VA_ARGS__              \
+  }                        \
+  namespace avx2 {         \
+  __VA_ARGS__              \
+  }                        \
+  namespace avx512 {       \
+  __VA_ARGS__              \
+  }
 #else
-#define KDOPS_PER_ISA(...) namespace baseline { __VA_ARGS__ }
+#define KDOPS_PER_ISA(...) \
+  namespace baseline {     \
+  __VA_ARGS__              \
+  }
 #endif
 
 // The entry point for this machine: KDOPS_BEST(gram_forward<float>)(arguments).
 #ifdef KDOPS_X86
-#define KDOPS_BEST(...)                                               \
+#define KDOPS_BEST(...)                                                 \
   (::kdops::active_isa() == ::kdops::Isa::avx512 ? &avx512::__VA_ARGS__ \
-   : ::kdops::active_isa() == ::kdops::Isa::avx2 ? &avx2::__VA_ARGS__ \
+   : ::kdops::active_isa() == ::kdops::Isa::avx2 ? &avx2::__VA_ARGS__   \
                                                  : &baseline::__VA_ARGS__)
 #else
 #define KDOPS_BEST(...) (&baseline::__VA_ARGS__)

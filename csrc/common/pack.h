@@ -67,8 +67,10 @@ struct Pack {
   // The first `count` (0..kLanes) elements; the other lanes are zero and never read.
   static Pack load_partial(const T* p, int count) {
 #if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) return Pack(_mm512_maskz_loadu_ps((1u << count) - 1u, p));
-    else return Pack(_mm512_maskz_loadu_pd((1u << count) - 1u, p));
+    if constexpr (sizeof(T) == 4)
+      return Pack(_mm512_maskz_loadu_ps((1u << count) - 1u, p));
+    else
+      return Pack(_mm512_maskz_loadu_pd((1u << count) - 1u, p));
 #else
     Pack out(T(0));
     std::memcpy(&out.r, p, sizeof(T) * static_cast<size_t>(count));
@@ -77,8 +79,10 @@ struct Pack {
   }
   void store_partial(T* p, int count) const {
 #if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(p, (1u << count) - 1u, r);
-    else _mm512_mask_storeu_pd(p, (1u << count) - 1u, r);
+    if constexpr (sizeof(T) == 4)
+      _mm512_mask_storeu_ps(p, (1u << count) - 1u, r);
+    else
+      _mm512_mask_storeu_pd(p, (1u << count) - 1u, r);
 #else
     std::memcpy(p, &r, sizeof(T) * static_cast<size_t>(count));
 #endif
@@ -92,9 +96,18 @@ struct Pack {
   friend Pack operator*(Pack a, Pack b) { return a.r * b.r; }
   friend Pack operator/(Pack a, Pack b) { return a.r / b.r; }
   friend Pack operator-(Pack a) { return -a.r; }
-  Pack& operator+=(Pack b) { r += b.r; return *this; }
-  Pack& operator-=(Pack b) { r -= b.r; return *this; }
-  Pack& operator*=(Pack b) { r *= b.r; return *this; }
+  Pack& operator+=(Pack b) {
+    r += b.r;
+    return *this;
+  }
+  Pack& operator-=(Pack b) {
+    r -= b.r;
+    return *this;
+  }
+  Pack& operator*=(Pack b) {
+    r *= b.r;
+    return *this;
+  }
   friend PackMask<T> operator<(Pack a, Pack b) { return {a.r < b.r}; }
   friend PackMask<T> operator<=(Pack a, Pack b) { return {a.r <= b.r}; }
   friend PackMask<T> operator>(Pack a, Pack b) { return {a.r > b.r}; }
@@ -124,41 +137,81 @@ using Scalar = typename NumberTraits<V>::Scalar;
 template <class T>
 concept Real = std::is_same_v<T, float> || std::is_same_v<T, double>;
 
-template <Real T> inline T load(const T* p, T) { return *p; }
-template <Real T> inline T select(bool m, T a, T b) { return m ? a : b; }
-template <Real T> inline T fma(T a, T b, T c) { return a * b + c; }
-template <Real T> inline T sqrt(T a) { return std::sqrt(a); }
-template <Real T> inline T abs(T a) { return std::fabs(a); }
-template <Real T> inline T min(T a, T b) { return a < b ? a : b; }
-template <Real T> inline T max(T a, T b) { return a > b ? a : b; }
-template <Real T> inline T copysign(T a, T b) { return std::copysign(a, b); }
+template <Real T>
+inline T load(const T* p, T) {
+  return *p;
+}
+template <Real T>
+inline T select(bool m, T a, T b) {
+  return m ? a : b;
+}
+template <Real T>
+inline T fma(T a, T b, T c) {
+  return a * b + c;
+}
+template <Real T>
+inline T sqrt(T a) {
+  return std::sqrt(a);
+}
+template <Real T>
+inline T abs(T a) {
+  return std::fabs(a);
+}
+template <Real T>
+inline T min(T a, T b) {
+  return a < b ? a : b;
+}
+template <Real T>
+inline T max(T a, T b) {
+  return a > b ? a : b;
+}
+template <Real T>
+inline T copysign(T a, T b) {
+  return std::copysign(a, b);
+}
 inline bool any(bool m) { return m; }
 inline bool all(bool m) { return m; }
 
 // ---- the vocabulary, packs -------------------------------------------------------------------
 
-template <class T> inline Pack<T> select(PackMask<T> m, Pack<T> a, Pack<T> b) {
+template <class T>
+inline Pack<T> select(PackMask<T> m, Pack<T> a, Pack<T> b) {
   return Pack<T>(m.bits ? a.r : b.r);
 }
 // a * b + c; the compiler contracts it to one instruction where there is one.
-template <class T> inline Pack<T> fma(Pack<T> a, Pack<T> b, Pack<T> c) { return a.r * b.r + c.r; }
-template <class T> inline Pack<T> min(Pack<T> a, Pack<T> b) { return Pack<T>(a.r < b.r ? a.r : b.r); }
-template <class T> inline Pack<T> max(Pack<T> a, Pack<T> b) { return Pack<T>(a.r > b.r ? a.r : b.r); }
+template <class T>
+inline Pack<T> fma(Pack<T> a, Pack<T> b, Pack<T> c) {
+  return a.r * b.r + c.r;
+}
+template <class T>
+inline Pack<T> min(Pack<T> a, Pack<T> b) {
+  return Pack<T>(a.r < b.r ? a.r : b.r);
+}
+template <class T>
+inline Pack<T> max(Pack<T> a, Pack<T> b) {
+  return Pack<T>(a.r > b.r ? a.r : b.r);
+}
 
-template <class T> inline Pack<T> sqrt(Pack<T> a) {
+template <class T>
+inline Pack<T> sqrt(Pack<T> a) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) return Pack<T>(_mm512_sqrt_ps(a.r));
-  else return Pack<T>(_mm512_sqrt_pd(a.r));
+  if constexpr (sizeof(T) == 4)
+    return Pack<T>(_mm512_sqrt_ps(a.r));
+  else
+    return Pack<T>(_mm512_sqrt_pd(a.r));
 #elif defined(__AVX2__)
-  if constexpr (sizeof(T) == 4) return Pack<T>(_mm256_sqrt_ps(a.r));
-  else return Pack<T>(_mm256_sqrt_pd(a.r));
+  if constexpr (sizeof(T) == 4)
+    return Pack<T>(_mm256_sqrt_ps(a.r));
+  else
+    return Pack<T>(_mm256_sqrt_pd(a.r));
 #else
   for (int i = 0; i < Pack<T>::kLanes; ++i) a.r[i] = std::sqrt(a.r[i]);
   return a;
 #endif
 }
 
-template <class T> inline Pack<T> abs(Pack<T> a) {
+template <class T>
+inline Pack<T> abs(Pack<T> a) {
   using Bits = typename PackTraits<T>::Bits;
   using Integer = typename PackTraits<T>::Integer;
   const Bits keep = std::numeric_limits<Integer>::max() - Bits{};
@@ -166,7 +219,8 @@ template <class T> inline Pack<T> abs(Pack<T> a) {
 }
 
 // |a| with the sign of b.
-template <class T> inline Pack<T> copysign(Pack<T> a, Pack<T> b) {
+template <class T>
+inline Pack<T> copysign(Pack<T> a, Pack<T> b) {
   using Bits = typename PackTraits<T>::Bits;
   using Integer = typename PackTraits<T>::Integer;
   const Bits keep = std::numeric_limits<Integer>::max() - Bits{};
@@ -174,7 +228,8 @@ template <class T> inline Pack<T> copysign(Pack<T> a, Pack<T> b) {
   return Pack<T>(reinterpret_cast<typename Pack<T>::Register>(bits));
 }
 
-template <class T> inline bool any(PackMask<T> m) {
+template <class T>
+inline bool any(PackMask<T> m) {
 #if defined(__AVX512F__)
   const auto bits = reinterpret_cast<__m512i>(m.bits);
   return _mm512_test_epi32_mask(bits, bits) != 0;
@@ -188,13 +243,19 @@ template <class T> inline bool any(PackMask<T> m) {
   return false;
 #endif
 }
-template <class T> inline bool all(PackMask<T> m) { return !any(!m); }
+template <class T>
+inline bool all(PackMask<T> m) {
+  return !any(!m);
+}
 
 // Sum of all lanes, in a fixed tree order.
-template <class T> inline T reduce_add(Pack<T> a) {
+template <class T>
+inline T reduce_add(Pack<T> a) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) return _mm512_reduce_add_ps(a.r);
-  else return _mm512_reduce_add_pd(a.r);
+  if constexpr (sizeof(T) == 4)
+    return _mm512_reduce_add_ps(a.r);
+  else
+    return _mm512_reduce_add_pd(a.r);
 #else
   constexpr int kLanes = Pack<T>::kLanes;
   T lanes[kLanes];
@@ -204,19 +265,22 @@ template <class T> inline T reduce_add(Pack<T> a) {
   return lanes[0];
 #endif
 }
-template <class T> inline T reduce_max(Pack<T> a) {
+template <class T>
+inline T reduce_max(Pack<T> a) {
   T best = a.r[0];
   for (int i = 1; i < Pack<T>::kLanes; ++i) best = a.r[i] > best ? a.r[i] : best;
   return best;
 }
 
 // Lane l is base[l * stride]: the same entry of kLanes matrices that lie `stride` apart.
-template <class T> inline Pack<T> gather(const T* base, int64_t stride) {
+template <class T>
+inline Pack<T> gather(const T* base, int64_t stride) {
   Pack<T> out(T(0));
   for (int i = 0; i < Pack<T>::kLanes; ++i) out.r[i] = base[i * stride];
   return out;
 }
-template <class T> inline void scatter(Pack<T> a, T* base, int64_t stride) {
+template <class T>
+inline void scatter(Pack<T> a, T* base, int64_t stride) {
   for (int i = 0; i < Pack<T>::kLanes; ++i) base[i * stride] = a.r[i];
 }
 

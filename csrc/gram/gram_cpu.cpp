@@ -32,11 +32,16 @@ void check_maps(const char* op, const Tensor& x, const Tensor& y) {
 template <class Body>
 void for_storage_type(const char* op, ScalarType dtype, const Body& body) {
   switch (dtype) {
-    case ScalarType::Float: return body(float{});
-    case ScalarType::Double: return body(double{});
-    case ScalarType::Half: return body(Fp16{});
-    case ScalarType::BFloat16: return body(Bf16{});
-    default: STD_TORCH_CHECK(false, op, ": expected float64, float32, float16 or bfloat16");
+    case ScalarType::Float:
+      return body(float{});
+    case ScalarType::Double:
+      return body(double{});
+    case ScalarType::Half:
+      return body(Fp16{});
+    case ScalarType::BFloat16:
+      return body(Bf16{});
+    default:
+      STD_TORCH_CHECK(false, op, ": expected float64, float32, float16 or bfloat16");
   }
 }
 
@@ -83,16 +88,14 @@ Tensor backward_side(const Tensor& grad, const Tensor& y, GramShape shape, bool 
 }
 
 std::tuple<Tensor, Tensor> gram_backward_cpu(const Tensor& grad, const Tensor& x,
-                                             const std::optional<Tensor>& y_or_none,
-                                             double scale) {
+                                             const std::optional<Tensor>& y_or_none, double scale) {
   const Tensor& y = y_or_none ? *y_or_none : x;
   check_maps("gram_backward", x, y);
   check_dim("gram_backward", "grad", grad, 3);
   check_size("gram_backward", "grad", grad, 0, x.size(0));
   check_size("gram_backward", "grad", grad, 1, x.size(1));
   check_size("gram_backward", "grad", grad, 2, y.size(1));
-  const Tensor g =
-      torch::stable::contiguous(torch::stable::to(grad, result_type(x.scalar_type())));
+  const Tensor g = torch::stable::contiguous(torch::stable::to(grad, result_type(x.scalar_type())));
   const int64_t c1 = x.size(1), c2 = y.size(1), length = x.size(2);
   if (!y_or_none)
     return {backward_side(g, x, {c1, c1, length, true}, false, scale),

@@ -66,9 +66,9 @@ void gram_backward(GramShape shape, bool transposed, gram_result_t<In> scale,
   }
 }
 
-#define KDOPS_INSTANTIATE(In)                                                                  \
-  template void gram_forward<In>(GramShape, gram_result_t<In>, Maps<In>, Maps<In>,             \
-                                 gram_result_t<In>*, int64_t, int64_t);                        \
+#define KDOPS_INSTANTIATE(In)                                                                   \
+  template void gram_forward<In>(GramShape, gram_result_t<In>, Maps<In>, Maps<In>,              \
+                                 gram_result_t<In>*, int64_t, int64_t);                         \
   template void gram_backward<In>(GramShape, bool, gram_result_t<In>, const gram_result_t<In>*, \
                                   Maps<In>, gram_result_t<In>*, int64_t, int64_t);
 KDOPS_INSTANTIATE(float)

@@ -54,6 +54,7 @@ def fsp_matrix(f1: Tensor, f2: Tensor, *, pool: str = "max") -> Tensor:
     """
     _check.option("fsp_matrix", "pool", pool, ("max", "avg"))
     _check_maps("fsp_matrix", "f1", f1, "f2", f2, same_positions=False)
+    f1, f2 = _check.outside_autocast(f1, f2)  # before pooling: an average is arithmetic too
     return _gram(*reference.pool_pair(f1, f2, pool))
 
 

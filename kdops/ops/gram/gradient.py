@@ -9,9 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def gram_backward(
-    grad: Tensor, x: Tensor, y: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
+def gram_backward(grad: Tensor, x: Tensor, y: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """Cotangents of x (B, C1, L) and y (B, C2, L); the second is empty when y is None."""
     if y is None:
         return ((grad + grad.mT) @ x) * scale, x.new_zeros(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,12 +15,11 @@ def gram(x: Tensor, y: Tensor | None, scale: float) -> Tensor:
 
 def pool_to(x: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
     """Adaptive pooling of a map (B, C, *S) to spatial shape `size`, for 1 to 3 dimensions."""
-    pools = {
+    pools: dict[str, tuple[Callable[..., Tensor], ...]] = {
         "max": (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
         "avg": (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
     }
-    pooled: Tensor = pools[mode][len(size) - 1](x, size)
-    return pooled
+    return pools[mode][len(size) - 1](x, size)
 
 
 def pool_pair(f1: Tensor, f2: Tensor, mode: str) -> tuple[Tensor, Tensor]:

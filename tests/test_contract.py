@@ -1,0 +1,312 @@
+"""The contract: what every op of kdops must do. One parametrised test per promise.
+
+A new op gets all of it by adding its OpSpec to op_specs.py. `--device cuda` runs the same on a GPU.
+"""
+
+import functools
+
+import pytest
+import torch
+from op_specs import SPECS
+
+import kdops
+from kdops import _backends
+from kdops.testing import (
+    Maker,
+    assert_close,
+    differentiable,
+    gradients,
+    tensors_in,
+)
+
+
+def contract(check):
+    """Runs `check` for every spec that does not skip it with a reason."""
+
+    @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+    @functools.wraps(check)
+    def run(spec, device, *args, **kwargs):
+        if reason := spec.skips.get(check.__name__.removeprefix("test_")):
+            pytest.skip(reason)
+        return check(spec, device, *args, **kwargs)
+
+    return run
+
+
+def on_reference(spec, arguments):
+    """The float64 reference on the values that `arguments` hold, on the CPU."""
+    exact = tuple(
+        a.detach().double().cpu().requires_grad_(a.requires_grad) if torch.is_tensor(a) else a
+        for a in arguments
+    )
+    return spec.reference, exact
+
+
+def _through(invariant, function):
+    return lambda *arguments: invariant(function(*arguments))
+
+
+def tensors_in_tuple(result):
+    return tuple(tensors_in(result))
+
+
+def backends_for(device):
+    return ("native", "reference") if device == "cpu" else ("native", "triton", "reference")
+
+
+def runs_on(name, function, arguments):
+    """Whether every op inside function(arguments) has backend `name` for this problem."""
+    try:
+        with kdops.backend(name):
+            function(*arguments)
+    except ValueError as error:
+        if "was asked for, but" not in str(error):
+            raise
+        return False
+    return True
+
+
+@contract
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_value(spec, device, dtype):
+    for case in spec.cases:
+        arguments = case.build(Maker(dtype, device))
+        reference, exact = on_reference(spec, arguments)
+        expected = spec.invariant(reference(*exact))
+        served = 0
+        for name in backends_for(device):
+            if runs_on(name, spec.function, arguments):
+                with kdops.backend(name):
+                    result = spec.function(*arguments)
+                assert all(t.dtype == dtype for t in tensors_in(result)), case.label
+                assert_close(spec.invariant(result), expected, dtype)
+                served += 1
+        assert served >= 2, f"{case.label}: only the reference ran"
+
+
+@contract
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_gradient(spec, device, dtype):
+    for case in spec.cases:
+        arguments = case.build(Maker(dtype, device, requires_grad=True))
+        reference, exact = on_reference(spec, arguments)
+        expected = gradients(_through(spec.invariant, reference), exact)
+        for name in backends_for(device):
+            if runs_on(name, spec.function, arguments):
+                with kdops.backend(name):
+                    actual = gradients(_through(spec.invariant, spec.function), arguments)
+                assert_close(actual, expected, dtype, factor=4)
+
+
+@contract
+def test_gradcheck(spec, device):
+    for case in spec.small_cases:
+        arguments = case.build(Maker(device=device, requires_grad=True))
+        function = _through(tensors_in_tuple, _through(spec.invariant, spec.function))
+        assert torch.autograd.gradcheck(function, arguments, check_batched_grad=True)
+
+
+@contract
+def test_gradgradcheck(spec, device):
+    for case in spec.small_cases:
+        arguments = case.build(Maker(device=device, requires_grad=True))
+        function = _through(tensors_in_tuple, _through(spec.invariant, spec.function))
+        assert torch.autograd.gradgradcheck(function, arguments)
+
+
+@contract
+def test_opcheck(spec, device):
+    if not spec.op_calls:
+        pytest.skip("made of other ops, which have their own opcheck")
+    for name, build in spec.op_calls:
+        op = getattr(torch.ops.kdops, name).default
+        for grad in (False, True):
+            torch.library.opcheck(op, build(Maker(torch.float32, device, requires_grad=grad)))
+
+
+@contract
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_compile(spec, device, dynamic):
+    torch._dynamo.reset()
+    compiled = torch.compile(spec.function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for case in spec.cases[:2]:
+        arguments = case.build(Maker(device=device, requires_grad=True))
+        eager = spec.invariant(spec.function(*arguments))
+        assert_close(spec.invariant(compiled(*arguments)), eager, torch.float64)
+        actual = gradients(_through(spec.invariant, compiled), arguments)
+        expected = gradients(_through(spec.invariant, spec.function), arguments)
+        assert_close(actual, expected, torch.float64)
+
+
+@contract
+def test_export(spec, device):
+    class Module(torch.nn.Module):
+        def forward(self, *arguments):
+            return spec.function(*arguments)
+
+    arguments = spec.cases[0].build(Maker(torch.float32, device))
+    if not all(map(torch.is_tensor, arguments)):
+        pytest.skip("the case holds arguments that are no tensors")
+    program = torch.export.export(Module(), arguments)
+    result = program.module()(*arguments)
+    assert_close(spec.invariant(result), spec.invariant(spec.function(*arguments)), torch.float32)
+
+
+@contract
+def test_vmap(spec, device):
+    for case in spec.cases[:2]:
+        make = Maker(device=device)
+        stacked = case.build(spec.with_batch(make, 3))
+        if not all(map(torch.is_tensor, stacked)):
+            continue
+        mapped = torch.func.vmap(lambda *a: tuple(tensors_in(spec.function(*a))))(*stacked)
+        for i in range(3):
+            single = spec.function(*(a[i] for a in stacked))
+            expected = spec.invariant(single)
+            rebuilt = _like(single, [t[i] for t in mapped])
+            assert_close(spec.invariant(rebuilt), expected, torch.float64)
+
+
+def _like(result, tensors):
+    """`tensors` in the structure of `result` (a tensor, a tuple or a named tuple)."""
+    if torch.is_tensor(result):
+        return tensors[0]
+    rest = iter(tensors)
+    values = [next(rest) if torch.is_tensor(item) else item for item in result]
+    return type(result)(*values) if hasattr(result, "_fields") else type(result)(values)
+
+
+def _energy(spec):
+    """A smooth scalar of the result: what torch.func differentiates."""
+
+    def energy(*arguments):
+        return sum((t * t).sum() for t in tensors_in(spec.invariant(spec.function(*arguments))))
+
+    return energy
+
+
+@contract
+def test_torch_func_grad(spec, device):
+    arguments = spec.small_cases[0].build(Maker(device=device, requires_grad=True))
+    places = tuple(i for i, a in enumerate(arguments) if torch.is_tensor(a) and a.requires_grad)
+    plain = tuple(a.detach() if torch.is_tensor(a) else a for a in arguments)
+    actual = torch.func.grad(_energy(spec), argnums=places)(*plain)
+    expected = torch.autograd.grad(_energy(spec)(*arguments), differentiable(arguments))
+    assert_close(actual, expected, torch.float64)
+
+
+@contract
+def test_vmap_of_grad(spec, device):
+    make = Maker(device=device)
+    stacked = spec.small_cases[0].build(spec.with_batch(make, 3))
+    per_item = torch.func.vmap(torch.func.grad(_energy(spec)))(*stacked)
+    for i in range(3):
+        expected = torch.func.grad(_energy(spec))(*(a[i] for a in stacked))
+        assert_close(per_item[i], expected, torch.float64)
+
+
+@contract
+def test_autocast(spec, device):
+    """Under autocast half inputs are computed in float32 and the gradient has their dtype."""
+    arguments = spec.cases[0].build(Maker(torch.bfloat16, device, requires_grad=True))
+    with torch.autocast(device, torch.bfloat16):
+        result = spec.function(*arguments)
+    assert all(t.dtype == torch.float32 for t in tensors_in(result))
+    reference, exact = on_reference(spec, arguments)
+    assert_close(spec.invariant(result), spec.invariant(reference(*exact)), torch.float32)
+    outputs = [t for t in tensors_in(spec.invariant(result)) if t.requires_grad]
+    grads = torch.autograd.grad([o.sum() for o in outputs], differentiable(arguments))
+    assert all(g.dtype == torch.bfloat16 and g.isfinite().all() for g in grads)
+
+
+@contract
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half(spec, device, dtype):
+    """Half types give the float32 result, rounded once."""
+    for case in spec.cases:
+        arguments = case.build(Maker(dtype, device, requires_grad=True))
+        reference, exact = on_reference(spec, arguments)
+        result = spec.function(*arguments)
+        assert_close(spec.invariant(result), spec.invariant(reference(*exact)), dtype)
+        grads = gradients(_through(spec.invariant, spec.function), arguments)
+        assert all(g.dtype == dtype and g.isfinite().all() for g in grads), case.label
+
+
+@contract
+def test_layouts(spec, device):
+    """Strides change nothing: not the value, not the gradient."""
+    for case in spec.cases[:3]:
+        for layout in spec.layouts:
+            arguments = case.build(Maker(device=device, requires_grad=True, layout=layout))
+            dense = tuple(
+                a.detach()
+                .clone(memory_format=torch.contiguous_format)
+                .requires_grad_(a.requires_grad)
+                if torch.is_tensor(a)
+                else a
+                for a in arguments
+            )
+            function = _through(spec.invariant, spec.function)
+            assert_close(function(*arguments), function(*dense), torch.float64)
+            assert_close(gradients(function, arguments), gradients(function, dense), torch.float64)
+
+
+@contract
+def test_empty(spec, device):
+    if not spec.empty_cases:
+        pytest.fail("every op says what it does with empty input")
+    for case in spec.empty_cases:
+        for name in backends_for(device):
+            arguments = case.build(Maker(device=device, requires_grad=True))
+            if runs_on(name, spec.function, arguments):
+                with kdops.backend(name):
+                    results = tensors_in(spec.function(*arguments))
+                    total = sum(t.sum() for t in results)
+                assert all(t.isfinite().all() for t in results), case.label
+                if total.requires_grad:
+                    grads = torch.autograd.grad(total, differentiable(arguments), allow_unused=True)
+                    assert all(g is None or g.isfinite().all() for g in grads), case.label
+
+
+@contract
+def test_deterministic(spec, device):
+    """Bitwise the same in 20 runs, and for one thread as for two."""
+    for case in spec.cases[:2]:
+        arguments = case.build(Maker(torch.float32, device, requires_grad=True))
+
+        def run(arguments=arguments):
+            return tensors_in(spec.function(*arguments)) + gradients(spec.function, arguments)
+
+        first = run()
+        for i in range(20):
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1 if i == 0 else threads)
+            again = run()
+            torch.set_num_threads(threads)
+            assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), case.label
+
+
+@contract
+def test_argument_errors(spec, device):
+    if not spec.errors:
+        pytest.fail("every op says what it refuses")
+    for case in spec.errors:
+        with pytest.raises(case.exception, match=case.message):
+            spec.function(*case.build(Maker(torch.float64, device)))
+
+
+@contract
+def test_inputs_untouched(spec, device):
+    arguments = spec.cases[0].build(Maker(torch.float32, device))
+    before = [a.clone() for a in arguments if torch.is_tensor(a)]
+    spec.function(*arguments)
+    after = [a for a in arguments if torch.is_tensor(a)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_every_public_op_has_a_spec():
+    """A public function that computes must be in op_specs.py."""
+    tools = {"FeatureTap", "backend", "build_info", "explain"}
+    covered = {spec.name.split("[")[0] for spec in SPECS}
+    assert set(kdops.__all__) - tools <= covered
+    assert _backends.registered_ops(), "no op registered a backend"
