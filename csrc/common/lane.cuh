@@ -5,8 +5,7 @@
 //   - put it in namespace kdops::gpu and write ordinary CUDA: __global__, __launch_bounds__,
 //     threadIdx, __syncthreads(), __restrict__, `#pragma unroll`;
 //   - declare shared memory with KDOPS_SHARED(float, tile, [32][33]) or, sized by the launch,
-//     KDOPS_DYNAMIC_SHARED(float, pool) (16-byte aligned); in the
-//     simulator both hold NaN until written;
+//     KDOPS_DYNAMIC_SHARED(float, pool); 16-byte aligned, in the simulator NaN until written;
 //   - never rely on lockstep: lanes that exchange data through memory need sync_warp<W>() between;
 //   - every lane that a mask names must still run: no early return before a warp operation of the
 //     same group, none at all in a block that meets another __syncthreads();
@@ -23,7 +22,7 @@
 #define KDOPS_SHARED(T, name, dims) T(&name) dims = cusim::shared_array<T dims>([] {})
 #define KDOPS_DYNAMIC_SHARED(T, name) T* name = reinterpret_cast<T*>(cusim::dynamic_shared())
 #else
-#define KDOPS_SHARED(T, name, dims) __shared__ T name dims
+#define KDOPS_SHARED(T, name, dims) __shared__ __align__(16) T name dims
 #define KDOPS_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char kdops_dynamic_shared[]; \
   T* name = reinterpret_cast<T*>(kdops_dynamic_shared)

@@ -1,0 +1,44 @@
+"""The simulator module, the schedules, and the check that a kernel does not depend on them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import sim_build
+
+
+@pytest.fixture(scope="session")
+def sim() -> ModuleType:
+    try:
+        return sim_build.load()
+    except sim_build.Unavailable as reason:
+        pytest.skip(f"CUDA simulator: {reason}")
+    except sim_build.Broken as message:
+        pytest.fail(str(message), pytrace=False)
+
+
+@pytest.fixture
+def every_schedule(sim: ModuleType) -> Callable[[Callable[[], object]], list[np.ndarray]]:
+    """run(f) calls f() under every schedule; its arrays must be the same to the last bit."""
+
+    def run(call: Callable[[], object]) -> list[np.ndarray]:
+        first: list[np.ndarray] | None = None
+        for name, seed in sim_build.SCHEDULES:
+            sim.set_schedule(name, seed)
+            result = call()
+            arrays = list(result) if isinstance(result, (tuple, list)) else [result]
+            first = first or arrays
+            for a, b in zip(first, arrays, strict=True):
+                same = np.array_equal(a.view(np.uint8), b.view(np.uint8))
+                assert same, f"the {name} schedule (seed {seed}) changes the result"
+        assert first is not None
+        return first
+
+    return run
