@@ -30,7 +30,8 @@ def pytest_terminal_summary(terminalreporter, config):
         groups.setdefault(bench.group, {})[bench.extra_info.get("provider")] = bench
     write = terminalreporter.write_line
     write("")
-    write(f"speed-ups over the first provider, medians of one run, {torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    write(f"speed-ups over the first provider, medians of one run, {threads} threads")
     for group, providers in groups.items():
         names = list(providers)
         base = providers[names[0]].stats.median

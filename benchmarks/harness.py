@@ -118,7 +118,8 @@ def measure(benchmark: Any, problem: Problem, provider: str, mode: str, quick: b
         return (function, mode, prepare(problem, next(seeds), device, problem.dtype)), {}
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    benchmark.pedantic(step, setup=setup, rounds=5 if quick else 15, warmup_rounds=1 if quick else 3)
+    rounds, warmup = (5, 1) if quick else (15, 3)
+    benchmark.pedantic(step, setup=setup, rounds=rounds, warmup_rounds=warmup)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     benchmark.extra_info["peak_growth_mb"] = round((after - before) / 1024, 1)
 

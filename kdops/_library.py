@@ -7,21 +7,35 @@ implementation, and one warning says so with the cure.
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import json
 import warnings
 from pathlib import Path
 
 import torch
 
-_PATH = Path(__file__).with_name("_C.abi3.so")
+_NAME = "_C.abi3.so"
+
+
+def _find() -> Path | None:
+    """The binary beside this file; in a source checkout without one, that of the installed kdops.
+
+    `python -m kdops` in a clone imports the clone's sources after `pip install .` has put the
+    binary into site-packages.
+    """
+    candidates = [Path(__file__).with_name(_NAME)]
+    for installed in importlib.metadata.distributions(name="kdops"):
+        candidates.append(Path(str(installed.locate_file(f"kdops/{_NAME}"))))
+    return next((c for c in candidates if c.is_file()), None)
 
 
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
-    if not _PATH.is_file():
+    path = _find()
+    if path is None:
         return None, "this install holds no compiled kernels (pure-Python install)"
     try:
-        torch.ops.load_library(str(_PATH))
-        return ctypes.CDLL(str(_PATH)), None
+        torch.ops.load_library(str(path))
+        return ctypes.CDLL(str(path)), None
     except OSError as error:
         return None, f"the compiled kernels could not be loaded ({error})"
 

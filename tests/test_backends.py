@@ -1,0 +1,132 @@
+"""Backends: the choice, the forced choice, and what users are told."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import kdops
+from kdops import _backends, _library
+
+MAPS = torch.randn(2, 3, 4, 4)
+
+
+def in_new_process(code, **environment):
+    """Runs code in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-W", "always", "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_native_serves_and_reference_agrees():
+    assert _backends.choose("gram", "cpu", torch.float32, 2, 3, 3, 16) == "native"
+    with kdops.backend("reference"):
+        assert _backends.choose("gram", "cpu", torch.float32, 2, 3, 3, 16) == "reference"
+        expected = kdops.gram(MAPS)
+    torch.testing.assert_close(kdops.gram(MAPS), expected)
+
+
+def test_forced_backend_that_cannot_run_says_why():
+    with kdops.backend("triton"), pytest.raises(ValueError, match="'triton' was asked for, but"):
+        kdops.gram(MAPS)
+
+
+def test_backend_restores_after_an_error():
+    with pytest.raises(RuntimeError, match="inside"), kdops.backend("reference"):
+        raise RuntimeError("inside")
+    assert _backends.choose("gram", "cpu", torch.float32, 1, 1, 1, 1) == "native"
+
+
+def test_unknown_backend():
+    with pytest.raises(ValueError, match="expected one of native, triton, reference, got 'cuda'"):
+        kdops.backend("cuda")
+
+
+def test_explain_prints_the_ladder(capsys):
+    kdops.explain(kdops.gram, MAPS)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "gram on cpu, float32, sizes (2, 3, 3, 16):"
+    assert lines[1].split() == ["native", "serves"]
+
+
+def test_explain_of_something_else(capsys):
+    kdops.explain(torch.relu, MAPS)
+    assert "called no kdops op" in capsys.readouterr().out
+
+
+def test_other_devices_get_a_reason():
+    assert "not for mps" in _backends.obstacle("gram", "native", "mps", torch.float32, 1, 1, 1, 1)
+
+
+def test_environment_forces_and_refuses():
+    ask = "import kdops, torch; kdops.explain(kdops.gram, torch.ones(1, 2, 3))"
+    forced = in_new_process(
+        "import torch; from kdops import _backends;"
+        "print(_backends.choose('gram', 'cpu', torch.float32, 1, 1, 1, 1))",
+        KDOPS_BACKEND="reference",
+    )
+    assert forced.stdout.strip() == "reference"
+    refused = in_new_process(ask, KDOPS_BACKEND="fast")
+    assert "KDOPS_BACKEND: expected one of" in refused.stderr
+
+
+def test_without_a_binary_the_reference_serves_and_says_so_once():
+    hide_the_binary = (
+        "import pathlib; real = pathlib.Path.is_file;"
+        "pathlib.Path.is_file = lambda self: self.name != '_C.abi3.so' and real(self);"
+    )
+    run = in_new_process(
+        hide_the_binary + "import torch, kdops; x = torch.ones(1, 2, 3); kdops.gram(x);"
+        "print(kdops.gram(x).tolist(), kdops.build_info()['native'])"
+    )
+    assert run.returncode == 0, run.stderr
+    assert "[[[1.0, 1.0], [1.0, 1.0]]]" in run.stdout
+    assert "no compiled kernels" in run.stdout
+    assert run.stderr.count("the slower reference implementation serves") == 1
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_narrower_instruction_sets_agree(isa):
+    """Each compiled instruction set gives the same numbers to rounding."""
+    if isa not in kdops.build_info()["instruction_sets"].split(","):
+        pytest.skip(f"this build has no {isa} kernels")
+    code = (
+        "import torch, kdops; torch.manual_seed(3); x = torch.randn(3, 17, 9, 21);"
+        "y = torch.randn(3, 5, 9, 21).to(memory_format=torch.channels_last);"
+        "e = lambda a, b: (a.double() - b).abs().max().item();"
+        "r = lambda a, b: a.flatten(2).double() @ b.flatten(2).double().mT / 189;"
+        "h = x.half();"
+        "print(kdops.build_info()['active_instruction_set'],"
+        " max(e(kdops.gram(x, y), r(x, y)), e(kdops.gram(x), r(x, x))),"
+        " e(kdops.gram(h).float(), r(h, h)))"
+    )
+    run = in_new_process(code, KDOPS_ISA=isa)
+    assert run.returncode == 0, run.stderr
+    active, error, half_error = run.stdout.split()
+    if active != isa:
+        pytest.skip(f"this processor has no {isa}")
+    assert float(error) < 1e-6
+    assert float(half_error) < 2e-3
+
+
+def test_info_command():
+    run = subprocess.run(
+        [sys.executable, "-m", "kdops", "info"], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert "active_instruction_set" in run.stdout
+    assert "gram on cpu" in run.stdout
+    assert "gram on cuda" in run.stdout
+
+
+def test_build_info_is_honest():
+    info = kdops.build_info()
+    assert info["native"] == "yes"
+    assert info["torch"] == torch.__version__
+    assert _library.has_cuda_kernels() == bool(info["cuda"])

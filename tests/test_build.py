@@ -1,0 +1,74 @@
+"""setup.py's decisions, and what the shipped library contains. Compiling itself is CI's install."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdops import _library
+
+ROOT = Path(__file__).parent.parent
+
+
+def setup_py(*arguments, **environment):
+    """Runs setup.py in this interpreter's environment; build products go nowhere."""
+    return subprocess.run(
+        [sys.executable, "setup.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_pure_python_install_says_why():
+    run = setup_py("--version", KDOPS_NATIVE="0")
+    assert "pure-Python install, the reference implementation will serve (KDOPS_NATIVE=0)" in (
+        run.stderr
+    )
+    assert run.stdout.strip().endswith("0.1.0")
+
+
+def test_no_compiler_falls_back_to_python(tmp_path):
+    run = setup_py("--version", PATH=str(tmp_path), CXX="no-such-compiler")
+    assert "(no C++ compiler found)" in run.stderr
+
+
+def test_wrong_torch_dir_is_refused(tmp_path):
+    run = setup_py("--version", KDOPS_TORCH_DIR=str(tmp_path))
+    assert run.returncode != 0
+    assert "holds no torch package" in run.stderr
+
+
+def test_old_torch_is_named(tmp_path):
+    (tmp_path / "version.py").write_text("__version__ = '2.9.1+cpu'\n")
+    run = setup_py("--version", KDOPS_TORCH_DIR=str(tmp_path))
+    assert "torch 2.9.1+cpu is older than 2.10" in run.stderr
+
+
+def test_setup_is_small_and_never_imports_torch():
+    source = (ROOT / "setup.py").read_text()
+    assert len(source.splitlines()) < 150
+    assert "import torch" not in source
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
+def test_library_leaves_only_torch_and_system_symbols_open():
+    """Everything undefined is torch's stable ABI (or weak): one file for CPU and CUDA builds."""
+    lines = subprocess.run(
+        ["nm", "-D", "--undefined-only", str(_library._find())], capture_output=True, text=True
+    ).stdout.splitlines()
+    names = [line.split()[-1] for line in lines if " U " in line]
+    assert any(name.startswith(("torch_", "aoti_torch_")) for name in names)
+    foreign = [n for n in names if n.startswith(("_ZN2at", "_ZN3c10", "_ZNK3c10", "cuda", "Py"))]
+    assert not foreign
+
+
+def test_loads_on_this_torch():
+    assert _library.missing is None
+    assert hasattr(torch.ops.kdops, "gram")
