@@ -1,0 +1,27 @@
+"""Distillation methods as nn.Modules: ``loss = method(student_features, teacher_features)``."""
+
+from kdops.distillers.activation_boundary import ActivationBoundary
+from kdops.distillers.deep_mutual import DeepMutual
+from kdops.distillers.ensemble import OnTheFlyEnsemble
+from kdops.distillers.factor_transfer import FactorTransfer
+from kdops.distillers.fitnet import FitNet
+from kdops.distillers.overhaul import Overhaul
+from kdops.distillers.soft_target import BornAgain, SoftTarget, TeacherAssistant
+from kdops.distillers.vid import VID
+from kdops.distillers.weighted_sum import WeightedSum
+from kdops.distillers.without_forgetting import LearningWithoutForgetting
+
+__all__ = [
+    "VID",
+    "ActivationBoundary",
+    "BornAgain",
+    "DeepMutual",
+    "FactorTransfer",
+    "FitNet",
+    "LearningWithoutForgetting",
+    "OnTheFlyEnsemble",
+    "Overhaul",
+    "SoftTarget",
+    "TeacherAssistant",
+    "WeightedSum",
+]

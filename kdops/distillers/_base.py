@@ -1,0 +1,207 @@
+"""What every distiller shares: levels, level weights, connectors and the messages of bad input.
+
+A distiller is called as ``loss = method(student, teacher)``. Both arguments are one tensor or a
+list with one tensor per level. The loss is a 0-d tensor in fp32 (fp64 for fp64 input); half inputs
+are computed in fp32, the teacher is detached. Methods with a preparatory phase derive from
+``PreparedDistiller``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Levels = Tensor | Sequence[Tensor]
+Pair = tuple[Tensor, Tensor]
+D = TypeVar("D", bound="Distiller")
+
+
+def full(x: Tensor) -> Tensor:
+    """Half types in fp32, everything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean over all entries, zero for an empty tensor."""
+    return x.mean() if x.numel() else x.sum()
+
+
+def levels_of(features: Levels) -> list[Tensor]:
+    """One tensor is one level."""
+    return [features] if isinstance(features, Tensor) else list(features)
+
+
+def shapes(*tensors: Tensor) -> str:
+    """'[8, 16, 4, 4] and [8, 32, 2, 2]' for messages."""
+    return " and ".join(str(list(t.shape)) for t in tensors)
+
+
+def level_pairs(method: str, student: Levels, teacher: Levels) -> list[Pair]:
+    """Pair the levels; half becomes fp32; the teacher is detached."""
+    s_levels, t_levels = levels_of(student), levels_of(teacher)
+    if len(s_levels) != len(t_levels) or not s_levels:
+        raise ValueError(
+            f"{method}: the student has {len(s_levels)} levels and the teacher {len(t_levels)}; "
+            "pass lists of equal, non-zero length"
+        )
+    for i, (s, t) in enumerate(zip(s_levels, t_levels, strict=True)):
+        for side, x in (("student", s), ("teacher", t)):
+            if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
+                found = f"{list(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+                raise ValueError(
+                    f"{method}: level {i}: the {side} must be a floating point tensor whose first "
+                    f"dimension is the batch and second the channels, got {found}"
+                )
+        if s.shape[0] != t.shape[0]:
+            raise ValueError(
+                f"{method}: level {i}: the batches differ, student and teacher are {shapes(s, t)}; "
+                "run both networks on the same images"
+            )
+    return [(full(s), full(t.detach())) for s, t in zip(s_levels, t_levels, strict=True)]
+
+
+def as_list(value: int | Sequence[int]) -> list[int]:
+    """One level may be given as a plain number."""
+    return [value] if isinstance(value, int) else list(value)
+
+
+def channel_numbers(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The two constructor arguments that most from_sample constructors infer."""
+    return {
+        "student_channels": [s.shape[1] for s, _ in pairs],
+        "teacher_channels": [t.shape[1] for _, t in pairs],
+    }
+
+
+class Distiller(nn.Module):
+    """Base of all methods: pairing of levels, weights per level, construction from a sample.
+
+    weights: one factor per term of the sum over levels (or level pairs); None means 1 for all.
+    """
+
+    def __init__(self, *, weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.weights = None if weights is None else tuple(float(w) for w in weights)
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @classmethod
+    def from_sample(cls: type[D], student: Levels, teacher: Levels, **options: Any) -> D:
+        """Build the method from one batch of features: channels, sizes, dtype and device."""
+        pairs = level_pairs(cls.__name__, student, teacher)
+        like = pairs[0][0]
+        method = cls(**{**cls._numbers(pairs), **options})
+        return method.to(device=like.device, dtype=like.dtype)
+
+    @classmethod
+    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """Constructor arguments that a sample determines; none for a method without parameters."""
+        return {}
+
+    def pairs(self, student: Levels, teacher: Levels, count: int | None = None) -> list[Pair]:
+        """Checked pairs of levels; count is the number that the constructor was made for."""
+        pairs = level_pairs(self.name, student, teacher)
+        if count is not None and len(pairs) != count:
+            raise ValueError(
+                f"{self.name}: built for {count} levels, called with {len(pairs)}; "
+                "use from_sample with the same layers"
+            )
+        return pairs
+
+    def total(self, terms: Sequence[Tensor], default: Sequence[float] | None = None) -> Tensor:
+        """The weighted sum of the terms of all levels."""
+        weights = self.weights if self.weights is not None else default
+        if weights is None:
+            return torch.stack(list(terms)).sum()
+        if len(weights) != len(terms):
+            raise ValueError(f"{self.name}: {len(weights)} weights for {len(terms)} terms")
+        return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
+
+    def check_maps(self, pairs: Sequence[Pair], least: int = 1) -> None:
+        """Every level is a map (B, C, *spatial), and there are enough of them."""
+        if len(pairs) < least:
+            raise ValueError(f"{self.name}: needs at least {least} levels, got {len(pairs)}")
+        for i, (s, t) in enumerate(pairs):
+            if s.ndim < 3 or t.ndim < 3:
+                raise ValueError(
+                    f"{self.name}: level {i}: expected maps (B, C, H, W), got {shapes(s, t)}; "
+                    "tap a layer before pooling"
+                )
+
+
+def halving(n: int) -> list[float]:
+    """1 for the last level, 1/2 for the one before, 1/4, ..."""
+    return [0.5 ** (n - 1 - i) for i in range(n)]
+
+
+class PreparedDistiller(Distiller):
+    """A method that first learns something about the teacher alone.
+
+    ``prepare(batches)`` runs that phase; the flag travels with state_dict. Calling the method
+    before raises a RuntimeError that names the remedy.
+    """
+
+    prepared: Tensor
+
+    def __init__(self, *, weights: Sequence[float] | None = None) -> None:
+        super().__init__(weights=weights)
+        self.register_buffer("prepared", torch.zeros((), dtype=torch.bool))
+        self._ready: bool | None = None
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._ready = None
+
+    def is_prepared(self) -> bool:
+        """Whether prepare() has been run, here or before the state_dict was saved."""
+        if self._ready is None:  # read the buffer once: on a GPU every read is a synchronisation
+            self._ready = bool(self.prepared)
+        return self._ready
+
+    def require_prepared(self) -> None:
+        if not self.is_prepared():
+            raise RuntimeError(
+                f"{self.name}: the preparatory phase was not run; call "
+                f"{self.name}.prepare(teacher_batches) first, or load the state_dict of a "
+                "prepared method"
+            )
+
+    def mark_prepared(self) -> None:
+        """Declare the preparatory phase done (prepare() does; so may a user with own weights)."""
+        self.prepared.fill_(True)
+        self._ready = True
+
+    def learn(
+        self,
+        batches: Iterable[Levels],
+        loss_of: Callable[[list[Tensor]], Tensor],
+        parameters: Iterable[nn.Parameter],
+        *,
+        epochs: int,
+        lr: float,
+    ) -> list[float]:
+        """Minimise loss_of(teacher levels) with Adam; the mean loss of every epoch."""
+        optimizer = torch.optim.Adam(list(parameters), lr=lr)
+        history = []
+        for epoch in range(epochs):
+            losses = []
+            for batch in batches:
+                levels = [full(x.detach()) for x in levels_of(batch)]
+                with torch.enable_grad():
+                    loss = loss_of(levels)
+                    optimizer.zero_grad(set_to_none=True)
+                    torch.autograd.backward(loss)
+                optimizer.step()
+                losses.append(loss.detach())
+            if not losses:
+                raise ValueError(
+                    f"{self.name}.prepare: no batches in epoch {epoch}; pass a list, or another "
+                    "iterable that can be walked once per epoch"
+                )
+            history.append(float(torch.stack(losses).mean()))
+        return history

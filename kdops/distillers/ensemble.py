@@ -1,0 +1,81 @@
+"""Knowledge distillation by on-the-fly native ensemble (Lan et al. 2018)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdops.distillers._base import Distiller, full, mean, shapes
+from kdops.distillers._connectors import apply
+from kdops.distillers.soft_target import check_logits, soft_divergence
+from kdops.training import gaussian_ramp
+
+
+class OnTheFlyEnsemble(Distiller):
+    """ONE: m branches on a shared trunk, their gated ensemble teaches every branch.
+
+    g = softmax(ReLU(BN(Linear(trunk)))), z_e = Σ_i g_i z_i,
+    L = Σ_i CE_i + CE_e + w(t) · T² · Σ_i KL(p_e || p_i), p = softmax(z / T), z_e detached in KL,
+    w(t) = weight · exp(-5 (1 - t / ramp)²) for t < ramp epochs, weight afterwards.
+
+    features: width of the trunk's output, (B, features) or maps (B, features, H, W), which are
+    averaged over positions. forward(logits, trunk, target, epoch): logits is the list of m branch
+    logits. T = 3, ramp = 80 epochs (0: none). ``ensemble`` gives z_e, the network used at test.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        branches: int = 3,
+        *,
+        temperature: float = 3.0,
+        weight: float = 1.0,
+        ramp: int = 80,
+    ) -> None:
+        super().__init__()
+        if branches < 2:
+            raise ValueError(f"{self.name}: needs at least 2 branches, got {branches}")
+        self.features, self.branches = features, branches
+        self.temperature, self.weight, self.ramp = float(temperature), float(weight), ramp
+        self.gate = nn.Sequential(
+            nn.Linear(features, branches), nn.BatchNorm1d(branches), nn.ReLU()
+        )
+
+    def ramp_up(self, epoch: float) -> float:
+        """w(t)"""
+        return self.weight * gaussian_ramp(epoch, self.ramp)
+
+    def ensemble(self, logits: Sequence[Tensor], trunk: Tensor) -> Tensor:
+        """z_e = Σ_i g_i z_i, (B, classes)."""
+        if trunk.ndim < 2 or trunk.shape[1] != self.features:
+            raise ValueError(
+                f"{self.name}: the gate reads {self.features} features, the trunk is "
+                f"{shapes(trunk)}; pass the tensor that all branches share"
+            )
+        x = full(trunk).flatten(2).mean(2) if trunk.ndim > 2 else full(trunk)
+        gate = torch.softmax(apply(self.gate, x), dim=1)
+        return torch.einsum("bm,mbc->bc", gate, torch.stack([full(z) for z in logits]))
+
+    def forward(
+        self,
+        logits: Sequence[Tensor],
+        trunk: Tensor,
+        target: Tensor | None = None,
+        epoch: float = math.inf,
+    ) -> Tensor:
+        nets = [full(z) for z in logits]
+        if len(nets) != self.branches:
+            raise ValueError(f"{self.name}: {len(nets)} logits for {self.branches} branches")
+        for z in nets[1:]:
+            check_logits(self.name, nets[0], z)
+        z_e = self.ensemble(nets, trunk)
+        soft = [mean(soft_divergence(z, z_e.detach(), self.temperature)) for z in nets]
+        loss = self.ramp_up(epoch) * self.temperature**2 * torch.stack(soft).sum()
+        if target is None:
+            return loss
+        hard = [F.cross_entropy(z, target) for z in [*nets, z_e]]
+        return loss + torch.stack(hard).sum()

@@ -1,0 +1,98 @@
+"""FitNets: hints for thin deep nets (Romero et al. 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdops.distillers._base import Distiller, Levels, Pair, mean, shapes
+from kdops.distillers._connectors import apply
+
+Shape = Sequence[int]
+
+
+def regressor(student: Shape, teacher: Shape, *, batch_norm: bool, relu: bool) -> nn.Sequential:
+    """Map a student map (C, H, W) to the teacher's shape.
+
+    1x1 when sizes agree; 3x3 stride 2 if H_S = 2 H_T; transposed 4x4 stride 2 if 2 H_S = H_T;
+    a valid convolution of size 1 + H_S - H_T for another larger student.
+    """
+    (c_s, *size_s), (c_t, *size_t) = student, teacher
+    layer: nn.Module
+    if size_s == size_t:
+        layer = nn.Conv2d(c_s, c_t, 1)
+    elif all(a == 2 * b for a, b in zip(size_s, size_t, strict=True)):
+        layer = nn.Conv2d(c_s, c_t, 3, stride=2, padding=1)
+    elif all(2 * a == b for a, b in zip(size_s, size_t, strict=True)):
+        layer = nn.ConvTranspose2d(c_s, c_t, 4, stride=2, padding=1)
+    elif all(a >= b for a, b in zip(size_s, size_t, strict=True)):
+        layer = nn.Conv2d(c_s, c_t, (1 + size_s[0] - size_t[0], 1 + size_s[1] - size_t[1]))
+    else:
+        raise ValueError(
+            f"FitNet: no regressor from {list(student)} to {list(teacher)} (C, H, W); the student "
+            "map must be as large, twice or half as large, or larger: choose another layer"
+        )
+    tail: list[nn.Module] = [nn.BatchNorm2d(c_t)] if batch_norm else []
+    return nn.Sequential(layer, *tail, *([nn.ReLU()] if relu else []))
+
+
+class FitNet(Distiller):
+    """Hints: L = mean (r(F_S) - F_T)², r a convolutional regressor per level, summed over levels.
+
+    student_shapes, teacher_shapes: (C, H, W) per level; from_sample reads them off features.
+    batch_norm follows the regressor; relu=True for features after the teacher's ReLU.
+    variant: "mean", or "paper": ½ Σ (r(F_S) - F_T)² / B.
+    """
+
+    def __init__(
+        self,
+        student_shapes: Shape | Sequence[Shape],
+        teacher_shapes: Shape | Sequence[Shape],
+        *,
+        batch_norm: bool = True,
+        relu: bool = False,
+        variant: str = "mean",
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(weights=weights)
+        if variant not in ("mean", "paper"):
+            raise ValueError(f"FitNet: variant is 'mean' or 'paper', got {variant!r}")
+        self.variant = variant
+        lists = [_shape_list(student_shapes), _shape_list(teacher_shapes)]
+        if len(lists[0]) != len(lists[1]):
+            raise ValueError(f"FitNet: {len(lists[0])} student and {len(lists[1])} teacher shapes")
+        self.regressors = nn.ModuleList(
+            regressor(a, b, batch_norm=batch_norm, relu=relu) for a, b in zip(*lists, strict=True)
+        )
+
+    @classmethod
+    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
+        return {
+            "student_shapes": [tuple(s.shape[1:]) for s, _ in pairs],
+            "teacher_shapes": [tuple(t.shape[1:]) for _, t in pairs],
+        }
+
+    def forward(self, student: Levels, teacher: Levels) -> Tensor:
+        pairs = self.pairs(student, teacher, len(self.regressors))
+        terms = []
+        for i, (net, (s, t)) in enumerate(zip(self.regressors, pairs, strict=True)):
+            r = apply(net, s)
+            if r.shape != t.shape:
+                raise ValueError(
+                    f"FitNet: level {i}: the regressor turned {shapes(s)} into {shapes(r)}, the "
+                    f"teacher has {shapes(t)}; rebuild it with from_sample for these sizes"
+                )
+            square = (r - t) ** 2
+            terms.append(mean(square) if self.variant == "mean" else _half_per_sample(square))
+        return self.total(terms)
+
+
+def _half_per_sample(square: Tensor) -> Tensor:
+    return 0.5 * square.sum() / max(square.shape[0], 1)
+
+
+def _shape_list(value: Any) -> list[Shape]:
+    """One (C, H, W) is a list of one."""
+    return [value] if value and isinstance(value[0], int) else list(value)

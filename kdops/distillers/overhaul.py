@@ -1,0 +1,121 @@
+"""A comprehensive overhaul of feature distillation (Heo et al. 2019)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdops.distillers._base import (
+    Levels,
+    Pair,
+    PreparedDistiller,
+    channel_numbers,
+    full,
+    halving,
+    levels_of,
+)
+from kdops.distillers._connectors import apply, channel_lists, pointwise, pool_pair
+
+
+def batch_norm_margin(norm: nn.Module) -> Tensor:
+    """m_c = E[x | x < 0] for x ~ N(β_c, γ_c²), the output of a BatchNorm layer; (C,)."""
+    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
+        raise ValueError(f"Overhaul: expected an affine BatchNorm, got {type(norm).__name__}")
+    gamma, beta = weight.detach().double().abs(), bias.detach().double()
+    ratio = beta / torch.where(gamma > 0, gamma, torch.ones_like(gamma))
+    below = torch.special.ndtr(-ratio)
+    density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
+    usual = beta - gamma * density / below.clamp_min(1e-3)
+    margin = torch.where(below > 1e-3, usual, -3 * gamma)
+    # A channel with γ = 0 is the constant β: its mean given x < 0 is β or does not exist.
+    return torch.where(gamma > 0, margin, beta.clamp_max(0)).to(weight.dtype)
+
+
+class Overhaul(PreparedDistiller):
+    """OFD: pre-ReLU features, teacher margin, partial squared distance.
+
+    t' = max(t, m_c), s' = BN(conv1x1(s)),
+    L = scale · Σ_i ½^{n-1-i} · Σ (s' - t')² [s' > t' or t' > 0] / B, scale 1e-3.
+    The margin m_c = E[x | x < 0] comes from the teacher's BatchNorm layers that produce the maps,
+    ``prepare(batch_norms=[...])``, or from data, ``prepare(teacher_batches)`` (mean of the
+    negative values per channel). Maps (B, C, H, W) before the ReLU; the larger is average-pooled.
+    """
+
+    def __init__(
+        self,
+        student_channels: int | Sequence[int],
+        teacher_channels: int | Sequence[int],
+        *,
+        scale: float = 1e-3,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(weights=weights)
+        self.scale = float(scale)
+        channels = channel_lists(self.name, student_channels, teacher_channels)
+        self.connectors = nn.ModuleList(pointwise(a, b, batch_norm=True) for a, b in channels)
+        for i, (_, c) in enumerate(channels):
+            self.register_buffer(f"margin_{i}", torch.zeros(c))
+
+    @classmethod
+    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
+        return channel_numbers(pairs)
+
+    @property
+    def margins(self) -> list[Tensor]:
+        """m_c of every level."""
+        return [self.get_buffer(f"margin_{i}") for i in range(len(self.connectors))]
+
+    def prepare(
+        self,
+        batches: Iterable[Levels] | None = None,
+        *,
+        batch_norms: Sequence[nn.Module] | None = None,
+    ) -> list[Tensor]:
+        """Set the margins from BatchNorm layers, one per level, or from batches of maps."""
+        if (batches is None) == (batch_norms is None):
+            raise ValueError("Overhaul.prepare: give teacher batches or batch_norms, one of them")
+        if batch_norms is not None:
+            found = [batch_norm_margin(norm) for norm in batch_norms]
+        else:
+            found = _negative_means(batches or ())
+        if [m.numel() for m in found] != [m.numel() for m in self.margins]:
+            raise ValueError(
+                f"Overhaul.prepare: channels {[m.numel() for m in found]} of the margins do not "
+                f"fit the teacher's {[m.numel() for m in self.margins]}"
+            )
+        for buffer, margin in zip(self.margins, found, strict=True):
+            buffer.copy_(margin)
+        self.mark_prepared()
+        return self.margins
+
+    def forward(self, student: Levels, teacher: Levels) -> Tensor:
+        self.require_prepared()
+        pairs = self.pairs(student, teacher, len(self.connectors))
+        self.check_maps(pairs)
+        terms = []
+        for connector, margin, (s, t) in zip(self.connectors, self.margins, pairs, strict=True):
+            s, t = pool_pair(apply(connector, s), t)
+            t = torch.maximum(t, full(margin).view(-1, *[1] * (t.ndim - 2)))
+            square = (s - t).square() * ((s > t) | (t > 0))
+            terms.append(square.sum() / max(s.shape[0], 1))
+        return self.scale * self.total(terms, halving(len(terms)))
+
+
+def _negative_means(batches: Iterable[Levels]) -> list[Tensor]:
+    """Mean of the negative entries per channel and level, zero where there are none."""
+    sums: list[Tensor] = []
+    counts: list[Tensor] = []
+    for batch in batches:
+        rows = [full(x.detach()).transpose(0, 1).flatten(1) for x in levels_of(batch)]
+        sums = sums or [x.new_zeros(x.shape[0]) for x in rows]
+        counts = counts or [x.new_zeros(x.shape[0]) for x in rows]
+        sums = [a + x.clamp_max(0).sum(1) for a, x in zip(sums, rows, strict=True)]
+        counts = [a + (x < 0).sum(1) for a, x in zip(counts, rows, strict=True)]
+    if not sums:
+        raise ValueError("Overhaul.prepare: no batches")
+    return [a / c.clamp_min(1) for a, c in zip(sums, counts, strict=True)]

@@ -1,0 +1,94 @@
+"""Soft targets (Hinton et al. 2015) and the teacher-assistant and born-again forms of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdops.distillers._base import Distiller, full, mean, shapes
+
+
+def soft_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(p_T || p_S) per sample, p = softmax(z / temperature) over dim 1; (B, *rest)."""
+    log_p = F.log_softmax(full(student) / temperature, dim=1)
+    log_t = F.log_softmax(full(teacher) / temperature, dim=1)
+    return (log_t.exp() * (log_t - log_p)).sum(1)
+
+
+def check_logits(method: str, student: Tensor, teacher: Tensor) -> None:
+    if student.ndim < 2 or student.shape != teacher.shape:
+        raise ValueError(
+            f"{method}: logits must be (B, classes) and alike, got {shapes(student, teacher)}; "
+            "student and teacher need the same classes in the same order"
+        )
+
+
+class SoftTarget(Distiller):
+    """Softened logits: L = T² · mean_b Σ_c p_T (log p_T - log p_S), p = softmax(z / T).
+
+    With a target (class indices) the full objective alpha · L + (1 - alpha) · CE is returned,
+    without one L alone. Logits (B, classes) or (B, classes, *spatial). Computed with log_softmax.
+
+    temperature: T, 4. alpha: 0.9. variant: "paper", or "mean": the mean over B · classes.
+    Differs from several codes that use the mean over B · classes (100 times smaller at 100
+    classes), omit T² or drop it when no targets are given.
+    """
+
+    def __init__(
+        self, temperature: float = 4.0, alpha: float = 0.9, *, variant: str = "paper"
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"{self.name}: the temperature must be positive, got {temperature}")
+        if variant not in ("paper", "mean"):
+            raise ValueError(f"{self.name}: variant is 'paper' or 'mean', got {variant!r}")
+        self.temperature, self.alpha, self.variant = float(temperature), float(alpha), variant
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """T² · KL alone."""
+        check_logits(self.name, student, teacher)
+        loss = mean(soft_divergence(student, teacher.detach(), self.temperature))
+        if self.variant == "mean":
+            loss = loss / student.shape[1]
+        return self.temperature**2 * loss
+
+    def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
+        soft = self.divergence(student, teacher)
+        if target is None:
+            return soft
+        return self.alpha * soft + (1 - self.alpha) * F.cross_entropy(full(student), target)
+
+
+class TeacherAssistant(SoftTarget):
+    """Teacher assistants (Mirzadeh et al. 2020): (1 - λ) CE + λ T² KL at every link of a chain.
+
+    The chain teacher -> assistant(s) -> student is ``kdops.training.assistant_chain``; this is
+    the loss of one link. Without a target the KL term alone. T = 4, λ = 0.9.
+    """
+
+    def __init__(self, temperature: float = 4.0, lam: float = 0.9) -> None:
+        super().__init__(temperature, lam)
+
+
+class BornAgain(SoftTarget):
+    """Born-again networks (Furlanello et al. 2018): CE + T² KL to the previous generation.
+
+    Teacher and student share the architecture; ``kdops.training.generations`` trains the sequence
+    and ``BornAgain.ensemble`` averages the logits of the generations. T = 4; without a target the
+    KL term alone. Differs from the paper in the temperature (T = 1 gives its form).
+    """
+
+    def __init__(self, temperature: float = 4.0) -> None:
+        super().__init__(temperature)
+
+    def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
+        soft = self.divergence(student, teacher)
+        return soft if target is None else soft + F.cross_entropy(full(student), target)
+
+    @staticmethod
+    def ensemble(logits: Sequence[Tensor]) -> Tensor:
+        """The mean of the generations' logits."""
+        return torch.stack([full(z) for z in logits]).mean(0)

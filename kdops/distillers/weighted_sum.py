@@ -1,0 +1,58 @@
+"""Any combination of methods, with named terms that can be logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdops.distillers._base import Distiller
+
+
+class WeightedSum(Distiller):
+    """L = Σ_name w_name · method_name(student_name, teacher_name).
+
+    >>> both = WeightedSum({"kd": SoftTarget(), "rkd": RKD()}, {"kd": 0.9, "rkd": 1.0})
+    >>> loss = both({"kd": z_s, "rkd": x_s}, {"kd": z_t, "rkd": x_t}, kd={"target": y})
+    >>> both.values["rkd"]       # the unweighted term of the last call, detached
+
+    methods: name -> method. coefficients: name -> w, 1 for names left out. student and teacher:
+    mappings with one entry per name, or the same features for all terms. Keyword arguments named
+    after a term are passed on to it.
+    """
+
+    def __init__(
+        self, methods: Mapping[str, nn.Module], coefficients: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__()
+        given = dict(coefficients or {})
+        unknown = sorted(set(given) - set(methods))
+        if unknown or not methods:
+            raise ValueError(f"WeightedSum: terms {sorted(methods)}, coefficients for {unknown}")
+        self.methods = nn.ModuleDict(methods)
+        self.coefficients = {name: float(given.get(name, 1.0)) for name in methods}
+        self.values: dict[str, Tensor] = {}
+
+    def _inputs(self, side: str, features: Any) -> dict[str, Any]:
+        if not isinstance(features, Mapping):
+            return dict.fromkeys(self.methods, features)
+        missing = sorted(set(self.methods) - set(features))
+        if missing:
+            raise ValueError(
+                f"WeightedSum: the {side} mapping has {sorted(features)} and lacks {missing}"
+            )
+        return dict(features)
+
+    def forward(self, student: Any, teacher: Any, **options: Mapping[str, Any]) -> Tensor:
+        unknown = sorted(set(options) - set(self.methods))
+        if unknown:
+            raise ValueError(f"WeightedSum: options for unknown terms {unknown}")
+        s, t = self._inputs("student", student), self._inputs("teacher", teacher)
+        terms = {
+            name: method(s[name], t[name], **options.get(name, {}))
+            for name, method in self.methods.items()
+        }
+        self.values = {name: value.detach() for name, value in terms.items()}
+        return torch.stack([self.coefficients[k] * v for k, v in terms.items()]).sum()

@@ -1,0 +1,42 @@
+"""Learning without forgetting (Li and Hoiem 2016)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdops.distillers._base import Distiller, Levels, full, mean
+from kdops.distillers.soft_target import check_logits
+
+
+class LearningWithoutForgetting(Distiller):
+    """LwF: L = CE_new + λ Σ_heads mean_b -Σ_c y'_c log ŷ'_c.
+
+    y' is the recorded response of the old network, ŷ' the current one, both raised to 1/T and
+    renormalised, which is softmax(z / T). student: the logits of the old task's head, or a list of
+    heads; teacher: the recorded logits on the same images. new_logits and target (optional) add
+    the cross-entropy of the new task. T = 2, λ = 1. Old heads only; no T² factor, as in the paper.
+    The loss is a cross-entropy: its minimum is the entropy of the recorded responses, not zero.
+    """
+
+    def __init__(self, temperature: float = 2.0, weight: float = 1.0) -> None:
+        super().__init__()
+        self.temperature, self.weight = float(temperature), float(weight)
+
+    def forward(
+        self,
+        student: Levels,
+        teacher: Levels,
+        new_logits: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        terms = []
+        for z, recorded in self.pairs(student, teacher):
+            check_logits(self.name, z, recorded)
+            y = torch.softmax(recorded / self.temperature, dim=1)
+            terms.append(mean(-(y * F.log_softmax(z / self.temperature, dim=1)).sum(1)))
+        old = self.weight * self.total(terms)
+        if new_logits is None or target is None:
+            return old
+        return old + F.cross_entropy(full(new_logits), target)

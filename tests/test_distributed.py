@@ -1,0 +1,112 @@
+"""gather_batch over 2 and 3 gloo processes: values, gradients, unequal batches, DDP scaling."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from kdops.distributed import average_gradients, broadcast_state, gather_batch
+
+ROWS = {2: [3, 5], 3: [2, 0, 4]}
+
+
+def start(rank, world, store):
+    dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world)
+    torch.set_num_threads(1)
+
+
+def launch(function, world, tmp_path):
+    """Run function(rank, world) in every process; an assertion there fails the test here."""
+    mp.start_processes(
+        _entry, (function, world, str(tmp_path / "store")), world, start_method="fork"
+    )
+
+
+def _entry(rank, function, world, store):
+    start(rank, world, store)
+    try:
+        function(rank, world)
+    finally:
+        dist.destroy_process_group()
+
+
+def relation(x):
+    """A loss of all pairs, so that every row's gradient depends on every other row."""
+    gram = x @ x.T
+    return (gram**2).mean() + gram.diagonal().exp().mean()
+
+
+def whole_batch(world):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(sum(ROWS[world]), 4, generator=generator, dtype=torch.float64)
+    begin = [sum(ROWS[world][:r]) for r in range(world)]
+    return x, [slice(b, b + n) for b, n in zip(begin, ROWS[world], strict=True)]
+
+
+def check_gather(rank, world):
+    x, slices = whole_batch(world)
+    full = x.clone().requires_grad_()
+    expected = relation(full)
+    expected.backward()
+    local = x[slices[rank]].clone().requires_grad_()
+    gathered = gather_batch(local)
+    torch.testing.assert_close(gathered, x)
+    loss = relation(gathered)
+    torch.testing.assert_close(loss, expected.detach())
+    loss.backward()
+    torch.testing.assert_close(local.grad, world * full.grad[slices[rank]])
+    strided = x.T.contiguous().T[slices[rank]]
+    torch.testing.assert_close(gather_batch(strided), x)
+
+
+def check_ddp(rank, world):
+    x, slices = whole_batch(world)
+    torch.manual_seed(rank)
+    net = nn.Linear(4, 4).double()
+    broadcast_state(net)
+    relation(net(x)).backward()
+    expected = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    ddp = DistributedDataParallel(net)
+    relation(gather_batch(ddp(x[slices[rank]]))).backward()
+    for p, g in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, g)
+    net.zero_grad()
+    relation(gather_batch(net(x[slices[rank]]))).backward()
+    average_gradients([p.grad for p in net.parameters()] + [None])
+    for p, g in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, g)
+
+
+def check_subgroup(rank, world):
+    group = dist.new_group([0, 1])
+    if rank < 2:
+        x = torch.full((rank + 1, 2), float(rank), requires_grad=True)
+        gathered = gather_batch(x, group)
+        assert gathered[:, 0].tolist() == [0.0, 1.0, 1.0]
+        gathered.sum().backward()
+        assert torch.equal(x.grad, torch.full_like(x, 2.0))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_gather(world, tmp_path):
+    launch(check_gather, world, tmp_path)
+
+
+@pytest.mark.parametrize("world", [2])
+def test_ddp_scaling(world, tmp_path):
+    launch(check_ddp, world, tmp_path)
+
+
+def test_subgroup(tmp_path):
+    launch(check_subgroup, 3, tmp_path)
+
+
+def test_no_process_group():
+    x = torch.randn(3, 2, requires_grad=True)
+    assert gather_batch(x) is x
+    grads = [torch.ones(2)]
+    average_gradients(grads)
+    assert torch.equal(grads[0], torch.ones(2))
