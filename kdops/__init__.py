@@ -5,9 +5,14 @@ __version__ = "0.1.0"
 from kdops._backends import backend, explain
 from kdops._library import build_info
 from kdops.ops.gram import fsp_matrix, gram
+from kdops.ops.svd import align_singular_vectors, batched_eigh, batched_svd, batched_svdvals
 
 __all__ = [
+    "align_singular_vectors",
     "backend",
+    "batched_eigh",
+    "batched_svd",
+    "batched_svdvals",
     "build_info",
     "explain",
     "fsp_matrix",

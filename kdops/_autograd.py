@@ -56,7 +56,7 @@ def map_op(
     """
     op = _overload(name)
     places = _tensor_places(op)
-    gradient = _gradient_op(f"{name}_backward", formula, backward_vmap)
+    gradient = gradient_op(f"{name}_backward", formula, backward_vmap)
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
         outputs = as_tuple(output)
@@ -107,6 +107,34 @@ def loss_op(
 
     result: Callable[..., tuple[Tensor, ...]] = _differentiable(name, op, setup, backward, vmap)
     return result
+
+
+def custom_op(
+    name: str,
+    *,
+    setup: Callable[..., None],
+    backward: Callable[..., Outputs],
+    vmap: Vmap | None = None,
+) -> Callable[..., Outputs]:
+    """`kdops::<name>` with its own setup_context and backward, as those of an autograd.Function.
+
+    For an op whose gradient is not one op of the same inputs: it may be a formula, use other ops or
+    skip cotangents that are None.
+    """
+    return _differentiable(name, _overload(name), setup, backward, vmap)
+
+
+def gradient_op(name: str, formula: Formula, vmap: Vmap | None = None) -> Callable[..., Outputs]:
+    """`kdops::<name>`, a fused gradient op, whose own gradient is that of the formula."""
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+        ctx.set_materialize_grads(False)
+        _save(ctx, inputs)
+
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Outputs:
+        return tuple(_vjp(formula, _saved(ctx), cotangents))
+
+    return _differentiable(name, _overload(name), setup, backward, vmap)
 
 
 def fold_vmap(apply: Callable[..., Outputs]) -> Vmap:
@@ -162,19 +190,6 @@ def _tensor_places(op: Any) -> list[int]:
     """Positions of the op's Tensor and Tensor? arguments."""
     types = [str(a.type) for a in op._schema.arguments]
     return [i for i, t in enumerate(types) if t in ("Tensor", "Optional[Tensor]")]
-
-
-def _gradient_op(name: str, formula: Formula, vmap: Vmap | None) -> Callable[..., Outputs]:
-    """The fused gradient op; its own gradient is that of the formula."""
-
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-        ctx.set_materialize_grads(False)
-        _save(ctx, inputs)
-
-    def backward(ctx: Any, *cotangents: Tensor | None) -> Outputs:
-        return tuple(_vjp(formula, _saved(ctx), cotangents))
-
-    return _differentiable(name, _overload(name), setup, backward, vmap)
 
 
 def _vjp(formula: Formula, inputs: Sequence[Any], cotangents: Sequence[Tensor | None]) -> list[Any]:

@@ -1,0 +1,53 @@
+// What the CPU glue of the svd room shares: a contiguous batch of matrices and its result tensors.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <vector>
+
+#include "common/check.h"
+
+namespace kdops {
+
+// A [*, m, n] made contiguous, seen as `count` matrices.
+struct MatrixBatch {
+  Tensor A;
+  int64_t count, m, n;
+
+  MatrixBatch(const char* op, const Tensor& input) : A(torch::stable::contiguous(input)) {
+    STD_TORCH_CHECK(A.dim() >= 2, op, ": expected A of shape [..., m, n], got ", shape_of(A));
+    m = A.size(-2);
+    n = A.size(-1);
+    STD_TORCH_CHECK(m > 0 && n > 0, op, ": expected m, n >= 1, got ", shape_of(A));
+    count = A.numel() / (m * n);
+  }
+
+  int64_t small_side() const { return std::min(m, n); }
+
+  // An uninitialised tensor [*, sizes...] of A's dtype and device.
+  Tensor result(std::initializer_list<int64_t> sizes) const {
+    std::vector<int64_t> shape;
+    for (int64_t i = 0; i < A.dim() - 2; ++i) shape.push_back(A.size(i));
+    shape.insert(shape.end(), sizes);
+    return torch::stable::new_empty(A, shape);
+  }
+};
+
+// Calls body with a float or a double, as the dtype says.
+template <class Body>
+void for_real_type(const char* op, const Tensor& A, const Body& body) {
+  using torch::headeronly::ScalarType;
+  if (A.scalar_type() == ScalarType::Float) return body(float{});
+  if (A.scalar_type() == ScalarType::Double) return body(double{});
+  STD_TORCH_CHECK(false, op, ": expected float32 or float64");
+}
+
+template <class T>
+T* pointer(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+}  // namespace kdops

@@ -1,0 +1,252 @@
+"""Batched singular value and symmetric eigenvalue decompositions of small matrices."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from kdops import _backends, _check
+from kdops.ops.svd import reference, registration
+from kdops.ops.svd.gradient import DEGENERATE_POLICIES
+
+__all__ = [
+    "SVD",
+    "Eigh",
+    "align_singular_vectors",
+    "batched_eigh",
+    "batched_svd",
+    "batched_svdvals",
+]
+
+MODES = ("accurate", "fast")
+
+
+class SVD(NamedTuple):
+    """A = U diag(S) Vh; U is None where it was not asked for."""
+
+    U: Tensor | None
+    S: Tensor
+    Vh: Tensor
+
+
+class Eigh(NamedTuple):
+    """A = Q diag(eigenvalues) Q^T with Q = eigenvectors (columns)."""
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+def batched_svd(
+    A: Tensor,
+    k: int | None = None,
+    *,
+    compute_u: bool = True,
+    canonical: bool = True,
+    degenerate: str = "mask",
+    mode: str = "accurate",
+) -> SVD:
+    """Thin singular value decomposition A = U diag(S) Vh of every matrix, or its k largest triples.
+
+    The result convention is that of torch.linalg.svd(A, full_matrices=False).
+
+    Args:
+        A: (..., m, n), any leading dimensions, any strides; float64, float32, float16 or bfloat16
+            (half types are computed in float32, and so is everything under autocast).
+        k: number of triples, 1 <= k <= r = min(m, n); None means all r. A small k is much cheaper:
+            the other triples are computed neither forward nor backward.
+        compute_u: False leaves U out (None) and saves its cost. The gradient stays exact.
+        canonical: choose each pair's sign such that the entries of its right vector v satisfy
+            max(v) + min(v) > 0 (a tie: its first entry of largest magnitude is positive). Then the
+            result does not depend on backend and device, and negating A leaves Vh unchanged.
+            False leaves any sign.
+        degenerate: the gradient at equal or zero singular values, relative to the largest one with
+            tau = r eps. "mask" drops the divisors below tau: exact wherever the loss has a gradient
+            (singular values, projectors). "lorentz" smooths 1/d to d / (d² + tau²). Both are always
+            finite, and pairs of vectors that the loss does not use contribute exactly zero.
+        mode: "fast" decomposes AᵀA without the clean-up that restores accuracy: U loses
+            orthogonality, and singular values below sqrt(eps) times the largest are noise. Where
+            that gains nothing (top-k, CUDA, the reference) it is ignored.
+
+    Returns:
+        SVD(U, S, Vh): (..., m, r), (..., r) descending, (..., r, n) in the dtype of A, with k in
+        the place of r if it was given. U and V are orthonormal also at zero singular values.
+
+    Differs from torch.linalg.svd: canonical signs; a matrix with NaN or Inf gives NaN for itself
+    alone (torch raises, or spoils the batch); the gradient is never NaN at equal or zero singular
+    values; losses that depend on the sign of a vector are accepted (the sign passes no gradient);
+    half types; k; real numbers only. Where min(m, n) > 128, torch.linalg computes.
+
+    Cost: about 2 m n r + 20 r³ FLOP per matrix; with k, m n r + 2 r³ + O(m n k). Gradient: exact
+    and differentiable again; with k it reads A once and writes its gradient once.
+
+    >>> maps = torch.randn(128, 1024, 64, requires_grad=True)
+    >>> U, S, Vh = batched_svd(maps, k=4)
+    >>> U.shape, S.shape, Vh.shape
+    (torch.Size([128, 1024, 4]), torch.Size([128, 4]), torch.Size([128, 4, 64]))
+    """
+    op = "batched_svd"
+    _check_matrix(op, A)
+    _check.option(op, "degenerate", degenerate, DEGENERATE_POLICIES)
+    _check.option(op, "mode", mode, MODES)
+    r = min(A.shape[-2:])
+    k = r if k is None else _check_k(op, k, r)
+    (A,) = _check.outside_autocast(A)
+    work = A.to(_check.computing_dtype(A.dtype))
+    if r == 0:
+        U, S, Vh = _empty(work, compute_u)
+    elif _is_few(k, r):
+        U, S, Vh = _topk(work, k, compute_u, canonical, degenerate)
+    else:
+        U, S, Vh = _full(work, compute_u, canonical, degenerate, mode)
+        if k < r:
+            U = U[..., :k] if U is not None else None
+            S, Vh = S[..., :k], Vh[..., :k, :]
+    return SVD(None if U is None else U.to(A.dtype), S.to(A.dtype), Vh.to(A.dtype))
+
+
+def batched_svdvals(A: Tensor, k: int | None = None) -> Tensor:
+    """Singular values of every matrix, descending: all of them or the k largest.
+
+    Args:
+        A: (..., m, n), as for batched_svd.
+        k: how many, 1 <= k <= min(m, n); None means all.
+
+    Returns:
+        (..., k) in the dtype of A. Accurate to n eps times the largest value, as torch's.
+
+    Cost: about half of batched_svd(compute_u=False). The gradient, U diag(g) Vh, decomposes again
+    in the backward: where a gradient is certain, batched_svd(A).S is cheaper. A matrix with NaN or
+    Inf gives NaN for itself alone.
+
+    >>> batched_svdvals(torch.eye(3))
+    tensor([1., 1., 1.])
+    """
+    op = "batched_svdvals"
+    _check_matrix(op, A)
+    *batch, m, n = A.shape
+    r = min(m, n)
+    k = r if k is None else _check_k(op, k, r)
+    (A,) = _check.outside_autocast(A)
+    work = A.to(_check.computing_dtype(A.dtype))
+    if r == 0:
+        S = work.new_zeros((*batch, 0))
+    elif _is_few(k, r):
+        S = _topk(work, k, False, False, "mask")[1]
+    elif _backends.choose("svdvals", A.device.type, work.dtype, m, n) == "native":
+        S = registration.svdvals_op(work)
+    else:
+        S = reference.svdvals(work)
+    return S[..., :k].to(A.dtype)
+
+
+def batched_eigh(A: Tensor) -> Eigh:
+    """Eigenvalues and orthonormal eigenvectors of real symmetric matrices, as torch.linalg.eigh.
+
+    Args:
+        A: (..., n, n), of which the lower triangle is read; dtypes as for batched_svd.
+
+    Returns:
+        Eigh(eigenvalues, eigenvectors): (..., n) ascending and (..., n, n) as columns, in the dtype
+        of A. The sign of a vector is free.
+
+    The gradient is the symmetric matrix Q [skew(Qᵀ gQ) / (w_j - w_i) + diag(gw)] Qᵀ, with pairs of
+    equal eigenvalues left out ("mask" of batched_svd), so it is always finite. A matrix with NaN or
+    Inf gives NaN for itself alone. Where n > 128, torch.linalg computes.
+
+    Cost: about 20 n³ FLOP per matrix.
+
+    >>> batched_eigh(torch.diag(torch.tensor([3.0, 1.0]))).eigenvalues
+    tensor([1., 3.])
+    """
+    op = "batched_eigh"
+    _check_matrix(op, A, "[..., n, n]")
+    m, n = A.shape[-2:]
+    if m != n:
+        raise ValueError(f"{op}: expected A of shape [..., n, n], got {_check.describe(A)}")
+    (A,) = _check.outside_autocast(A)
+    work = A.to(_check.computing_dtype(A.dtype))
+    if n == 0:
+        values, vectors = work.new_zeros(A.shape[:-1]), work.new_zeros(A.shape)
+    elif _backends.choose("eigh", A.device.type, work.dtype, n, n) == "native":
+        values, vectors = registration.eigh_op(work)
+    else:
+        values, vectors = reference.eigh(work)
+    return Eigh(values.to(A.dtype), vectors.to(A.dtype))
+
+
+def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
+    """For each teacher vector, the student vector closest in direction, with the teacher's sign.
+
+    Column j is sign(c_ij) student_i with i the student vector of largest |c_ij|, c = studentᵀ
+    teacher (of equals the first; two teacher vectors may get the same student vector).
+
+    Args:
+        student: (B, D, K') right singular vectors as columns, K' >= 1 candidates.
+        teacher: (B, D, k).
+
+    Returns:
+        (B, D, k) in the dtype of student. The gradient goes to the chosen student vectors; the
+        choice, its sign and the teacher are constants.
+
+    Cost: 2 B D K' k FLOP.
+
+    >>> V_S, V_T = torch.randn(8, 64, 4), torch.randn(8, 64, 1)
+    >>> align_singular_vectors(V_S, V_T).shape
+    torch.Size([8, 64, 1])
+    """
+    op = "align_singular_vectors"
+    for name, value, columns in (("student", student, "K'"), ("teacher", teacher, "k")):
+        _check.tensor(op, name, value)
+        _check.rank(op, name, value, f"[B, D, {columns}]", 3)
+    _check.same_kind(op, student=student, teacher=teacher)
+    _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
+    _check.same_size(op, "vector length D", student=student.shape[1], teacher=teacher.shape[1])
+    if student.shape[2] == 0:
+        raise ValueError(f"{op}: expected at least one student vector, got {list(student.shape)}")
+    student, teacher = _check.outside_autocast(student, teacher)
+    return reference.align_singular_vectors(student, teacher)
+
+
+Triple = tuple["Tensor | None", Tensor, Tensor]
+
+
+def _is_few(k: int, r: int) -> bool:
+    """Whether k of r triples are cheaper by themselves than the whole decomposition."""
+    return k <= registration.LARGEST_K and 2 * k < r
+
+
+def _topk(A: Tensor, k: int, compute_u: bool, canonical: bool, degenerate: str) -> Triple:
+    m, n = A.shape[-2:]
+    if _backends.choose("svd_topk", A.device.type, A.dtype, m, n, k) == "native":
+        U, S, Vh, _ = registration.topk_op(A, k, compute_u, canonical, degenerate == "lorentz")
+        return (U if compute_u else None), S, Vh
+    return reference.svd_topk(A, k, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
+
+
+def _full(A: Tensor, compute_u: bool, canonical: bool, degenerate: str, mode: str) -> Triple:
+    m, n = A.shape[-2:]
+    if _backends.choose("svd", A.device.type, A.dtype, m, n) == "native":
+        lorentz = degenerate == "lorentz"
+        U, S, Vh = registration.svd_op(A, compute_u, canonical, mode == "fast", lorentz)
+        return (U if compute_u else None), S, Vh
+    return reference.svd(A, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
+
+
+def _empty(A: Tensor, compute_u: bool) -> Triple:
+    """The decomposition of matrices without entries."""
+    *batch, m, n = A.shape
+    U = A.new_zeros((*batch, m, 0)) if compute_u else None
+    return U, A.new_zeros((*batch, 0)), A.new_zeros((*batch, 0, n))
+
+
+def _check_matrix(op: str, A: object, shape: str = "[..., m, n]") -> None:
+    _check.rank(op, "A", _check.tensor(op, "A", A), shape, 2, -1)
+
+
+def _check_k(op: str, k: object, r: int) -> int:
+    if not isinstance(k, int) or isinstance(k, bool):
+        raise TypeError(f"{op}: expected k to be an int, got {type(k).__name__}")
+    if not 1 <= k <= r:
+        raise ValueError(f"{op}: expected 1 <= k <= min(m, n) = {r}, got k = {k}")
+    return k

@@ -1,0 +1,273 @@
+"""Gradients of the singular value and eigenvalue decompositions, as pure functions of tensors.
+
+Notation: A = U diag(S) Vh with V = Vh^T, gX the cotangent of X (None: zero), r = min(m, n).
+skew(X) = (X - X^T) / 2. Every function is differentiable itself, so second order comes for free.
+
+**Gauge.** A pair (u, v) is defined up to a common sign, and a cluster of equal values up to a
+common rotation. The canonical sign is locally constant: it passes no gradient.
+
+**Degenerate policies.** The formulas divide by s_j - s_i, s_j + s_i and s_i. Relative to the
+largest value s_1, with tau = r * eps(dtype), a divisor x becomes
+
+    "mask"     0 if |x| <= tau, else 1/x      exact for every loss whose gradient is defined there
+    "lorentz"  x / (x^2 + tau^2)              smooth in x; biased by (tau / x)^2
+
+so every result is finite, and a zero cotangent contributes exactly zero (never 0 * inf).
+No entry of A, S or a cotangent is squared unscaled: inputs of size 1e-20 or 1e20 survive in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdops.ops.svd.linalg import power_of_two_scale, safe_svd
+
+DEGENERATE_POLICIES = ("mask", "lorentz")
+
+
+def _full_precision(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A backward may run inside autocast, which would take these products to half precision."""
+
+    @wraps(formula)
+    def run(*values: Any) -> Tensor:
+        device = next(v.device.type for v in values if isinstance(v, Tensor))
+        if not torch.is_autocast_enabled(device):
+            return formula(*values)
+        with torch.autocast(device, enabled=False):
+            return formula(*values)
+
+    return run
+
+
+def _inverse(x: Tensor, unit: Tensor, tau: float, degenerate: str) -> Tensor:
+    """1/x under the policy; x and its threshold tau are relative to unit, the result is not."""
+    nothing = unit == 0
+    unit = torch.where(nothing, 1, unit)
+    x = x / unit
+    if degenerate == "lorentz":
+        inverse = x / (x * x + tau * tau)
+    else:
+        small = x.abs() <= tau
+        inverse = torch.where(small, 0, 1 / torch.where(small, 1, x))
+    return torch.where(nothing, 0, inverse / unit)
+
+
+def _threshold(S: Tensor, r: int) -> float:
+    return r * torch.finfo(S.dtype).eps
+
+
+def _pair_kernels(S: Tensor, r: int, degenerate: str) -> tuple[Tensor, Tensor]:
+    """1/(s_j - s_i) and 1/(s_j + s_i) for all pairs (i, j), the diagonal of the first zero."""
+    tau = _threshold(S, r)
+    largest = S[..., :1, None]
+    si, sj = S.unsqueeze(-1), S.unsqueeze(-2)
+    return (
+        _inverse(sj - si, largest, tau, degenerate),
+        _inverse(sj + si, largest, tau, degenerate),
+    )
+
+
+def skew(X: Tensor) -> Tensor:
+    """The antisymmetric part (X - X^T) / 2."""
+    return (X - X.mT) / 2
+
+
+@_full_precision
+def left_vectors(A: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
+    """U = A V / s for a call that did not compute it; zero columns where s is zero.
+
+    Those columns are harmless: without a cotangent for U, the gradient's coefficient of u_i is
+    proportional to s_i.
+    """
+    tau = _threshold(S, min(A.shape[-2:]))
+    inverse = _inverse(S, S[..., :1], tau, "mask")
+    return (A @ Vh.mT) * inverse.unsqueeze(-2)
+
+
+@_full_precision
+def svd_backward(
+    gU: Tensor | None,
+    gS: Tensor | None,
+    gVh: Tensor | None,
+    U: Tensor,
+    S: Tensor,
+    Vh: Tensor,
+    degenerate: str = "mask",
+) -> Tensor:
+    """gA (..., m, n) of the full thin SVD: U (..., m, r), S (..., r), Vh (..., r, n).
+
+    With dU = U P + (outside U), dV = V Q + (outside V), P and Q antisymmetric, and F = U^T dA V:
+
+        F = P diag(s) + diag(ds) - diag(s) Q
+        F_ij + F_ji = (s_j - s_i) (P + Q)_ij        F_ij - F_ji = (s_j + s_i) (P - Q)_ij
+
+    Let a = skew(U^T gU), b = skew(V^T gV). Then <gU, dU> + <gV, dV> inside the two spaces is
+    <a, P> + <b, Q> = <a + b, P + Q>/2 + <a - b, P - Q>/2, so the coefficient of F_ij is
+
+        core_ij = (a + b)_ij / (s_j - s_i) + (a - b)_ij / (s_j + s_i),    core_ii = gS_i
+
+    Only the first term is singular at repeated values, only the second at two zero values: the
+    usual form with 1/(s_j^2 - s_i^2) is singular at both and squares. Outside the two spaces
+    (m > r or n > r) dU = (I - U U^T) dA V / s and dV = (I - V V^T) dA^T U / s. Together
+
+        gA = U core Vh + (I - U U^T) gU diag(1/s) Vh + U diag(1/s) gVh (I - V V^T)
+    """
+    m, r, n = U.shape[-2], S.shape[-1], Vh.shape[-1]
+    X = U.mT @ gU if gU is not None else None
+    Y = Vh @ gVh.mT if gVh is not None else None
+    core = _core(X, gS, Y, S, r, degenerate)
+    inverse = _inverse(S, S[..., :1], _threshold(S, r), degenerate)
+    # The projection outside U shares its product: (I - U U^T) gU/s = gU/s - U (X/s).
+    if gU is not None and X is not None and m > r:
+        left = U @ (core - X * inverse.unsqueeze(-2)) + gU * inverse.unsqueeze(-2)
+    else:
+        left = U @ core
+    gA = left @ Vh
+    if gVh is not None and Y is not None and n > r:
+        gA = gA + U @ (inverse.unsqueeze(-1) * (gVh - Y.mT @ Vh))
+    return gA
+
+
+def _core(
+    X: Tensor | None, gS: Tensor | None, Y: Tensor | None, S: Tensor, r: int, degenerate: str
+) -> Tensor:
+    """The coefficients of F = U^T dA V in svd_backward, from X = U^T gU and Y = V^T gV."""
+    diagonal = torch.diag_embed(gS if gS is not None else torch.zeros_like(S))
+    if X is None and Y is None:
+        return diagonal
+    a = skew(X) if X is not None else torch.zeros_like(diagonal)
+    b = skew(Y) if Y is not None else torch.zeros_like(diagonal)
+    difference, total = _pair_kernels(S, r, degenerate)
+    return diagonal + (a + b) * difference + (a - b) * total
+
+
+@_full_precision
+def svd_topk_backward(
+    gU: Tensor | None,
+    gS: Tensor | None,
+    gVh: Tensor | None,
+    A: Tensor,
+    U: Tensor | None,
+    S: Tensor,
+    Vh: Tensor,
+    degenerate: str = "mask",
+) -> Tensor:
+    """gA (..., m, n) from the k largest triples alone: U (..., m, k), S (..., k), Vh (..., k, n).
+
+    Exact: the n - k directions that were never computed enter through A itself. For n <= m (else
+    the roles of U and V are swapped) v_i is an eigenvector of G = A^T A with value s_i^2 and
+    u_i = A v_i / s_i. Pairs within the k triples are treated as in svd_backward, which is right at
+    repeated values too. Outside, with P = I - V V^T,
+
+        W  = (I - U U^T) gU diag(1/s)         from dU = dA V / s + A dV / s
+        gv = P (gV + A^T W)                   what arrives at V in all
+        x_i = (s_i^2 I - G)^+ gv_i            from P dv_i = (s_i^2 I - G)^+ dG v_i with
+                                              dG = dA^T A + A^T dA
+
+        gA = U core Vh + (A x) V^T + (A V) x^T + W V^T
+
+    A is read, and gA written, once. U is None if it was not asked for (then gU is None too).
+    """
+    if U is None:
+        U = left_vectors(A, S, Vh)
+    if A.shape[-1] > A.shape[-2]:
+        swapped = (_transpose(gVh), gS, _transpose(gU), A.mT, Vh.mT, S, U.mT)
+        return svd_topk_backward(*swapped, degenerate).mT
+    r = A.shape[-1]
+    X = U.mT @ gU if gU is not None else None
+    Y = Vh @ gVh.mT if gVh is not None else None
+    inside = U @ _core(X, gS, Y, S, r, degenerate)
+    if X is None and Y is None:
+        return inside @ Vh
+    # Everything below divides by squares: work on c A and c s, whose gradient is c times smaller.
+    scale = power_of_two_scale(A)
+    A, S, V = A * scale, S * scale[..., 0], Vh.mT
+    gv = torch.zeros_like(V)
+    if gVh is not None and Y is not None:
+        gv = gVh.mT - V @ Y
+    if gU is not None and X is not None:
+        inverse = _inverse(S, S[..., :1], _threshold(S, r), degenerate)
+        W = (gU - U @ X) * inverse.unsqueeze(-2)
+        gv = gv + A.mT @ W
+        inside = inside + scale * W
+    gv = gv - V @ (Vh @ gv)
+    x: Tensor = _complement_solve(A, S, gv, degenerate)
+    x = x - V @ (Vh @ x)
+    return (inside + scale * (A @ x)) @ Vh + scale * ((A @ V) @ x.mT)
+
+
+class ComplementSolve(torch.autograd.Function):
+    """x_i = sum over j > k of v_j <v_j, b_i> / (s_i^2 - s_j^2): the resolvent off the top k.
+
+    A (..., m, n) with n <= m, S (..., k) its largest values, b (..., n, k). The divisor is
+    (s_i - s_j)(s_i + s_j), each factor under the degenerate policy. Differentiating
+    (s_i^2 I - G) x_i = b_i, with z_i the same solve of the cotangent:
+
+        gb_i = z_i,   gS_i = -2 s_i <z_i, x_i>,   gA = sum_i (A x_i) z_i^T + (A z_i) x_i^T
+
+    The backward calls the Function again, so any order of derivative is right. (The parts of x and
+    b along the top k are the caller's: it projects with the differentiable V.)
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    @_full_precision
+    def forward(A: Tensor, S: Tensor, b: Tensor, degenerate: str) -> Tensor:
+        k, n = S.shape[-1], A.shape[-1]
+        _, values, Vh = safe_svd(A)
+        rest = Vh[..., k:, :]
+        si, sj, unit = S.unsqueeze(-2), values[..., k:, None], values[..., :1, None]
+        tau = _threshold(S, n)
+        difference = _inverse(si - sj, unit, tau, degenerate)
+        total = _inverse(si + sj, unit, tau, degenerate)
+        return rest.mT @ (difference * total * (rest @ b))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        A, S, _, ctx.degenerate = inputs
+        ctx.save_for_backward(A, S, output)
+
+    @staticmethod
+    def backward(ctx: Any, gx: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        A, S, x = ctx.saved_tensors
+        z = _complement_solve(A, S, gx, ctx.degenerate)
+        gA = (A @ x) @ z.mT + (A @ z) @ x.mT
+        return gA, -2 * S * (z * x).sum(-2), z, None
+
+
+_complement_solve: Callable[..., Any] = ComplementSolve.apply
+
+
+@_full_precision
+def eigh_backward(
+    gvalues: Tensor | None,
+    gvectors: Tensor | None,
+    values: Tensor,
+    vectors: Tensor,
+    degenerate: str = "mask",
+) -> Tensor:
+    """gA (..., n, n), symmetric, for A = Q diag(w) Q^T: values w (..., n), vectors Q as columns.
+
+    With dQ = Q P, P antisymmetric, and F = Q^T dA Q: F_ij = (w_j - w_i) P_ij + diag(dw), hence
+
+        gA = Q [skew(Q^T gQ)_ij / (w_j - w_i) + diag(gw)] Q^T
+
+    The degenerate policy is relative to the largest |w|.
+    """
+    core = torch.diag_embed(gvalues if gvalues is not None else torch.zeros_like(values))
+    if gvectors is not None:
+        tau = _threshold(values, values.shape[-1])
+        largest = torch.maximum(values[..., :1].abs(), values[..., -1:].abs()).unsqueeze(-1)
+        gap = values.unsqueeze(-2) - values.unsqueeze(-1)
+        core = core + skew(vectors.mT @ gvectors) * _inverse(gap, largest, tau, degenerate)
+    return vectors @ core @ vectors.mT
+
+
+def _transpose(X: Tensor | None) -> Tensor | None:
+    return X.mT if X is not None else None

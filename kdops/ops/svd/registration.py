@@ -1,0 +1,225 @@
+"""Tells torch what it must know of the svd ops beyond their kernels.
+
+The backward of the top-k op is fused; that of the full SVD, of eigh and of svdvals is the formula
+in batched matrix products. Cotangents that nobody sent stay None and cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdops import _backends, _library
+from kdops._autograd import custom_op, gradient_op
+from kdops.ops.svd import gradient
+
+DTYPES = (torch.float32, torch.float64)
+LARGEST_SMALL_SIDE = 128
+LARGEST_K = 16
+SAVED_ROWS = 3  # svd_topk's workspace is (..., p + 3, p), p = min(m, n)
+
+
+def _kernels_of(op: str) -> dict[str, bool]:
+    """For which device types the loaded binary holds kernels of `op`."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    if _library.missing:
+        return {}
+    return {device: has(f"kdops::{op}", device.upper()) for device in ("cpu", "cuda")}
+
+
+def _native(op: str) -> _backends.Predicate:
+    kernels = _kernels_of(op)
+
+    def obstacle(device: str, dtype: torch.dtype, m: int, n: int, k: int = 1) -> str | None:
+        if k > LARGEST_K:
+            return f"the kernels take k <= {LARGEST_K}, not {k}"
+        if min(m, n) > LARGEST_SMALL_SIDE:
+            return f"the kernels take min(m, n) <= {LARGEST_SMALL_SIDE}, not {min(m, n)}"
+        if reason := _backends.native_obstacle(device, dtype, DTYPES):
+            return reason
+        return None if kernels[device] else f"this install holds no {device} kernel of {op}"
+
+    return obstacle
+
+
+for _op, _sizes in {
+    "svd": (64, 64),
+    "svdvals": (64, 64),
+    "eigh": (64, 64),
+    "svd_topk": (1024, 64, 4),
+}.items():
+    _backends.register(_op, native=_native(_op), typical_sizes=_sizes)
+
+
+def policy(lorentz: bool) -> str:
+    """The Python name of the flag that the ops carry."""
+    return "lorentz" if lorentz else "mask"
+
+
+def _leading_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
+    """vmap for ops that take any leading dimensions: the mapped one becomes the first."""
+
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        def lead(value: Any, dim: int | None) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            if dim is None:
+                return value.expand(info.batch_size, *value.shape)
+            return value.movedim(dim, 0)
+
+        outputs = function(*(lead(v, d) for v, d in zip(inputs, in_dims, strict=True)))
+        return outputs, 0 if isinstance(outputs, Tensor) else (0,) * len(outputs)
+
+    return vmap
+
+
+# ---- shapes -------------------------------------------------------------------------------------
+
+
+def _triple(A: Tensor, k: int, compute_u: bool) -> tuple[Tensor, Tensor, Tensor]:
+    *batch, m, n = A.shape
+    U = A.new_empty((*batch, m, k if compute_u else 0))
+    return U, A.new_empty((*batch, k)), A.new_empty((*batch, k, n))
+
+
+def _fake_svd(
+    A: Tensor, compute_u: bool, canonical: bool, fast: bool, lorentz: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _triple(A, min(A.shape[-2:]), compute_u)
+
+
+def _fake_topk(
+    A: Tensor, k: int, compute_u: bool, canonical: bool, lorentz: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    p = min(A.shape[-2:])
+    return *_triple(A, k, compute_u), A.new_empty((*A.shape[:-2], p + SAVED_ROWS, p))
+
+
+def _fake_topk_backward(
+    gU: Tensor | None, gS: Tensor | None, gVh: Tensor | None, A: Tensor, *others: Any
+) -> Tensor:
+    return A.new_empty(A.shape)
+
+
+def _fake_svdvals(A: Tensor) -> Tensor:
+    return A.new_empty((*A.shape[:-2], min(A.shape[-2:])))
+
+
+def _fake_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
+    return A.new_empty(A.shape[:-1]), A.new_empty(A.shape)
+
+
+# ---- gradients ----------------------------------------------------------------------------------
+
+
+def _svd_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    A, ctx.compute_u, _, _, ctx.lorentz = inputs
+    U, S, Vh = output
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(U if ctx.compute_u else A, S, Vh)
+
+
+def _svd_backward(ctx: Any, gU: Any, gS: Any, gVh: Any) -> Any:
+    U, S, Vh = ctx.saved_tensors
+    if not ctx.compute_u:
+        gU, U = None, gradient.left_vectors(U, S, Vh)
+    gA = None
+    if not (gU is None and gS is None and gVh is None):
+        gA = gradient.svd_backward(gU, gS, gVh, U, S, Vh, policy(ctx.lorentz))
+    return gA, None, None, None, None
+
+
+def _topk_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    A, _, ctx.compute_u, _, ctx.lorentz = inputs
+    ctx.mark_non_differentiable(output[3])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(A, *output)
+
+
+def _topk_backward(ctx: Any, gU: Any, gS: Any, gVh: Any, _: Any) -> Any:
+    gU = gU if ctx.compute_u else None
+    gA = None
+    if not (gU is None and gS is None and gVh is None):
+        gA = topk_backward_op(gU, gS, gVh, *ctx.saved_tensors, ctx.lorentz)
+    return gA, None, None, None, None
+
+
+def _topk_formula(
+    gU: Tensor | None,
+    gS: Tensor | None,
+    gVh: Tensor | None,
+    A: Tensor,
+    U: Tensor,
+    S: Tensor,
+    Vh: Tensor,
+    saved: Tensor,
+    lorentz: bool,
+) -> Tensor:
+    left = U if U.shape[-1] else None
+    return gradient.svd_topk_backward(gU, gS, gVh, A, left, S, Vh, policy(lorentz))
+
+
+def _svdvals_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _svdvals_backward(ctx: Any, gS: Tensor) -> Tensor:
+    (A,) = ctx.saved_tensors
+    U, S, Vh = svd_op(A, True, False, False, False)
+    return gradient.svd_backward(None, gS, None, U, S, Vh)
+
+
+def _eigh_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output)
+
+
+def _eigh_backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
+    if gvalues is None and gvectors is None:
+        return None
+    return gradient.eigh_backward(gvalues, gvectors, *ctx.saved_tensors)
+
+
+if not _library.missing:
+    _fakes: dict[str, Callable[..., Any]] = {
+        "svd": _fake_svd,
+        "svdvals": _fake_svdvals,
+        "eigh": _fake_eigh,
+        "svd_topk": _fake_topk,
+        "svd_topk_backward": _fake_topk_backward,
+    }
+    for _name, _fake in _fakes.items():
+        torch.library.register_fake(f"kdops::{_name}", _fake)
+
+    svd_op: Callable[..., Any] = custom_op(
+        "svd",
+        setup=_svd_setup,
+        backward=_svd_backward,
+        vmap=_leading_vmap(lambda *values: svd_op(*values)),
+    )
+    svdvals_op: Callable[..., Any] = custom_op(
+        "svdvals",
+        setup=_svdvals_setup,
+        backward=_svdvals_backward,
+        vmap=_leading_vmap(lambda *values: svdvals_op(*values)),
+    )
+    eigh_op: Callable[..., Any] = custom_op(
+        "eigh",
+        setup=_eigh_setup,
+        backward=_eigh_backward,
+        vmap=_leading_vmap(lambda *values: eigh_op(*values)),
+    )
+    topk_op: Callable[..., Any] = custom_op(
+        "svd_topk",
+        setup=_topk_setup,
+        backward=_topk_backward,
+        vmap=_leading_vmap(lambda *values: topk_op(*values)),
+    )
+    topk_backward_op: Callable[..., Any] = gradient_op(
+        "svd_topk_backward",
+        _topk_formula,
+        _leading_vmap(lambda *values: topk_backward_op(*values)),
+    )
