@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 from kdops._backends import backend, explain
 from kdops._library import build_info
 from kdops.ops.gram import fsp_matrix, gram
+from kdops.ops.rbf import rbf_affinity, rbf_affinity_loss, svd_rbf_loss
 from kdops.ops.svd import align_singular_vectors, batched_eigh, batched_svd, batched_svdvals
 
 __all__ = [
@@ -17,4 +18,7 @@ __all__ = [
     "explain",
     "fsp_matrix",
     "gram",
+    "rbf_affinity",
+    "rbf_affinity_loss",
+    "svd_rbf_loss",
 ]

@@ -1,0 +1,99 @@
+// CPU glue of svd_rbf_loss: stable tensors to pointers and strides, items over the threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <tuple>
+#include <vector>
+
+#include "common/check.h"
+#include "common/parallel.h"
+#include "rbf/rbf_simd.h"
+
+namespace kdops {
+namespace {
+
+using torch::headeronly::ScalarType;
+
+template <class T>
+Vectors<T> vectors_of(const Tensor& x) {
+  return {static_cast<const T*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+void check_levels(const Tensor& sf, const Tensor& sb, const Tensor& tf, const Tensor& tb) {
+  const char* op = "svd_rbf_loss";
+  const auto check = [&](const char* name, const Tensor& x, int64_t rows) {
+    check_dim(op, name, x, 3);
+    check_like(op, name, x, sf);
+    check_size(op, name, x, 0, sf.size(0));
+    check_size(op, name, x, 1, rows);
+    check_size(op, name, x, 2, sf.size(2));
+  };
+  check_dim(op, "student_front", sf, 3);
+  check_dim(op, "student_back", sb, 3);
+  check("student_back", sb, sb.size(1));
+  check("teacher_front", tf, sf.size(1));
+  check("teacher_back", tb, sb.size(1));
+}
+
+template <class T>
+void run_items(SvdRbfProblem<T>& problem, int64_t items, T* loss) {
+  std::vector<double> losses(static_cast<size_t>(items), 0.0);
+  problem.losses = losses.data();
+  // The low-rank form costs about 100 operations a value; the direct one more, and is rare.
+  const double flops = 100.0 * static_cast<double>(problem.front + problem.back);
+  parallel_for(items, flops, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(svd_rbf_items<T>)(problem, begin, end);
+  });
+  double total = 0;
+  for (const double value : losses) total += value;
+  *loss = static_cast<T>(total * problem.scale);
+}
+
+template <class T>
+void svd_rbf_loss(const Tensor& sf, const Tensor& sb, const Tensor& tf, const Tensor& tb,
+                  double beta, double scale, Tensor& loss, Tensor& gf, Tensor& gb) {
+  const bool gradients = gf.dim() == 3;
+  SvdRbfProblem<T> problem{vectors_of<T>(sf),
+                           vectors_of<T>(sb),
+                           vectors_of<T>(tf),
+                           vectors_of<T>(tb),
+                           sf.size(1),
+                           sb.size(1),
+                           sf.size(2),
+                           beta,
+                           scale,
+                           nullptr,
+                           gradients ? static_cast<T*>(gf.data_ptr()) : nullptr,
+                           gradients ? static_cast<T*>(gb.data_ptr()) : nullptr};
+  run_items(problem, sf.size(0) * sf.size(2), static_cast<T*>(loss.data_ptr()));
+}
+
+std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cpu(const Tensor& sf, const Tensor& sb,
+                                                    const Tensor& tf, const Tensor& tb, double beta,
+                                                    double scale, bool gradients) {
+  check_levels(sf, sb, tf, tb);
+  const int64_t batch = sf.size(0), k = sf.size(2);
+  Tensor loss = torch::stable::new_empty(sf, {});
+  Tensor gf = gradients ? torch::stable::new_empty(sf, {batch, sf.size(1), k})
+                        : torch::stable::new_empty(sf, {0});
+  Tensor gb = gradients ? torch::stable::new_empty(sb, {batch, sb.size(1), k})
+                        : torch::stable::new_empty(sb, {0});
+  switch (sf.scalar_type()) {
+    case ScalarType::Float:
+      svd_rbf_loss<float>(sf, sb, tf, tb, beta, scale, loss, gf, gb);
+      break;
+    case ScalarType::Double:
+      svd_rbf_loss<double>(sf, sb, tf, tb, beta, scale, loss, gf, gb);
+      break;
+    default: STD_TORCH_CHECK(false, "svd_rbf_loss: expected float32 or float64");
+  }
+  return {loss, gf, gb};
+}
+
+}  // namespace
+}  // namespace kdops
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
+  m.impl("svd_rbf_loss", TORCH_BOX(&kdops::svd_rbf_loss_cpu));
+}

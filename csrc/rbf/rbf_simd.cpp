@@ -1,0 +1,120 @@
+// The rbf kernels, compiled once per instruction set.
+#include "rbf/rbf_simd.h"
+
+#include "common/scratch.h"
+#include "rbf/svd_direct.h"
+#include "rbf/svd_low_rank.h"
+
+namespace kdops::KDOPS_ISA {
+namespace {
+
+// One item's scratch: both sides, and their features when the low-rank form serves.
+template <class T>
+struct Item {
+  Side<T>&front, &back;
+  Features& front_features;
+  Features& back_features;
+};
+
+struct Range {
+  double sum = 0, largest = 0;
+};
+
+template <class T>
+double teacher_mean(const Side<T>& front, const Side<T>& back) {
+  double sum = 0;
+  for (int64_t i = 0; i < front.count; ++i) sum += static_cast<double>(front.teacher[i]);
+  for (int64_t i = 0; i < back.count; ++i) sum += static_cast<double>(back.teacher[i]);
+  return sum / static_cast<double>(front.count + back.count);
+}
+
+// Largest |value - centre| of student and teacher; NaN is not seen here but makes the centre NaN
+// (teacher) or the loss NaN (student), and both are sent to the direct kernel.
+template <class T>
+double reach_of(const Side<T>& side, double centre) {
+  T low = static_cast<T>(centre), high = low;
+  for (int64_t i = 0; i < side.count; ++i) {
+    low = std::min(low, std::min(side.student[i], side.teacher[i]));
+    high = std::max(high, std::max(side.student[i], side.teacher[i]));
+  }
+  return std::max(static_cast<double>(high) - centre, centre - static_cast<double>(low));
+}
+
+// The rank that is exact to rounding and cheaper than going through the pairs, or 0.
+template <class T>
+int choose_rank(const Side<T>& front, const Side<T>& back, double centre, double unit) {
+  const double front_reach = unit * reach_of(front, centre);
+  const double back_reach = unit * reach_of(back, centre);
+  constexpr double kFarthest = 20;  // exp(-20^2 / 2) is far from underflow
+  if (!(front_reach < kFarthest && back_reach < kFarthest)) return 0;
+  const double tolerance = 2 * static_cast<double>(std::numeric_limits<T>::epsilon());
+  const int rank = rank_for(front_reach * back_reach, tolerance);
+  // Instructions per value (double) against instructions per pair (T), measured roughly.
+  const double lanes_ratio = sizeof(T) == 4 ? 2 : 1;
+  const double low_rank = (4.0 * rank * rank + 8.0 * rank + 80) *
+                          static_cast<double>(front.padded() + back.padded()) * lanes_ratio;
+  const double direct = 50.0 * static_cast<double>(front.padded() * back.count);
+  return low_rank < direct ? rank : 0;
+}
+
+// The low-rank form; false where its own error estimate does not certify the result.
+template <class T>
+bool svd_rbf_low_rank(Item<T>& item, int rank, double centre, double unit, bool gradients,
+                      double& loss) {
+  Features &front = item.front_features, &back = item.back_features;
+  front.rank = back.rank = rank;
+  make_features(item.front, centre, unit, front);
+  make_features(item.back, centre, unit, back);
+  make_gram(front);
+  make_gram(back);
+  double magnitude;
+  loss = loss_from_grams(back, front, magnitude);
+  // Terms may cancel (a student that is the teacher shifted): below this the digits are gone.
+  constexpr double kCancelled = sizeof(T) == 4 ? 1e-7 : 1e-2;
+  if (!(loss >= kCancelled * magnitude)) return false;
+  if (gradients) {
+    low_rank_gradient(front, back, item.front.gradient);
+    low_rank_gradient(back, front, item.back.gradient);
+  }
+  return true;
+}
+
+}  // namespace
+
+template <class T>
+void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end) {
+  const auto& q = problem;
+  Scratch<T> sides(Side<T>::scratch(q.front) + Side<T>::scratch(q.back));
+  Side<T> front(sides.get(), q.front), back(sides.get() + Side<T>::scratch(q.front), q.back);
+  Scratch<double> rows(Features::scratch(front.padded()) + Features::scratch(back.padded()));
+  Scratch<Features> features(2);
+  Features& front_features = features[0];
+  Features& back_features = features[1];
+  front_features.attach(rows.get(), front.count, front.padded());
+  back_features.attach(rows.get() + Features::scratch(front.padded()), back.count, back.padded());
+  Item<T> item{front, back, front_features, back_features};
+  const double unit = std::sqrt(2 / q.beta);
+  const bool gradients = q.gradient_front != nullptr;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t sample = i / q.components, component = i % q.components;
+    front.load(q.student_front, q.teacher_front, sample, component);
+    back.load(q.student_back, q.teacher_back, sample, component);
+    const double centre = teacher_mean(front, back);
+    const int rank = choose_rank(front, back, centre, unit);
+    // d loss / d value is 2 unit * (low rank) or -4 / beta * (direct)
+    double factor = 2 * unit * q.scale;
+    if (rank == 0 || !svd_rbf_low_rank(item, rank, centre, unit, gradients, q.losses[i])) {
+      q.losses[i] = svd_rbf_direct(front, back, q.beta);
+      factor = -4 * q.scale / q.beta;
+    }
+    if (!gradients) continue;
+    const T scale = static_cast<T>(factor);
+    front.store_gradient(scale, q.gradient_front, sample, component, q.components);
+    back.store_gradient(scale, q.gradient_back, sample, component, q.components);
+  }
+}
+
+template void svd_rbf_items<float>(const SvdRbfProblem<float>&, int64_t, int64_t);
+template void svd_rbf_items<double>(const SvdRbfProblem<double>&, int64_t, int64_t);
+
+}  // namespace kdops::KDOPS_ISA

@@ -1,0 +1,15 @@
+// CPU entry points of the rbf room, one copy per instruction set (common/isa.h).
+#pragma once
+
+#include <cstdint>
+
+#include "common/isa.h"
+#include "rbf/svd_problem.h"
+
+namespace kdops {
+
+// Losses and (where the problem has a place for them) gradients of the items begin..end.
+KDOPS_PER_ISA(template <class T> void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin,
+                                                    int64_t end);)
+
+}  // namespace kdops

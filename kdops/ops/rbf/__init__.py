@@ -1,0 +1,210 @@
+"""RBF (Gaussian) affinities and the losses built on them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from kdops import _check
+from kdops.ops.rbf import registration
+
+__all__ = ["rbf_affinity", "rbf_affinity_loss", "svd_rbf_loss"]
+
+
+def rbf_affinity(x: Tensor, y: Tensor | None = None, *, gamma: float | Tensor = 1.0) -> Tensor:
+    """Gaussian affinity of all pairs of rows: K_ij = exp(-gamma |x_i - y_j|²).
+
+    Args:
+        x: (..., N, D).
+        y: (..., M, D) with the same leading dimensions; None means y = x, where only one half is
+            computed and the diagonal is exactly one.
+        gamma: bandwidth, positive: a number, or a tensor that may need a gradient, with one element
+            or one per batch entry. The sign of a tensor on a GPU is not checked (no sync).
+
+    Returns:
+        (..., N, M) in the dtype of the inputs; float16 and bfloat16 are computed in float32. Rows
+        are centred first, so a common offset costs no digits. A row with NaN gives NaN in its own
+        pairs. N = 0 or M = 0 gives an empty matrix.
+
+    Cost: 2 N M D FLOP forward (half for y = None), twice that backward; stores K and nothing else
+    of that size. Differentiable to any order.
+
+    >>> x = torch.randn(512, 128, requires_grad=True)
+    >>> rbf_affinity(x, gamma=1 / 128).shape
+    torch.Size([512, 512])
+    """
+    _check_rows("rbf_affinity", x, y)
+    tensor, value = _bandwidth("rbf_affinity", gamma, x)
+    x, y = _widened(x, y)
+    lead, dtype = x.shape[:-2], x.dtype
+    if len(lead) != 1:
+        x = x.reshape(math.prod(lead), *x.shape[-2:])
+        y = None if y is None else y.reshape(math.prod(lead), *y.shape[-2:])
+    if dtype in _HALVES:
+        x, y = x.float(), None if y is None else y.float()
+    if tensor is not None:
+        tensor = _per_batch(tensor.to(x.dtype), lead)
+    out = registration.rbf_affinity(x, y, tensor, value)
+    if dtype in _HALVES:
+        out = out.to(dtype)
+    return out if len(lead) == 1 else out.view(*lead, *out.shape[-2:])
+
+
+def rbf_affinity_loss(student: Tensor, teacher: Tensor, *, gamma: float | Tensor = 1.0) -> Tensor:
+    """Mean squared difference of two affinity matrices: mean_ij (K_S - K_T)².
+
+    K_ij = exp(-gamma |x_i - x_j|²) of the student's and of the teacher's rows. The N x N matrices
+    are never stored: tiles of them are made, used for the loss and the gradient, and forgotten,
+    so that memory is O(N D) in the forward and in the backward pass.
+
+    Args:
+        student: (N, D_S).
+        teacher: (N, D_T), detached; D_T may differ from D_S.
+        gamma: bandwidth, positive: a number or a one-element tensor that may need a gradient (it
+            moves both matrices). The sign of a tensor on a GPU is not checked (no sync).
+
+    Returns:
+        0-d tensor; float32 for float16 and bfloat16 inputs. The difference is taken with expm1 and
+        keeps its digits when student and teacher are close. N = 0 gives 0.
+
+    Cost: N² (2 D_S + D_T) multiply-adds for loss and gradient together. Differentiable to any
+    order (a second derivative stores N x N).
+
+    >>> student = torch.randn(64, 32, requires_grad=True)
+    >>> rbf_affinity_loss(student, torch.randn(64, 48), gamma=0.02).backward()
+    """
+    op = "rbf_affinity_loss"
+    _check_pair(op, "student", student, "teacher", teacher, "[N, D]", 2)
+    _check.same_size(op, "number of rows", student=student.shape[0], teacher=teacher.shape[0])
+    tensor, value = _bandwidth(op, gamma, student)
+    if tensor is not None and tensor.numel() != 1:
+        raise ValueError(f"{op}: expected gamma with one element, got {_check.describe(tensor)}")
+    teacher = teacher.detach()
+    if student.dtype in _HALVES:
+        student, teacher = student.float(), teacher.float()
+    if tensor is not None:
+        tensor = tensor.to(student.dtype).reshape(())
+    return registration.rbf_affinity_loss(student, teacher, tensor, value)
+
+
+def svd_rbf_loss(
+    student_front: Tensor,
+    student_back: Tensor,
+    teacher_front: Tensor,
+    teacher_back: Tensor,
+    *,
+    beta: float = 8.0,
+    variant: str = "mean",
+) -> Tensor:
+    """RBF relation between the singular vectors of two levels (KD-SVD), student against teacher.
+
+    For sample b and component c, K[m, n] = exp(-(back[b, m, c] - front[b, n, c])² / beta), and the
+    loss is the sum over b, c, m, n of (K_S - K_T)², scaled by `variant`. Loss and both student
+    gradients are computed in one pass; nothing of size B x D_back x D_front x k is stored.
+
+    Args:
+        student_front, teacher_front: (B, D_front, k), any strides; the teacher is detached.
+        student_back, teacher_back: (B, D_back, k).
+        beta: width of the Gaussian, a positive number.
+        variant: "mean" divides by B, "sum" does not, "paper" multiplies the sum by sqrt(k) / 2.
+
+    Returns:
+        0-d tensor; float32 for float16 and bfloat16 inputs. The difference is taken in a form that
+        keeps its digits when student and teacher are close. An empty batch gives 0.
+
+    Cost: on the CPU O(B k (D_front + D_back) r²) with r about 6 for singular vectors (a low-rank
+    form that is exact to rounding), O(B k D_front D_back) for values of any size. Differentiable
+    to any order.
+
+    >>> front = torch.randn(8, 64, 4, requires_grad=True)
+    >>> back = torch.randn(8, 128, 4, requires_grad=True)
+    >>> svd_rbf_loss(front, back, torch.randn(8, 64, 4), torch.randn(8, 128, 4)).backward()
+    """
+    op = "svd_rbf_loss"
+    _check.option(op, "variant", variant, ("mean", "sum", "paper"))
+    _check.positive(op, "beta", beta)
+    shape = "[B, D, k]"
+    _check_pair(op, "student_front", student_front, "student_back", student_back, shape, 3)
+    _check_pair(op, "student_front", student_front, "teacher_front", teacher_front, shape, 3)
+    _check_pair(op, "student_back", student_back, "teacher_back", teacher_back, shape, 3)
+    _check_levels(student_front, student_back, teacher_front, teacher_back)
+    batch, _, k = student_front.shape
+    scale = {"mean": 1 / max(batch, 1), "sum": 1.0, "paper": 0.5 * math.sqrt(k)}[variant]
+    if student_front.dtype in _HALVES:
+        student_front, student_back = student_front.float(), student_back.float()
+        teacher_front, teacher_back = teacher_front.float(), teacher_back.float()
+    return registration.svd_rbf_loss(
+        student_front, student_back, teacher_front.detach(), teacher_back.detach(), beta, scale
+    )
+
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def _widened(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Under autocast the result is float32, like the computation."""
+    if y is None:
+        return _check.outside_autocast(x)[0], None
+    x, y = _check.outside_autocast(x, y)
+    return x, y
+
+
+def _check_pair(
+    op: str, a_name: str, a: Tensor, b_name: str, b: Tensor, shape: str, dims: int
+) -> None:
+    for name, value in ((a_name, a), (b_name, b)):
+        _check.tensor(op, name, value)
+        _check.rank(op, name, value, shape, dims)
+    _check.same_kind(op, **{a_name: a, b_name: b})
+
+
+def _check_rows(op: str, x: Tensor, y: Tensor | None) -> None:
+    _check.tensor(op, "x", x)
+    _check.rank(op, "x", x, "[..., N, D]", 2, -1)
+    if y is None:
+        return
+    _check.tensor(op, "y", y)
+    _check.same_kind(op, x=x, y=y)
+    if y.dim() != x.dim() or y.shape[:-2] != x.shape[:-2] or y.shape[-1] != x.shape[-1]:
+        raise ValueError(
+            f"{op}: expected y of shape [..., M, D] with the leading dimensions and D of x, "
+            f"{list(x.shape)}, got {_check.describe(y)}"
+        )
+
+
+def _check_levels(sf: Tensor, sb: Tensor, tf: Tensor, tb: Tensor) -> None:
+    op = "svd_rbf_loss"
+    if sf.shape != tf.shape or sb.shape != tb.shape:
+        pair = (sf, tf) if sf.shape != tf.shape else (sb, tb)
+        raise ValueError(
+            f"{op}: expected student and teacher of the same shape at each level, got "
+            f"{list(pair[0].shape)} and {list(pair[1].shape)}"
+        )
+    _check.same_size(op, "batch size", front=sf.shape[0], back=sb.shape[0])
+    _check.same_size(op, "number of components", front=sf.shape[2], back=sb.shape[2])
+
+
+def _bandwidth(op: str, gamma: float | Tensor, x: Tensor) -> tuple[Tensor | None, float]:
+    """gamma as (tensor, unused) or (None, number), checked where that makes no device wait."""
+    if not isinstance(gamma, Tensor):
+        _check.positive(op, "gamma", gamma)
+        return None, float(gamma)
+    _check.tensor(op, "gamma", gamma)
+    readable = gamma.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and not torch._C._are_functorch_transforms_active():
+        _check.positive(op, "gamma", gamma.detach().min().item() if gamma.numel() else 1.0)
+    return gamma if gamma.device == x.device else gamma.to(x.device), 0.0
+
+
+def _per_batch(gamma: Tensor, lead: torch.Size) -> Tensor:
+    """One bandwidth per batch entry, (B,), from one element or something that expands to `lead`."""
+    if gamma.numel() == 1:
+        return gamma.reshape(1).expand(math.prod(lead))
+    if gamma.shape != lead:
+        raise ValueError(
+            f"rbf_affinity: expected gamma with one element or of shape {list(lead)}, "
+            f"got {_check.describe(gamma)}"
+        )
+    return gamma.reshape(-1)

@@ -1,0 +1,108 @@
+"""Gradients of the RBF operators as pure functions of tensors (differentiable themselves).
+
+rbf_affinity, K_ij = exp(-gamma d_ij), d_ij = |x_i - y_j|^2. With P = g * K:
+
+    gx_i = -2 gamma sum_j P_ij (x_i - y_j) = -2 gamma (rowsum(P)_i x_i - (P y)_i)
+    gy_j = -2 gamma (colsum(P)_j y_j - (P' x)_j)
+
+and for y = None both with the symmetric Q = P + P'. K depends on sqrt(gamma) x and sqrt(gamma) y
+only, so by Euler's theorem gamma dL/dgamma = (x . gx + y . gy) / 2: no distance is needed again.
+Everything is invariant to a common shift, so rows are centred first.
+
+rbf_affinity_loss, L = mean (K_S - K_T)^2, is the case g = 2 (K_S - K_T) / N^2 for the student; the
+bandwidth moves both kernels: dL/dgamma = sum g (-d_S K_S + d_T K_T).
+
+svd_rbf_loss, L = scale * sum (K_S - K_T)^2 with a = back[m] - front[n]:
+
+    dL/da = -4 scale / beta * (K_S - K_T) K_S a,  g_back = sum_n dL/da,  g_front = -sum_m dL/da
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdops.ops.rbf import reference
+
+
+def rbf_affinity_backward(
+    grad: Tensor, x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float, *_: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cotangents of x (B, N, D), y (B, M, D) and gamma (B,); empty for y or gamma that are None.
+
+    `value` is the bandwidth where gamma is None. K, which the kernels get as a last argument, is
+    made again: it is a function of x, y and gamma, and differentiated as such.
+    """
+    bandwidth = value if gamma is None else gamma[:, None, None]
+    weights = grad * reference.rbf_affinity(x, y, bandwidth)
+    n = x.shape[-2]
+    rows = reference.centred(x if y is None else torch.cat([x, y], dim=-2))
+    if y is None:
+        pulls = _pull(weights + weights.mT, rows, rows, bandwidth)
+        gx, gy = pulls, x.new_zeros(0)
+    else:
+        x, y = rows[..., :n, :], rows[..., n:, :]
+        gx, gy = _pull(weights, x, y, bandwidth), _pull(weights.mT, y, x, bandwidth)
+        pulls = torch.cat([gx, gy], dim=-2)
+    if gamma is None:
+        return gx, gy, x.new_zeros(0)
+    return gx, gy, (rows * pulls).sum((-1, -2)) / (2 * gamma)
+
+
+def _pull(weights: Tensor, x: Tensor, y: Tensor, gamma: Tensor | float) -> Tensor:
+    """-2 gamma sum_j w_ij (x_i - y_j) for all rows i."""
+    return -2 * gamma * (weights.sum(-1, keepdim=True) * x - weights @ y)
+
+
+def rbf_affinity_loss_and_gradient(
+    student: Tensor, teacher: Tensor, gamma: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, gradient for the student, gradient for gamma), one block of rows at a time."""
+    n = student.shape[0]
+    student, teacher = reference.centred(student), reference.centred(teacher)
+    total = student.sum() * 0
+    g_gamma = student.sum() * 0
+    g_student = [student[:0]]
+    for block, itself in reference.row_blocks(n, student.device):
+        p = reference.exponents(student[block], student, itself, gamma)
+        q = reference.exponents(teacher[block], teacher, itself, gamma)
+        difference = reference.gaussian_difference(p, q)
+        k_s = torch.exp(-p)
+        total = total + difference.square().sum()
+        g_gamma = g_gamma + (difference * (decay(q) - decay(p))).sum() / gamma
+        # row i meets every pair (i, j) and (j, i): twice the sum over j
+        g_student.append(_pull(difference * k_s, student[block], student, gamma))
+    pairs = max(n * n, 1)
+    return total / pairs, torch.cat(g_student) * (4 / pairs), g_gamma * (2 / pairs)
+
+
+def decay(p: Tensor) -> Tensor:
+    """p exp(-p), 0 at p = Inf."""
+    p = p.clamp(max=1e30)
+    return p * torch.exp(-p)
+
+
+def svd_rbf_loss_and_gradient(
+    student_front: Tensor,
+    student_back: Tensor,
+    teacher_front: Tensor,
+    teacher_back: Tensor,
+    beta: float,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, gradient for student_front, gradient for student_back), a few items at a time."""
+    inputs = (student_front, student_back, teacher_front, teacher_back)
+    items = [t.mT.flatten(0, 1) for t in inputs]
+    total = student_front.sum() * 0 + student_back.sum() * 0
+    g_fronts, g_backs = [items[0][:0]], [items[1][:0]]
+    for front_s, back_s, front_t, back_t in reference.chunks(*items):
+        p, q = reference.outer_exponents(front_s, back_s, front_t, back_t, beta)
+        difference = reference.gaussian_difference(p, q)
+        total = total + difference.square().sum()
+        pull = difference * torch.exp(-p) * (back_s.unsqueeze(2) - front_s.unsqueeze(1))
+        g_fronts.append(pull.sum(1))
+        g_backs.append(pull.sum(2))
+    factor = 4 * scale / beta
+    g_front = torch.cat(g_fronts).view_as(student_front.mT).mT
+    g_back = torch.cat(g_backs).view_as(student_back.mT).mT
+    return total * scale, factor * g_front, -factor * g_back
