@@ -1,8 +1,8 @@
 // exp and expm1 on packs, to about one unit in the last place, for float and double.
 //
 // x = n ln2 + r with |r| <= ln2 / 2; e^r - 1 = r + r^2 p(r) with p a Chebyshev fit of degree 5
-// (float) or 11 (double), whose own error is below 0.02 ulp; then the scaling by 2^n. NaN stays NaN,
-// overflow gives Inf, underflow is gradual. Callers: the kernels of rbf.
+// (float) or 11 (double), whose own error is below 0.02 ulp; then the scaling by 2^n. NaN stays
+// NaN, overflow gives Inf, underflow is gradual. Callers: the kernels of rbf.
 #pragma once
 
 #include <iterator>
@@ -73,7 +73,6 @@ inline Pack<T> reduced_expm1(Pack<T> x, Pack<T>& n) {
   n = fma(x, P(T(1.44269504088896340736)), P(E::kRound)) - P(E::kRound);
   const P r = fma(n, P(-E::kLn2Low), fma(n, P(-E::kLn2High), x));
   P poly(E::kPolynomial[0]);
-#pragma GCC unroll 16
   for (size_t i = 1; i < std::size(E::kPolynomial); ++i) poly = fma(poly, r, P(E::kPolynomial[i]));
   return fma(r * r, poly, r);
 }

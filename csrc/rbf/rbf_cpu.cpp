@@ -53,7 +53,6 @@ void run_items(SvdRbfProblem<T>& problem, int64_t items, T* loss) {
 template <class T>
 void svd_rbf_loss(const Tensor& sf, const Tensor& sb, const Tensor& tf, const Tensor& tb,
                   double beta, double scale, Tensor& loss, Tensor& gf, Tensor& gb) {
-  const bool gradients = gf.dim() == 3;
   SvdRbfProblem<T> problem{vectors_of<T>(sf),
                            vectors_of<T>(sb),
                            vectors_of<T>(tf),
@@ -63,9 +62,10 @@ void svd_rbf_loss(const Tensor& sf, const Tensor& sb, const Tensor& tf, const Te
                            sf.size(2),
                            beta,
                            scale,
+                           gf.dim() == 3,
                            nullptr,
-                           gradients ? static_cast<T*>(gf.data_ptr()) : nullptr,
-                           gradients ? static_cast<T*>(gb.data_ptr()) : nullptr};
+                           static_cast<T*>(gf.data_ptr()),
+                           static_cast<T*>(gb.data_ptr())};
   run_items(problem, sf.size(0) * sf.size(2), static_cast<T*>(loss.data_ptr()));
 }
 
@@ -86,7 +86,8 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cpu(const Tensor& sf, const Tens
     case ScalarType::Double:
       svd_rbf_loss<double>(sf, sb, tf, tb, beta, scale, loss, gf, gb);
       break;
-    default: STD_TORCH_CHECK(false, "svd_rbf_loss: expected float32 or float64");
+    default:
+      STD_TORCH_CHECK(false, "svd_rbf_loss: expected float32 or float64");
   }
   return {loss, gf, gb};
 }

@@ -16,10 +16,6 @@ struct Item {
   Features& back_features;
 };
 
-struct Range {
-  double sum = 0, largest = 0;
-};
-
 template <class T>
 double teacher_mean(const Side<T>& front, const Side<T>& back) {
   double sum = 0;
@@ -94,7 +90,6 @@ void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end) 
   back_features.attach(rows.get() + Features::scratch(front.padded()), back.count, back.padded());
   Item<T> item{front, back, front_features, back_features};
   const double unit = std::sqrt(2 / q.beta);
-  const bool gradients = q.gradient_front != nullptr;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t sample = i / q.components, component = i % q.components;
     front.load(q.student_front, q.teacher_front, sample, component);
@@ -103,11 +98,11 @@ void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end) 
     const int rank = choose_rank(front, back, centre, unit);
     // d loss / d value is 2 unit * (low rank) or -4 / beta * (direct)
     double factor = 2 * unit * q.scale;
-    if (rank == 0 || !svd_rbf_low_rank(item, rank, centre, unit, gradients, q.losses[i])) {
+    if (rank == 0 || !svd_rbf_low_rank(item, rank, centre, unit, q.gradients, q.losses[i])) {
       q.losses[i] = svd_rbf_direct(front, back, q.beta);
       factor = -4 * q.scale / q.beta;
     }
-    if (!gradients) continue;
+    if (!q.gradients) continue;
     const T scale = static_cast<T>(factor);
     front.store_gradient(scale, q.gradient_front, sample, component, q.components);
     back.store_gradient(scale, q.gradient_back, sample, component, q.components);

@@ -9,7 +9,7 @@
 namespace kdops {
 
 // Losses and (where the problem has a place for them) gradients of the items begin..end.
-KDOPS_PER_ISA(template <class T> void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin,
-                                                    int64_t end);)
+KDOPS_PER_ISA(template <class T>
+              void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end);)
 
 }  // namespace kdops

@@ -20,8 +20,9 @@ struct SvdRbfProblem {
   Vectors<T> student_front, student_back, teacher_front, teacher_back;
   int64_t front, back, components;  // D_front, D_back, k
   double beta, scale;
-  double* losses;               // one per item, unscaled
-  T *gradient_front, *gradient_back;  // (B, D, k) contiguous, or null
+  bool gradients;
+  double* losses;                     // one per item, unscaled
+  T *gradient_front, *gradient_back;  // (B, D, k) contiguous
 };
 
 }  // namespace kdops

@@ -50,9 +50,10 @@ def svd_rbf_loss(
     inputs = (student_front, student_back, teacher_front, teacher_back)
     batch, front, k = student_front.shape
     sizes = (batch, front, student_back.shape[1], k)
-    if _backends.choose(
-        "svd_rbf_loss", student_front.device.type, student_front.dtype, *sizes
-    ) == "native":
+    if (
+        _backends.choose("svd_rbf_loss", student_front.device.type, student_front.dtype, *sizes)
+        == "native"
+    ):
         return _svd_rbf_op(*inputs, beta, scale, wants_grad(student_front, student_back))[0]
     return reference.svd_rbf_loss(*inputs, beta, scale)
 
