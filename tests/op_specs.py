@@ -294,6 +294,8 @@ ALIGN = OpSpec(
         ErrorCase(lambda make: (make.normal(5, 3), make.normal(5, 3)), ValueError, "student of"),
     ),
     skips={"value": "one form for all devices, nothing to choose from"},
+)
+
 
 def _rbf_reference(x, y=None, gamma=1.0):
     y = x if y is None else y
