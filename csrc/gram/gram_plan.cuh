@@ -1,0 +1,42 @@
+// Host side of gram_kernels.cuh, shared by the launches (gram_cuda.cu) and the simulator's tests:
+// which tile serves a problem, and into how many parts the depth is split so that a small batch
+// fills the GPU.
+#pragma once
+
+#include <algorithm>
+
+#include "gram/gram_kernels.cuh"
+
+namespace kdops::gpu {
+
+// A part of the depth shorter than this many stages is not worth a partial result.
+inline constexpr int kGramStagesPerSplit = 4;
+// Blocks that keep one multiprocessor busy.
+inline constexpr int64_t kGramBlocksPerMultiprocessor = 4;
+
+// body(Tile{}) with the tile for results of rows x cols.
+template <class T, class Body>
+void for_gram_tile(int rows, int cols, const Body& body) {
+  if (std::max(rows, cols) <= 16) return body(GramTile16{});
+  // an 8 x 8 register tile of doubles would spill
+  if (std::min(rows, cols) <= 32 || sizeof(T) == 8) return body(GramTile32{});
+  if constexpr (sizeof(T) < 8) body(GramTile64{});
+}
+
+// Fills in the tiling and the splits of `items` products; returns the number of blocks.
+template <class Tile, class T>
+int64_t gram_plan(GramProblem<T>& p, int64_t items, int64_t multiprocessors) {
+  const int row_tiles = (p.rows + Tile::kRows - 1) / Tile::kRows;
+  p.col_tiles = (p.cols + Tile::kCols - 1) / Tile::kCols;
+  p.tiles = p.symmetric ? row_tiles * (row_tiles + 1) / 2 : row_tiles * p.col_tiles;
+  p.split_size = items * p.rows * p.cols;
+  const int stages = (p.depth + Tile::kDepth - 1) / Tile::kDepth;
+  const int64_t wanted = kGramBlocksPerMultiprocessor * multiprocessors / (items * p.tiles);
+  const auto splits =
+      static_cast<int>(std::clamp<int64_t>(wanted, 1, std::max(1, stages / kGramStagesPerSplit)));
+  p.split_depth = std::max(1, (stages + splits - 1) / splits) * Tile::kDepth;
+  p.splits = std::max(1, (p.depth + p.split_depth - 1) / p.split_depth);
+  return items * p.splits * p.tiles;
+}
+
+}  // namespace kdops::gpu
