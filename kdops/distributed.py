@@ -63,6 +63,17 @@ def gather_batch(x: Tensor, group: Group = None) -> Tensor:
     return gathered
 
 
+def over_group(x: Tensor, group: Group = None) -> Tensor:
+    """The ``group=`` argument of the relational distillers.
+
+    None: the local batch. "world": gather over the default group, if there is one by the time of
+    the call. A process group: gather over it.
+    """
+    if group is None:
+        return x
+    return gather_batch(x, None if isinstance(group, str) else group)
+
+
 def average_gradients(gradients: Sequence[Tensor | None], group: Group = None) -> None:
     """Average gradients over the processes in place, one collective per dtype and device."""
     if world_size(group) == 1:

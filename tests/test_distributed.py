@@ -7,6 +7,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+import kdops.distillers as kd
 from kdops.distributed import average_gradients, broadcast_state, gather_batch
 
 ROWS = {2: [3, 5], 3: [2, 0, 4]}
@@ -88,6 +89,57 @@ def check_subgroup(rank, world):
         assert gathered[:, 0].tolist() == [0.0, 1.0, 1.0]
         gathered.sum().backward()
         assert torch.equal(x.grad, torch.full_like(x, 2.0))
+
+
+def check_methods(rank, world):
+    """Loss and gradient of every relational method equal those of one process with all samples."""
+    generator = torch.Generator().manual_seed(4)
+    maps = [(4, 3, 3), (6, 3, 3)]
+    n, slices = sum(ROWS[world]), whole_batch(world)[1]
+
+    def features():
+        return [torch.randn(n, *m, generator=generator, dtype=torch.float64) for m in maps]
+
+    student, teacher = features(), features()
+    here = slices[rank]
+    for make in (kd.RKD, kd.SimilarityPreserving, relational_mhgd, relational_iep):
+        torch.manual_seed(0)
+        single, spread = make(), make(group="world")
+        if hasattr(single, "prepare"):
+            single.prepare([teacher], epochs=2)
+            torch.manual_seed(rank)  # the group must agree whatever the local random state
+            spread.prepare([[t[here] for t in teacher]], epochs=2)
+            check_states_agree(spread, world)
+            spread.load_state_dict(single.state_dict())
+        whole = [x.clone().requires_grad_() for x in student]
+        local = [x[here].clone().requires_grad_() for x in student]
+        expected = single(whole, teacher)
+        loss = spread(local, [t[here] for t in teacher])
+        torch.testing.assert_close(loss, expected)
+        expected.backward()
+        loss.backward()
+        for a, b in zip(local, whole, strict=True):
+            torch.testing.assert_close(a.grad, world * b.grad[here])
+
+
+def relational_mhgd(**options):
+    return kd.MHGD([4, 6], [4, 6], heads=2, **options).double()
+
+
+def relational_iep(**options):
+    return kd.IEP([4, 6], [4, 6], black_box=True, heads=2, **options).double()
+
+
+def check_states_agree(module, world):
+    for value in module.state_dict().values():
+        parts = [torch.empty_like(value) for _ in range(world)]
+        dist.all_gather(parts, value.contiguous())
+        assert all(torch.equal(part, parts[0]) for part in parts)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_relational_methods(world, tmp_path):
+    launch(check_methods, world, tmp_path)
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -5,13 +5,22 @@ from kdops.distillers.deep_mutual import DeepMutual
 from kdops.distillers.ensemble import OnTheFlyEnsemble
 from kdops.distillers.factor_transfer import FactorTransfer
 from kdops.distillers.fitnet import FitNet
+from kdops.distillers.iep import IEP
+from kdops.distillers.kdsvd import KDSVD
+from kdops.distillers.mhgd import MHGD
 from kdops.distillers.overhaul import Overhaul
+from kdops.distillers.rkd import RKD
+from kdops.distillers.similarity import SimilarityPreserving
 from kdops.distillers.soft_target import BornAgain, SoftTarget, TeacherAssistant
 from kdops.distillers.vid import VID
 from kdops.distillers.weighted_sum import WeightedSum
 from kdops.distillers.without_forgetting import LearningWithoutForgetting
 
 __all__ = [
+    "IEP",
+    "KDSVD",
+    "MHGD",
+    "RKD",
     "VID",
     "ActivationBoundary",
     "BornAgain",
@@ -21,6 +30,7 @@ __all__ = [
     "LearningWithoutForgetting",
     "OnTheFlyEnsemble",
     "Overhaul",
+    "SimilarityPreserving",
     "SoftTarget",
     "TeacherAssistant",
     "WeightedSum",

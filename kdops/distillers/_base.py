@@ -29,6 +29,20 @@ def mean(x: Tensor) -> Tensor:
     return x.mean() if x.numel() else x.sum()
 
 
+def unit(x: Tensor, dim: int) -> Tensor:
+    """x over its L2 norm along dim; a zero vector stays zero and has zero gradient."""
+    largest = x.detach().abs().amax(dim, keepdim=True)
+    x = x / torch.where(largest > 0, largest, torch.ones_like(largest))  # squares neither over- nor
+    square = x.square().sum(dim, keepdim=True)  # underflow now
+    safe = torch.where(square > 0, square, torch.ones_like(square))
+    return x * torch.where(square > 0, safe.rsqrt(), torch.zeros_like(safe))
+
+
+def outside_autocast(x: Tensor) -> torch.autocast:
+    """Relations run in fp32, as the operators do: half types lose the small distances."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def levels_of(features: Levels) -> list[Tensor]:
     """One tensor is one level."""
     return [features] if isinstance(features, Tensor) else list(features)

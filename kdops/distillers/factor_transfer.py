@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdops.distillers._base import Levels, Pair, PreparedDistiller, channel_numbers, full, mean
+from kdops.distillers._base import Levels, Pair, PreparedDistiller, channel_numbers, mean, unit
 from kdops.distillers._connectors import apply, channel_lists, pool_pair
 
 
@@ -87,14 +87,6 @@ class FactorTransfer(PreparedDistiller):
         terms = []
         for encoder, translator, (s, t) in zip(self.encoders, self.translators, pairs, strict=True):
             f_s, f_t = pool_pair(apply(translator, s), apply(encoder, t).detach())
-            distance = (_unit(f_t) - _unit(f_s)).abs()
+            distance = (unit(f_t.flatten(1), 1) - unit(f_s.flatten(1), 1)).abs()
             terms.append(mean(distance if self.p == 1 else distance.square()))
         return self.total(terms)
-
-
-def _unit(factor: Tensor) -> Tensor:
-    """Flattened and of unit length per sample; zero rows stay zero with zero gradient."""
-    x = full(factor).flatten(1)
-    square = x.square().sum(1, keepdim=True)
-    safe = torch.where(square > 0, square, torch.ones_like(square))
-    return torch.where(square > 0, x * safe.rsqrt(), torch.zeros_like(x))

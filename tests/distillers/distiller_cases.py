@@ -104,6 +104,16 @@ CASES = [
     Case("VID", lambda s, t: kd.VID.from_sample(s, t)),
     Case("VID-LP", lambda s, t: kd.VID.from_sample(s, t), "logits"),
     Case("FactorTransfer", lambda s, t: prepared(kd.FactorTransfer.from_sample(s, t), t, epochs=2)),
+    Case("RKD", lambda s, t: kd.RKD(), "vectors"),
+    Case("SimilarityPreserving", lambda s, t: kd.SimilarityPreserving()),
+    Case("KDSVD", lambda s, t: kd.KDSVD(k=2)),
+    Case("KDSVD-projection", lambda s, t: kd.KDSVD(k=2, student_svd=False)),
+    Case("MHGD", lambda s, t: prepared(kd.MHGD.from_sample(s, t), t, epochs=2)),
+    Case("IEP", lambda s, t: prepared(kd.IEP.from_sample(s, t), t, epochs=2)),
+    Case(
+        "IEP-black-box",
+        lambda s, t: prepared(kd.IEP.from_sample(s, t, black_box=True), t, epochs=2),
+    ),
     Case("Overhaul", lambda s, t: prepared(kd.Overhaul.from_sample(s, t), t)),
     Case(
         "WeightedSum",

@@ -1,0 +1,161 @@
+"""Interpretable embedding procedure via stacked PCA and a graph neural network (Lee, Song 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from kdops.distillers._base import (
+    Levels,
+    Pair,
+    PreparedDistiller,
+    as_list,
+    channel_numbers,
+    full,
+    levels_of,
+    mean,
+    outside_autocast,
+)
+from kdops.distillers._connectors import connect, connectors
+from kdops.distillers._embedding import IncrementalPCA, MessagePassing, code_size, plane_map
+from kdops.distillers._graph import GraphAttention, row_divergence
+from kdops.distillers._spectral import matrix, projected_vectors
+from kdops.distributed import broadcast_state, over_group
+from kdops.ops.relation import pairwise_cosine
+from kdops.ops.svd import batched_svd
+
+
+class IEP(PreparedDistiller):
+    """IEP: L = K_int + K_alt (+ K_black), knowledge of how the teacher embeds a batch.
+
+    Per level: the teacher's first singular triple (u, v), the student's v_S = l2norm(F_Sᵀ u); both
+    are mapped to a plane (stereographic) and coded by an incremental PCA of the teacher, D/2
+    components. Between consecutive levels a message passing network, trained to reproduce the
+    cosine affinity A of the back codes, gives a graph Ã and messages m:
+    K_int = KL(Ã_T || Ã_S), rows softmaxed and summed; K_alt = mean_ij Σ_d |m_S - m_T|.
+    black_box=True adds MHGD's term on the codes with 7 heads and an eighth made of the teacher's
+    messages: KL(softmax(tanh S_S) || softmax(tanh S_T)).
+
+    ``prepare(teacher_batches)`` (20 epochs) accumulates the PCA in a pass of its own, then trains
+    the networks, which stay frozen. Levels (B, C, H, W) of equal size in student and teacher;
+    a 1x1 connector where channels differ. ``knowledge`` returns the terms by name, so that each
+    can be clipped by itself (kdops.training.clip_to_main). group: as in MHGD.
+    Differs from the published code, which goes on updating the PCA during distillation, and uses
+    a form of the plane mapping whose gradient is singular.
+    """
+
+    def __init__(
+        self,
+        student_channels: int | Sequence[int],
+        teacher_channels: int | Sequence[int],
+        *,
+        black_box: bool = False,
+        heads: int = 7,
+        decay: float = 5e-4,
+        group: Any = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(weights=weights)
+        self.black_box, self.decay, self.group = black_box, decay, group
+        self.connectors = connectors(self.name, student_channels, teacher_channels)
+        self.codes = nn.ModuleList(IncrementalPCA(d) for d in as_list(teacher_channels))
+        sizes = list(pairwise(code_size(d) for d in as_list(teacher_channels)))
+        self.graphs = nn.ModuleList(MessagePassing(f, b) for f, b in sizes)
+        self.attention = nn.ModuleList(
+            GraphAttention(f, b, heads, extrinsic=1) for f, b in sizes if black_box
+        )
+        self._frozen(True)
+
+    def _frozen(self, frozen: bool) -> list[nn.Parameter]:
+        """Freeze or free the teacher's networks; their parameters."""
+        for net in (self.graphs, self.attention):
+            net.requires_grad_(not frozen).train(not frozen)
+        return [*self.graphs.parameters(), *self.attention.parameters()]
+
+    @classmethod
+    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
+        return channel_numbers(pairs)
+
+    def train(self, mode: bool = True) -> IEP:
+        """The teacher's networks stay in inference mode."""
+        super().train(mode)
+        self.graphs.eval()
+        self.attention.eval()
+        return self
+
+    @torch.no_grad()
+    def _teacher_planes(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """First PCA and plane mapping, (B, D) per level."""
+        vectors = [batched_svd(matrix(t), 1, compute_u=False).Vh[:, 0] for t in levels]
+        return [plane_map(over_group(v, self.group)) for v in vectors]
+
+    def _teacher_loss(self, levels: list[Tensor]) -> Tensor:
+        planes = self._teacher_planes(levels)
+        codes = [pca(x) for pca, x in zip(self.codes, planes, strict=True)]
+        terms = []
+        for i, (front, back) in enumerate(pairwise(codes)):
+            graph, messages = self.graphs[i](front, back)
+            terms.append(row_divergence(pairwise_cosine(back), graph))
+            if self.black_box:
+                head = cast(GraphAttention, self.attention[i])
+                count = messages.shape[2] // back.shape[1]  # iterations
+                extrinsic = (messages.mean(2) * count).detach()[None]
+                terms.append(head.teacher_loss(front, back, self.decay, extrinsic))
+        return torch.stack(terms).sum()
+
+    def prepare(
+        self, batches: Iterable[Levels], *, epochs: int = 20, lr: float = 1e-3
+    ) -> list[float]:
+        """One pass for the PCA, then epochs of training on teacher maps; the loss per epoch."""
+        for batch in batches:
+            planes = self._teacher_planes([full(x) for x in levels_of(batch)])
+            for pca, x in zip(self.codes, planes, strict=True):
+                cast(IncrementalPCA, pca).update(x)
+        try:
+            parameters = self._frozen(False)
+            history = self.learn(batches, self._teacher_loss, parameters, epochs=epochs, lr=lr)
+        finally:
+            self._frozen(True)
+        if self.group is not None:
+            broadcast_state(self, None if isinstance(self.group, str) else self.group)
+        self.mark_prepared()
+        return history
+
+    def _codes(self, student: Levels, teacher: Levels) -> list[Pair]:
+        """PCA codes (P_S, P_T) of every level."""
+        pairs = self.pairs(student, teacher, len(self.codes))
+        self.check_maps(pairs, least=2)
+        found = []
+        for i, pair in enumerate(connect(self, self.connectors, pairs)):
+            both = projected_vectors(self.name, i, pair, 1, canonical=True)
+            planes = [plane_map(over_group(v.squeeze(2), self.group)) for v in both]
+            found.append((self.codes[i](planes[0]), self.codes[i](planes[1])))
+        return found
+
+    def knowledge(self, student: Levels, teacher: Levels) -> dict[str, Tensor]:
+        """The terms "int", "alt" and, with black_box, "black", each summed over level pairs."""
+        self.require_prepared()
+        terms: dict[str, list[Tensor]] = {}
+        with outside_autocast(levels_of(student)[0]):
+            codes = self._codes(student, teacher)
+            for i, ((f_s, f_t), (b_s, b_t)) in enumerate(pairwise(codes)):
+                with torch.no_grad():
+                    graph_t, messages_t = self.graphs[i](f_t, b_t)
+                graph_s, messages_s = self.graphs[i](f_s, b_s)
+                distance = mean((messages_s - messages_t).abs().sum(2))
+                terms.setdefault("int", []).append(row_divergence(graph_t, graph_s))
+                terms.setdefault("alt", []).append(distance)
+                if self.black_box:
+                    head = cast(GraphAttention, self.attention[i])
+                    with torch.no_grad():
+                        s_t = head.logits(f_t, b_t).tanh()
+                    s_s = head.logits(f_s, b_s).tanh()
+                    terms.setdefault("black", []).append(row_divergence(s_s, s_t))
+        return {name: self.total(values) for name, values in terms.items()}
+
+    def forward(self, student: Levels, teacher: Levels) -> Tensor:
+        return torch.stack(list(self.knowledge(student, teacher).values())).sum()
