@@ -1,0 +1,78 @@
+// In-register transposes, and the change of layout they exist for: matrices one after another
+// (how tensors lie in memory) <-> one matrix per lane (how a kernel on Pack<T> wants them).
+#pragma once
+
+#include <utility>
+
+#include "pack.h"
+
+namespace kdops::KDOPS_ISA {
+
+// a0 b0 a1 b1 ... of the lower (offset 0) or the upper (offset kLanes / 2) halves.
+template <int kOffset, class T, size_t... I>
+inline Pack<T> interleave_halves(Pack<T> a, Pack<T> b, std::index_sequence<I...>) {
+  constexpr int kLanes = Pack<T>::kLanes;
+#if defined(__clang__) || __GNUC__ >= 12
+  return Pack<T>(__builtin_shufflevector(
+      a.r, b.r, (static_cast<int>(I) / 2 + kOffset + (I % 2 == 0 ? 0 : kLanes))...));
+#else
+  using Bits = typename PackTraits<T>::Bits;
+  return Pack<T>(__builtin_shuffle(
+      a.r, b.r, Bits{(static_cast<int>(I) / 2 + kOffset + (I % 2 == 0 ? 0 : kLanes))...}));
+#endif
+}
+
+// rows[i] lane j <-> rows[j] lane i: log2(kLanes) rounds of the perfect shuffle.
+template <class T>
+inline void transpose(Pack<T> (&rows)[Pack<T>::kLanes]) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  using Indices = std::make_index_sequence<kLanes>;
+#pragma GCC unroll 4
+  for (int round = 1; round < kLanes; round *= 2) {
+    Pack<T> next[kLanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes / 2; ++i) {
+      next[2 * i] = interleave_halves<0>(rows[i], rows[i + kLanes / 2], Indices{});
+      next[2 * i + 1] = interleave_halves<kLanes / 2>(rows[i], rows[i + kLanes / 2], Indices{});
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
+  }
+}
+
+// out[e] lane l = source[l * stride + e] for e < elements; lanes from `lanes` on are zero.
+template <class T>
+void gather_lanes(const T* source, int64_t stride, int lanes, int elements, Pack<T>* out) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  for (int e = 0; e < elements; e += kLanes) {
+    const int count = elements - e < kLanes ? elements - e : kLanes;
+    Pack<T> rows[kLanes];
+    if (count == kLanes && lanes == kLanes) {
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l) rows[l] = Pack<T>::load(source + l * stride + e);
+    } else {
+      for (int l = 0; l < kLanes; ++l)
+        rows[l] = l < lanes ? Pack<T>::load_partial(source + l * stride + e, count) : Pack<T>(T(0));
+    }
+    transpose(rows);
+    for (int i = 0; i < count; ++i) out[e + i] = rows[i];
+  }
+}
+
+// target[l * stride + e] = in[e] lane l for e < elements, l < lanes.
+template <class T>
+void scatter_lanes(const Pack<T>* in, int elements, int lanes, T* target, int64_t stride) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  for (int e = 0; e < elements; e += kLanes) {
+    const int count = elements - e < kLanes ? elements - e : kLanes;
+    Pack<T> rows[kLanes];
+    for (int i = 0; i < kLanes; ++i) rows[i] = i < count ? in[e + i] : Pack<T>(T(0));
+    transpose(rows);
+    if (count == kLanes)
+      for (int l = 0; l < lanes; ++l) rows[l].store(target + l * stride + e);
+    else
+      for (int l = 0; l < lanes; ++l) rows[l].store_partial(target + l * stride + e, count);
+  }
+}
+
+}  // namespace kdops::KDOPS_ISA

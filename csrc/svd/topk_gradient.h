@@ -1,0 +1,262 @@
+// Gradient of the top-k SVD: reads the long side, calls the lanes' part, writes gA once.
+//
+// Formulas and names: topk_backward.h. Two passes over A at most: N = BᵀgQ, only where the long
+// side has a cotangent, and the final one that forms gA row by row (tall) or column by column
+// (wide).
+#pragma once
+
+#include "common/scratch.h"
+#include "svd/topk_backward.h"
+#include "svd/topk_refine.h"
+
+namespace kdops::KDOPS_ISA {
+
+template <class T>
+struct TopkInputs {
+  const T *gU, *gS, *gVh;  // null: zero
+  const T *A, *U, *S, *Vh, *saved;
+};
+
+template <class T>
+struct TopkBackward {
+  static constexpr int kLanes = Pack<T>::kLanes;
+  using V = Pack<T>;
+
+  TopkShape shape;
+  bool lorentz;
+  int64_t row_size;
+  Scratch<T> rows, results, buffer;
+  Scratch<V> lanes;
+  TopkCotangents<V> g;
+  Tridiagonal<V> t;
+  V *core, *x, *y, *work;
+
+  static constexpr int kChunk = 4 * kLanes;  // columns of a wide matrix at a time
+
+  TopkBackward(int64_t m, int64_t n, int k, bool lorentz_policy)
+      : shape(m, n, k),
+        lorentz(lorentz_policy),
+        row_size(TopkCotangents<V>::size(shape.p, k)),
+        rows(kLanes * row_size),
+        results(kLanes * result_size()),
+        buffer(buffer_size()),
+        lanes(row_size + packed_size(shape.p) + (8 + 2 * k) * shape.p + 2 * k * k + k),
+        g(lanes.get(), shape.p, k) {
+    const int p = shape.p;
+    V* next = lanes.get() + row_size;
+    t = {p, next, next + packed_size(p), nullptr, nullptr};
+    t.e = t.d + p, t.tau = t.e + p;
+    core = t.tau + p, x = core + k * k + k, y = x + k * p, work = y + k * p;
+  }
+
+  // What the lanes hand back for a matrix: core - X inv(s) (k x k), f inv(s) (k), y and r (k x p).
+  int64_t result_size() const { return shape.k * shape.k + shape.k + 2 * shape.k * shape.p; }
+  int64_t buffer_size() const {
+    const int64_t tall = 2 * shape.k * kLanes + 2 * shape.k * shape.p;
+    const int64_t wide = 2 * shape.k * (kChunk + shape.p + kLanes);
+    return shape.tall ? tall : wide;
+  }
+  bool long_cotangent(const TopkInputs<T>& in) const { return shape.tall ? in.gU : in.gVh; }
+  TopkRoute route(const T* saved) const {
+    return static_cast<TopkRoute>(static_cast<int>(saved[0]));
+  }
+  const T* small_vectors(const T* saved) const {
+    return saved +
+           (route(saved) == TopkRoute::dense ? shape.dense_vectors_at() : shape.vectors_at());
+  }
+  TopkInputs<T> matrix(const TopkInputs<T>& in, int64_t b) const;
+
+  void run(const TopkInputs<T>& in, T* gA, int64_t count);
+  void run_group(const TopkInputs<T>& in, T* gA, int matrices);
+  void fill_row(const TopkInputs<T>& in, T* row);
+  void solve_group(const TopkInputs<T>& in, int matrices);
+  void solve_dense_lane(const T* saved, int lane);
+  void write_tall(const TopkInputs<T>& in, const T* result, T* gA);
+  void write_wide(const TopkInputs<T>& in, const T* result, T* gA);
+};
+
+template <class T>
+TopkInputs<T> TopkBackward<T>::matrix(const TopkInputs<T>& in, int64_t b) const {
+  const auto at = [b](const T* base, int64_t stride) { return base ? base + b * stride : nullptr; };
+  const int64_t u = shape.m * shape.k, v = shape.k * shape.n;
+  return {at(in.gU, u), at(in.gS, shape.k), at(in.gVh, v), at(in.A, shape.m * shape.n),
+          at(in.U, u),  at(in.S, shape.k),  at(in.Vh, v),  at(in.saved, shape.saved_size())};
+}
+
+template <class T>
+void TopkBackward<T>::run(const TopkInputs<T>& in, T* gA, int64_t count) {
+  for (int64_t b = 0; b < count; b += kLanes) {
+    const int matrices = static_cast<int>(count - b < kLanes ? count - b : kLanes);
+    run_group(matrix(in, b), gA + b * shape.m * shape.n, matrices);
+  }
+}
+
+template <class T>
+void TopkBackward<T>::run_group(const TopkInputs<T>& in, T* gA, int matrices) {
+  const int64_t size = shape.m * shape.n;
+  for (int b = 0; b < matrices; ++b) fill_row(matrix(in, b), rows.get() + b * row_size);
+  solve_group(in, matrices);
+  for (int b = 0; b < matrices; ++b) {
+    const TopkInputs<T> one = matrix(in, b);
+    T* out = gA + b * size;
+    if (route(one.saved) == TopkRoute::not_finite)
+      for (int64_t i = 0; i < size; ++i) out[i] = std::numeric_limits<T>::quiet_NaN();
+    else if (shape.tall)
+      write_tall(one, results.get() + b * result_size(), out);
+    else
+      write_wide(one, results.get() + b * result_size(), out);
+  }
+}
+
+// The matrix's row of TopkCotangents. X and N are zero without a cotangent for the long side.
+template <class T>
+void TopkBackward<T>::fill_row(const TopkInputs<T>& in, T* row) {
+  const int p = shape.p, k = shape.k;
+  const int64_t m = shape.m, n = shape.n;
+  for (int64_t i = 0; i < row_size; ++i) row[i] = T(0);
+  const T f = in.saved[1];
+  T *P = row, *gP = P + k * p, *N = gP + k * p, *X = N + k * p, *sigma = X + k * k;
+  if (route(in.saved) == TopkRoute::not_finite) return;
+  const T* vectors = small_vectors(in.saved);
+  for (int i = 0; i < k * p; ++i) P[i] = vectors[i];
+  for (int i = 0; i < k; ++i) {
+    sigma[i] = in.S[i] * f;
+    sigma[k + i] = in.gS ? in.gS[i] : T(0);
+  }
+  sigma[2 * k] = f;
+  if (shape.tall) {
+    for (int i = 0; in.gVh && i < k * p; ++i) gP[i] = in.gVh[i];
+    if (!in.gU) return;
+    row_sums(in.gU, k, m, k, in.U, k, 1, k, X, k);
+    row_sums(in.A, n, m, n, in.gU, k, 1, k, N, p);
+  } else {
+    for (int q = 0; in.gU && q < p; ++q)
+      for (int i = 0; i < k; ++i) gP[i * p + q] = in.gU[q * k + i];
+    if (!in.gVh) return;
+    for (int i = 0; i < k; ++i)
+      for (int j = 0; j < k; ++j) X[i * k + j] = dot_rows(in.Vh + i * n, in.gVh + j * n, n);
+    V block[kMaxTop];
+    for (int q = 0; q < p; q += kLanes) {
+      const int count = p - q < kLanes ? p - q : kLanes;
+      row_dots(in.A + q * n, n, count, n, in.gVh, n, k, block);
+      for (int j = 0; j < k; ++j) block[j].store_partial(N + j * p + q, count);
+    }
+  }
+}
+
+template <class T>
+void TopkBackward<T>::solve_dense_lane(const T* saved, int lane) {
+  const int p = shape.p, k = shape.k;
+  const T* sigma = saved + shape.dense_values_at();
+  const PolicyInverse<T> inverse(sigma[0], p, lorentz);
+  T rhs[128], solution[128];
+  for (int i = 0; i < k; ++i) {
+    for (int q = 0; q < p; ++q) rhs[q] = y[i * p + q].lane(lane);
+    resolve_dense(sigma, small_vectors(saved), p, k, i, inverse, rhs, solution);
+    for (int q = 0; q < p; ++q) x[i * p + q].set_lane(lane, solution[q]);
+  }
+}
+
+template <class T>
+void TopkBackward<T>::solve_group(const TopkInputs<T>& in, int matrices) {
+  const int p = shape.p, k = shape.k;
+  const int64_t stride = shape.saved_size();
+  gather_lanes(rows.get(), row_size, matrices, static_cast<int>(row_size), lanes.get());
+  const PolicyInverse<V> inverse(g.sigma[0], p, lorentz);
+  core_matrix(g, p, k, inverse, core, work);
+  right_hand_sides(g, p, k, inverse, x);
+  for (int i = 0; i < k * p; ++i) y[i] = x[i];
+  if (!shape.always_dense()) {
+    gather_lanes(in.saved + shape.diagonal_at(), stride, matrices, p, t.d);
+    gather_lanes(in.saved + shape.off_diagonal_at(), stride, matrices, p - 1, t.e);
+    gather_lanes(in.saved + shape.tau_at(), stride, matrices, p - 2, t.tau);
+    gather_lanes(in.saved + shape.packed_at(), stride, matrices, packed_size(p), t.packed);
+    resolve_complement(g, t, k, x, work);
+  }
+  for (int b = 0; b < matrices; ++b)
+    if (route(in.saved + b * stride) == TopkRoute::dense)
+      solve_dense_lane(in.saved + b * stride, b);
+  // Into the units of A: y = f x, r = f s x; without Q, whose part moves into y, r = y.
+  const bool have_long = !shape.tall || in.U != nullptr;
+  V *weights = core + k * k, *r = y;
+  for (int j = 0; j < k; ++j) {
+    weights[j] = g.f[0] * inverse(g.sigma[j]);
+    for (int i = 0; i < k; ++i) core[i * k + j] -= g.X[i * k + j] * weights[j];
+  }
+  for (int j = 0; j < k; ++j) {
+    const V s = have_long ? g.sigma[j] : V(T(1));
+    for (int q = 0; q < p; ++q) {
+      x[j * p + q] = x[j * p + q] * g.f[0];
+      r[j * p + q] = s * x[j * p + q];
+    }
+    for (int i = 0; !have_long && i < k; ++i) {
+      const V weight = core[i * k + j] * inverse(g.sigma[i]);
+      for (int q = 0; q < p; ++q) x[j * p + q] = fma(weight, g.P[i * p + q], x[j * p + q]);
+    }
+  }
+  const int64_t out = result_size();
+  scatter_lanes(core, k * k + k, matrices, results.get(), out);
+  scatter_lanes(x, 2 * k * p, matrices, results.get() + k * k + k, out);
+}
+
+// gA = Σ_j t_j P_jᵀ + Q_j r_jᵀ, t_j = f A y_j + Σ_i Q_i C_ij + gQ_j w_j; kLanes rows at a time.
+template <class T>
+void TopkBackward<T>::write_tall(const TopkInputs<T>& in, const T* result, T* gA) {
+  const int p = shape.p, k = shape.k;
+  const T *C = result, *weights = C + k * k, *y = weights + k, *r = y + k * p;
+  const T f = in.saved[1], *P = small_vectors(in.saved);
+  T *left = buffer.get(), *right = left + 2 * k * kLanes;
+  for (int i = 0; i < k * p; ++i) right[i] = P[i], right[k * p + i] = r[i];
+  V block[kMaxTop];
+  for (int64_t row = 0; row < shape.m; row += kLanes) {
+    const int count = static_cast<int>(shape.m - row < kLanes ? shape.m - row : kLanes);
+    const T* A = in.A + row * p;
+    row_dots(A, p, count, p, y, p, k, block);
+    for (int j = 0; j < k; ++j) (block[j] * V(f)).store(left + j * kLanes);
+    if (in.U == nullptr) {
+      row_dots(A, p, count, p, P, p, k, block);
+      for (int j = 0; j < k; ++j) (block[j] * V(f)).store(left + (k + j) * kLanes);
+    } else {
+      for (int l = 0; l < count; ++l) {
+        const T *q = in.U + (row + l) * k, *gq = in.gU ? in.gU + (row + l) * k : nullptr;
+        for (int j = 0; j < k; ++j) {
+          T sum = gq ? gq[j] * weights[j] : T(0);
+          for (int i = 0; i < k; ++i) sum += q[i] * C[i * k + j];
+          left[j * kLanes + l] += sum;
+          left[(k + j) * kLanes + l] = q[j];
+        }
+      }
+    }
+    outer_sums(left, kLanes, right, p, 2 * k, count, p, gA + row * p, p);
+  }
+}
+
+// gA = Σ_j P_j t_jᵀ + r_j Q_jᵀ with t as above; kChunk columns at a time.
+template <class T>
+void TopkBackward<T>::write_wide(const TopkInputs<T>& in, const T* result, T* gA) {
+  const int p = shape.p, k = shape.k;
+  const int64_t n = shape.n, ldl = p + kLanes;
+  const T *C = result, *weights = C + k * k, *y = weights + k, *r = y + k * p;
+  const T f = in.saved[1], *P = small_vectors(in.saved);
+  T *left = buffer.get(), *right = left + 2 * k * ldl;
+  for (int j = 0; j < k; ++j)
+    for (int q = 0; q < p; ++q)
+      left[j * ldl + q] = P[j * p + q], left[(k + j) * ldl + q] = r[j * p + q];
+  for (int64_t c = 0; c < n; c += kChunk) {
+    const int count = static_cast<int>(n - c < kChunk ? n - c : kChunk);
+    row_sums(in.A + c, n, p, count, y, 1, p, k, right, kChunk);
+    for (int j = 0; j < k; ++j) {
+      const T* gq = in.gVh ? in.gVh + j * n + c : nullptr;
+      T* to = right + j * kChunk;
+      for (int l = 0; l < count; ++l) {
+        T sum = f * to[l] + (gq ? gq[l] * weights[j] : T(0));
+        for (int i = 0; i < k; ++i) sum += in.Vh[i * n + c + l] * C[i * k + j];
+        to[l] = sum;
+        right[(k + j) * kChunk + l] = in.Vh[j * n + c + l];
+      }
+    }
+    outer_sums(left, ldl, right, kChunk, 2 * k, p, count, gA + c, n);
+  }
+}
+
+}  // namespace kdops::KDOPS_ISA
