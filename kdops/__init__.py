@@ -6,6 +6,14 @@ from kdops._backends import backend, explain
 from kdops._library import build_info
 from kdops.ops.gram import fsp_matrix, gram
 from kdops.ops.rbf import rbf_affinity, rbf_affinity_loss, svd_rbf_loss
+from kdops.ops.relation import (
+    pairwise_angle,
+    pairwise_cosine,
+    pairwise_distance,
+    rkd_angle_loss,
+    rkd_distance_loss,
+    similarity_loss,
+)
 from kdops.ops.svd import align_singular_vectors, batched_eigh, batched_svd, batched_svdvals
 
 __all__ = [
@@ -18,7 +26,13 @@ __all__ = [
     "explain",
     "fsp_matrix",
     "gram",
+    "pairwise_angle",
+    "pairwise_cosine",
+    "pairwise_distance",
     "rbf_affinity",
     "rbf_affinity_loss",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
+    "similarity_loss",
     "svd_rbf_loss",
 ]

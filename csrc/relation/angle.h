@@ -1,0 +1,215 @@
+// The triple loop of rkd_angle: sum over anchors i and pairs j < k of huber(cos_S - cos_T), and the
+// derivative with respect to the student's squared distances, with no N^3 storage.
+//
+// With r = 1/d and a = d/2 the law of cosines reads
+//     cos_ijk = r_ik (a_ij - 2 r_ij a_jk^2) + r_ij a_ik.
+// A lane is an anchor i; a_jk is a scalar. With h = clamp(cos_S - cos_T, -1, 1) a tile of pairs
+// gathers
+//     w[j][i] += h (r_ik - cos r_ij),  w[k][i] += h (r_ij - cos r_ik),  m[j][k] += h r_ij r_ik,
+// and the weight of the unordered pair (j, i) is V = r_ij (w[j][i] + w[i][j]) - m. A zero distance
+// has r = a = 0 and adds nothing.
+//
+// Memory (AngleField): for each block of anchors, for each row, the packs r and a of the student,
+// r and a of the teacher, and w. In plain matrices rows that lie a power of two apart would fight
+// for the same few cache lines.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "common/pack.h"
+#include "relation/relation_simd.h"
+
+namespace kdops::KDOPS_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kTileJ = 2, kTileK = 4;
+#else
+inline constexpr int kTileJ = 1, kTileK = 2;
+#endif
+inline constexpr int64_t kSweepBlocks = 8;  // blocks of anchors that one tile runs over
+inline constexpr int64_t kBlockK = 128;     // rows k that stay in L2 during a sweep over j
+
+// clamp(x, -1, 1), two instructions where the compiler makes four of the portable form. (The
+// masked intrinsics compile to the plain ones; those draw a false warning from GCC 12.)
+template <class T>
+inline Pack<T> clamp_to_one(Pack<T> x) {
+  const Pack<T> one(T(1)), minus_one(T(-1));
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    const auto low = _mm512_mask_min_ps(x.r, 0xffff, x.r, one.r);
+    return Pack<T>(_mm512_mask_max_ps(low, 0xffff, low, minus_one.r));
+  } else {
+    const auto low = _mm512_mask_min_pd(x.r, 0xff, x.r, one.r);
+    return Pack<T>(_mm512_mask_max_pd(low, 0xff, low, minus_one.r));
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return Pack<T>(_mm256_max_ps(_mm256_min_ps(x.r, one.r), minus_one.r));
+  else
+    return Pack<T>(_mm256_max_pd(_mm256_min_pd(x.r, one.r), minus_one.r));
+#else
+  return max(min(x, one), minus_one);
+#endif
+}
+
+// The interleaved fields: n rows, blocks of kLanes anchors.
+template <class T>
+struct AngleTable {
+  static constexpr int kLanes = Pack<T>::kLanes;
+  static constexpr int64_t kRow = kFields * kLanes;
+  T* data;
+  int64_t n;
+
+  int64_t block_stride() const { return n * kRow; }
+  T* at(int64_t block, int64_t row) const { return data + (block * n + row) * kRow; }
+  T entry(int64_t row, int64_t anchor, AngleField field) const {
+    return at(anchor / kLanes, row)[field * kLanes + anchor % kLanes];
+  }
+};
+
+// What a tile needs of one row: four packs, and the weight that it adds to.
+template <class T>
+struct AngleRow {
+  Pack<T> r, a, teacher_r, teacher_a, w;
+  explicit AngleRow(const T* p)
+      : r(Pack<T>::load(p + kStudentInverse * Pack<T>::kLanes)),
+        a(Pack<T>::load(p + kStudentHalf * Pack<T>::kLanes)),
+        teacher_r(Pack<T>::load(p + kTeacherInverse * Pack<T>::kLanes)),
+        teacher_a(Pack<T>::load(p + kTeacherHalf * Pack<T>::kLanes)),
+        w(Pack<T>::load(p + kWeight * Pack<T>::kLanes)) {}
+  AngleRow() = default;
+};
+
+// Pairs (j + 0..J-1, k + 0..K-1) for the blocks begin..end of anchors.
+template <class T, int J, int K, bool kGrad>
+inline void angle_tile(AngleTable<T> table, int64_t j, int64_t k, int64_t begin, int64_t end,
+                       T* __restrict m, Pack<T>& loss) {
+  using P = Pack<T>;
+  constexpr int64_t kRow = AngleTable<T>::kRow;
+  P student[J][K], teacher[J][K], sum[J][K];  // D_jk / 2, and m
+  for (int a = 0; a < J; ++a)
+    for (int b = 0; b < K; ++b) {
+      const T s = table.entry(j + a, k + b, kStudentHalf);
+      const T t = table.entry(j + a, k + b, kTeacherHalf);
+      student[a][b] = P(2 * s * s);
+      teacher[a][b] = P(2 * t * t);
+      sum[a][b] = P(T(0));
+    }
+  P total = loss;
+  T *rows_j = table.at(begin, j), *rows_k = table.at(begin, k);
+  for (int64_t i = begin; i < end; ++i) {
+    AngleRow<T> at_j[J];
+#pragma GCC unroll 4
+    for (int a = 0; a < J; ++a) at_j[a] = AngleRow<T>(rows_j + a * kRow);
+#pragma GCC unroll 4
+    for (int b = 0; b < K; ++b) {
+      AngleRow<T> q(rows_k + b * kRow);
+#pragma GCC unroll 4
+      for (int a = 0; a < J; ++a) {
+        AngleRow<T>& p = at_j[a];
+        const P cosine = fma(q.r, p.a - p.r * student[a][b], p.r * q.a);
+        const P difference = cosine - q.teacher_r * (p.teacher_a - p.teacher_r * teacher[a][b]) -
+                             p.teacher_r * q.teacher_a;
+        const P h = clamp_to_one(difference);
+        total = fma(h, difference - P(T(0.5)) * h, total);
+        if constexpr (kGrad) {
+          p.w = fma(h, q.r - cosine * p.r, p.w);
+          q.w = fma(h, p.r - cosine * q.r, q.w);
+          sum[a][b] = fma(h * q.r, p.r, sum[a][b]);
+        }
+      }
+      if constexpr (kGrad) q.w.store(rows_k + b * kRow + kWeight * P::kLanes);
+    }
+    if constexpr (kGrad)
+      for (int a = 0; a < J; ++a) at_j[a].w.store(rows_j + a * kRow + kWeight * P::kLanes);
+    rows_j += table.block_stride();
+    rows_k += table.block_stride();
+  }
+  loss = total;
+  if constexpr (kGrad)
+    for (int a = 0; a < J; ++a)
+      for (int b = 0; b < K; ++b) m[(j + a) * table.n + k + b] += reduce_add(sum[a][b]);
+}
+
+// Pairs (j + 0..J-1, k) with from <= k < to.
+template <class T, int J, bool kGrad>
+inline void angle_strip(AngleTable<T> table, int64_t j, int64_t from, int64_t to, int64_t begin,
+                        int64_t end, T* m, Pack<T>& loss) {
+  int64_t k = from;
+  for (; k + kTileK <= to; k += kTileK)
+    angle_tile<T, J, kTileK, kGrad>(table, j, k, begin, end, m, loss);
+  for (; k < to; ++k) angle_tile<T, J, 1, kGrad>(table, j, k, begin, end, m, loss);
+}
+
+// Pairs j < k with k0 <= k < k1.
+template <class T, bool kGrad>
+double angle_block(AngleTable<T> table, int64_t k0, int64_t k1, int64_t begin, int64_t end, T* m) {
+  double total = 0;
+  for (int64_t j = 0; j < k1; j += kTileJ) {
+    Pack<T> loss(T(0));  // flushed to double per strip: float would lose digits over N^3 terms
+    const int64_t rows = std::min<int64_t>(kTileJ, k1 - j);
+    for (int64_t a = j; a < j + rows; ++a)  // the triangle between the rows of this strip
+      angle_strip<T, 1, kGrad>(table, a, std::max(k0, a + 1), std::min(k1, j + rows), begin, end, m,
+                               loss);
+    if (rows == kTileJ)
+      angle_strip<T, kTileJ, kGrad>(table, j, std::max(k0, j + kTileJ), k1, begin, end, m, loss);
+    total += static_cast<double>(reduce_add(loss));
+  }
+  return total;
+}
+
+// cos_ijj is 1, or 0 where d_ij = 0: pairs where only one of student and teacher is zero.
+template <class T>
+int64_t angle_mismatches(AngleTable<T> table, int64_t begin, int64_t end) {
+  constexpr int kLanes = AngleTable<T>::kLanes;
+  int64_t count = 0;
+  for (int64_t block = begin; block < end; ++block)
+    for (int64_t j = 0; j < table.n; ++j) {
+      const T* row = table.at(block, j);
+      for (int l = 0; l < kLanes; ++l)
+        count +=
+            (row[kStudentInverse * kLanes + l] == 0) != (row[kTeacherInverse * kLanes + l] == 0);
+    }
+  return count;
+}
+
+template <class T>
+double angle_sweep(T* data, int64_t n, int64_t begin, int64_t end, T* m) {
+  const AngleTable<T> table{data, n};
+  double pairs = 0;
+  for (int64_t i = begin; i < end; i += kSweepBlocks) {
+    const int64_t last = std::min(end, i + kSweepBlocks);
+    for (int64_t k0 = 0; k0 < n; k0 += kBlockK) {
+      const int64_t k1 = std::min(n, k0 + kBlockK);
+      pairs += m != nullptr ? angle_block<T, true>(table, k0, k1, i, last, m)
+                            : angle_block<T, false>(table, k0, k1, i, last, m);
+    }
+  }
+  return 2 * pairs + 0.5 * static_cast<double>(angle_mismatches(table, begin, end));
+}
+
+template <class T>
+void angle_laplacian(const T* data, int64_t n, const T* m, int64_t groups, T scale, T* out,
+                     int64_t begin, int64_t end) {
+  const AngleTable<T> table{const_cast<T*>(data), n};
+  for (int64_t i = begin; i < end; ++i) {
+    T* row = out + i * n;
+    for (int64_t j = 0; j < n; ++j) row[j] = 0;
+    for (int64_t g = 0; g < groups; ++g) {
+      const T* part = m + g * n * n;
+      for (int64_t j = 0; j < i; ++j) row[j] += part[j * n + i];
+      for (int64_t j = i + 1; j < n; ++j) row[j] += part[i * n + j];
+    }
+    T sum = 0;
+    for (int64_t j = 0; j < n; ++j) {
+      const T both = table.entry(i, j, kWeight) + table.entry(j, i, kWeight);
+      const T weight = j == i ? T(0) : both * table.entry(i, j, kStudentInverse) - row[j];
+      sum += weight;
+      row[j] = -scale * weight;
+    }
+    row[i] = scale * sum;
+  }
+}
+
+}  // namespace kdops::KDOPS_ISA

@@ -1,0 +1,117 @@
+// Rows of rkd_distance and of similarity: elementwise work on N x N matrices, with sums per row in
+// double so that a later sum over rows has one fixed order.
+#pragma once
+
+#include "relation/rows.h"
+
+namespace kdops::KDOPS_ISA {
+
+template <class T>
+void distance_sums(const T* d, int64_t n, double* sums, double* counts, int64_t begin,
+                   int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    P sum(T(0)), count(T(0));
+    for_packs<T>(n, [&](int64_t j, int lanes) {
+      const P value = load_some(d + i * n + j, lanes);
+      sum += value;
+      count += select(value == P(T(0)), P(T(0)), P(T(1)));
+    });
+    sums[i] = static_cast<double>(reduce_add(sum));
+    counts[i] = static_cast<double>(reduce_add(count));
+  }
+}
+
+template <class P>
+inline P huber_slope(P difference) {
+  return max(min(difference, P(1)), P(-1));
+}
+
+template <class T>
+void distance_losses(const T* student, const T* teacher, int64_t n, T inverse_mean_s,
+                     T inverse_mean_t, double* losses, double* slopes, int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    P loss(T(0)), slope(T(0));
+    for_packs<T>(n, [&](int64_t j, int lanes) {
+      const P ratio = load_some(student + i * n + j, lanes) * P(inverse_mean_s);
+      const P difference = ratio - load_some(teacher + i * n + j, lanes) * P(inverse_mean_t);
+      const P h = huber_slope(difference);
+      loss = fma(h, difference - P(T(0.5)) * h, loss);
+      slope = fma(h, ratio, slope);
+    });
+    losses[i] = static_cast<double>(reduce_add(loss));
+    slopes[i] = static_cast<double>(reduce_add(slope));
+  }
+}
+
+template <class T>
+void distance_laplacian(T* student, const T* teacher, int64_t n, T inverse_mean_s, T inverse_mean_t,
+                        T shift, T scale, int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    P sum(T(0));
+    for_packs<T>(n, [&](int64_t j, int lanes) {
+      const P d = load_some(student + i * n + j, lanes);
+      const P h = huber_slope(d * P(inverse_mean_s) -
+                              load_some(teacher + i * n + j, lanes) * P(inverse_mean_t));
+      const auto zero = d == P(T(0));
+      const P weight = select(zero, P(T(0)), P(scale) * (h - P(shift)) / select(zero, P(T(1)), d));
+      sum += weight;
+      store_some(-weight, student + i * n + j, lanes);
+    });
+    student[i * n + i] = reduce_add(sum);
+  }
+}
+
+template <class T>
+inline T inverse_norm(const T* row, int64_t n) {
+  Pack<T> sum(T(0));
+  for_packs<T>(n, [&](int64_t j, int lanes) {
+    const Pack<T> value = load_some(row + j, lanes);
+    sum = fma(value, value, sum);
+  });
+  const T square = reduce_add(sum);
+  return square <= 0 ? T(0) : 1 / std::sqrt(square);
+}
+
+// With u the student's unit row and e = u - teacher's: dL/dG = (e - (e . u) u) / |G|.
+template <class T>
+void similarity_rows(T* student, const T* teacher, int64_t n, bool grad, T scale, double* losses,
+                     int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    T* row = student + i * n;
+    const T* other = teacher + i * n;
+    const T inverse_s = inverse_norm(row, n), inverse_t = inverse_norm(other, n);
+    P loss(T(0)), along(T(0));
+    for_packs<T>(n, [&](int64_t j, int lanes) {
+      const P unit = load_some(row + j, lanes) * P(inverse_s);
+      const P error = unit - load_some(other + j, lanes) * P(inverse_t);
+      loss = fma(error, error, loss);
+      along = fma(error, unit, along);
+    });
+    losses[i] = static_cast<double>(reduce_add(loss));
+    if (!grad) continue;
+    const T projection = reduce_add(along), factor = scale * inverse_s;
+    for_packs<T>(n, [&](int64_t j, int lanes) {
+      const P unit = load_some(row + j, lanes) * P(inverse_s);
+      const P error = unit - load_some(other + j, lanes) * P(inverse_t);
+      store_some(P(factor) * (error - P(projection) * unit), row + j, lanes);
+    });
+  }
+}
+
+template <class T>
+void add_transpose(T* g, int64_t n, int64_t begin, int64_t end) {
+  constexpr int64_t kTile = kTransposeTile;
+  for (int64_t i0 = begin * kTile; i0 < std::min(n, end * kTile); i0 += kTile)
+    for (int64_t j0 = i0; j0 < n; j0 += kTile)
+      for (int64_t i = i0; i < std::min(n, i0 + kTile); ++i)
+        for (int64_t j = std::max(i, j0); j < std::min(n, j0 + kTile); ++j) {
+          const T sum = g[i * n + j] + g[j * n + i];
+          g[i * n + j] = g[j * n + i] = sum;
+        }
+}
+
+}  // namespace kdops::KDOPS_ISA

@@ -1,0 +1,157 @@
+// Rows of the pairwise ops: unit rows, weights of distances, and the three dimensions of angles.
+#pragma once
+
+#include "relation/rows.h"
+
+namespace kdops::KDOPS_ISA {
+
+// Rows are scaled by their largest entry before they are squared: 1e+20 and 1e-20 have norms too.
+template <class T>
+void unit_rows(Rows<T> x, T* out, T* inverse, int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    const T* row = x.data + i * x.length;
+    P top(T(0));
+    for_packs<T>(x.length,
+                 [&](int64_t c, int lanes) { top = max(abs(load_some(row + c, lanes)), top); });
+    const T largest = reduce_max(top);
+    const T unit = largest > 0 && std::isfinite(largest) ? 1 / largest : T(1);
+    P norm(T(0));
+    for_packs<T>(x.length, [&](int64_t c, int lanes) {
+      const P value = load_some(row + c, lanes) * P(unit);
+      norm = fma(value, value, norm);
+    });
+    const T square = reduce_add(norm);
+    const T scaled = square <= 0 ? T(0) : 1 / std::sqrt(square);
+    inverse[i] = scaled * unit;
+    for_packs<T>(x.length, [&](int64_t c, int lanes) {
+      store_some(load_some(row + c, lanes) * P(unit) * P(scaled), out + i * x.length + c, lanes);
+    });
+  }
+}
+
+template <class T>
+void unit_rows_backward(Rows<T> unit, const T* inverse, T* grad, int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    const T* u = unit.data + i * unit.length;
+    T* g = grad + i * unit.length;
+    P along(T(0));
+    for_packs<T>(unit.length, [&](int64_t c, int lanes) {
+      along = fma(load_some(u + c, lanes), load_some(g + c, lanes), along);
+    });
+    const P projection(reduce_add(along)), factor(inverse[i]);
+    for_packs<T>(unit.length, [&](int64_t c, int lanes) {
+      const P rest = load_some(g + c, lanes) - projection * load_some(u + c, lanes);
+      store_some(factor * rest, g + c, lanes);
+    });
+  }
+}
+
+template <class T>
+void distance_weights(const T* grad, const T* d, bool squared, int64_t m, T* out, int64_t begin,
+                      int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i)
+    for_packs<T>(m, [&](int64_t j, int lanes) {
+      P value = load_some(grad + i * m + j, lanes);
+      if (!squared) {
+        const P distance = load_some(d + i * m + j, lanes);
+        const auto zero = distance == P(T(0));
+        value = select(zero, P(T(0)), P(T(0.5)) * value / select(zero, P(T(1)), distance));
+      }
+      store_some(value, out + i * m + j, lanes);
+    });
+}
+
+template <class T>
+inline T row_sum(const T* row, int64_t count) {
+  Pack<T> sum(T(0));
+  for_packs<T>(count, [&](int64_t j, int lanes) { sum += load_some(row + j, lanes); });
+  return reduce_add(sum);
+}
+
+template <class T>
+void laplacian(T* v, int64_t n, T scale, int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    T* row = v + i * n;
+    row[i] = 0;
+    const T sum = row_sum(row, n);
+    for_packs<T>(n, [&](int64_t j, int lanes) {
+      store_some(P(-scale) * load_some(row + j, lanes), row + j, lanes);
+    });
+    row[i] = scale * sum;
+  }
+}
+
+template <class T>
+void combine_rows(const T* w, int64_t n, int64_t m, bool columns, Rows<T> x, T* product,
+                  int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    T sum = 0;
+    if (columns)
+      for (int64_t j = 0; j < n; ++j) sum += w[j * m + i];
+    else
+      sum = row_sum(w + i * m, m);
+    const T* row = x.data + i * x.length;
+    T* target = product + i * x.length;
+    for_packs<T>(x.length, [&](int64_t c, int lanes) {
+      const P rest = P(sum) * load_some(row + c, lanes) - load_some(target + c, lanes);
+      store_some(P(T(2)) * rest, target + c, lanes);
+    });
+  }
+}
+
+// cos_ijk = r_ik (a_ij - 2 r_ij a_jk^2) + r_ij a_ik, see angle.h.
+template <class T>
+inline Pack<T> angle_cosines(const T* inverse, const T* half, int64_t n, int64_t i, int64_t j,
+                             int64_t k, int lanes) {
+  using P = Pack<T>;
+  const P r(inverse[i * n + j]), a(half[i * n + j]);
+  const P opposite = load_some(half + j * n + k, lanes);
+  const P inner = a - P(T(2)) * r * opposite * opposite;
+  return fma(load_some(inverse + i * n + k, lanes), inner, r * load_some(half + i * n + k, lanes));
+}
+
+template <class T>
+void angles(const T* inverse, const T* half, int64_t n, T* out, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i)
+    for (int64_t j = 0; j < n; ++j)
+      for_packs<T>(n, [&](int64_t k, int lanes) {
+        const Pack<T> cosines = angle_cosines(inverse, half, n, i, j, k, lanes);
+        store_some(cosines, out + (i * n + j) * n + k, lanes);
+      });
+}
+
+// Entry (i, j, k) with cotangent g adds r_ij g (r_ik - cos r_ij) / 2 to w_ij, the same with j and k
+// exchanged to w_ik, and -g r_ij r_ik / 2 to m_jk.
+template <class T>
+void angles_backward(const T* grad, const T* inverse, const T* half, int64_t n, T* w, T* m,
+                     int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  const P minus_half(T(-0.5));
+  for (int64_t i = begin; i < end; ++i) {
+    const T* r = inverse + i * n;
+    T* row = w + i * n;
+    std::fill(row, row + n, T(0));
+    for (int64_t j = 0; j < n; ++j) {
+      const P rj(r[j]);
+      P sum(T(0));
+      for_packs<T>(n, [&](int64_t k, int lanes) {
+        const P g = load_some(grad + (i * n + j) * n + k, lanes);
+        const P rk = load_some(r + k, lanes);
+        const P cosine = angle_cosines(inverse, half, n, i, j, k, lanes);
+        sum = fma(g, rk - cosine * rj, sum);
+        store_some(fma(g, rj - cosine * rk, load_some(row + k, lanes)), row + k, lanes);
+        store_some(fma(minus_half * g * rj, rk, load_some(m + j * n + k, lanes)), m + j * n + k,
+                   lanes);
+      });
+      row[j] += reduce_add(sum);
+    }
+    for (int64_t j = 0; j < n; ++j) row[j] *= r[j] / 2;
+  }
+}
+
+}  // namespace kdops::KDOPS_ISA

@@ -1,0 +1,218 @@
+// CPU glue of the relation losses: rows -> centred rows -> Gram (torch's matmul, which is the
+// processor's own BLAS) -> fused loss and weights -> one product with the Laplacian of the weights.
+#include <torch/csrc/stable/library.h>
+
+#include <limits>
+#include <tuple>
+
+#include "relation/prepare.h"
+
+namespace kdops {
+namespace {
+
+using LossAndGrad = std::tuple<Tensor, Tensor>;
+
+void check_rows(const char* op, const Tensor& student, const Tensor& teacher) {
+  check_dim(op, "student", student, 2);
+  check_dim(op, "teacher", teacher, 2);
+  check_like(op, "teacher", teacher, student);
+  check_size(op, "teacher", teacher, 0, student.size(0));
+}
+
+template <class T>
+Tensor scalar(const Tensor& like, double value) {
+  Tensor out = torch::stable::new_empty(like, {});
+  *pointer<T>(out) = static_cast<T>(value);
+  return out;
+}
+
+LossAndGrad nothing(const Tensor& student, bool want_grad) {
+  Tensor loss = torch::stable::new_zeros(student, {});
+  if (!want_grad) return {loss, torch::stable::new_empty(student, {0})};
+  return {loss, torch::stable::new_zeros(student, {student.size(0), student.size(1)})};
+}
+
+double sum_of(const std::vector<double>& parts) {
+  double sum = 0;
+  for (const double part : parts) sum += part;
+  return sum;
+}
+
+// ---- angles
+// --------------------------------------------------------------------------------------
+
+// How many groups of anchor blocks sum their opposite sides apart. Depends on n alone, so that the
+// order of every sum does too; each group costs n^2 numbers (256 MB at most).
+int64_t angle_groups(int64_t n, int64_t blocks) {
+  const int64_t by_memory = (int64_t(1) << 26) / (n * n);
+  return std::max<int64_t>(
+      1, std::min({blocks, std::max<int64_t>(2, blocks / 4), by_memory, int64_t(16)}));
+}
+
+template <class T>
+bool fill_fields(const Tensor& x, int field, T* data, Tensor* rows, T* scale) {
+  const Prepared<T> prepared(x);
+  const int64_t n = x.size(0);
+  std::atomic<bool> near = false;
+  parallel_for(n, kPairFlops * n, [&](int64_t begin, int64_t end) {
+    if (KDOPS_BEST(angle_fields<T>)(prepared.pairs(), field, data, begin, end)) near = true;
+  });
+  if (rows != nullptr) *rows = prepared.rows;
+  if (scale != nullptr) *scale = prepared.centred.scale;
+  return near;
+}
+
+LossAndGrad rkd_angle_cpu(const Tensor& student_any, const Tensor& teacher_any, bool want_grad);
+
+// The same in double, for rows so near to each other that float distances say too little of the
+// angles at them.
+LossAndGrad rkd_angle_in_double(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  auto [loss, grad] = rkd_angle_cpu(torch::stable::to(student, ScalarType::Double),
+                                    torch::stable::to(teacher, ScalarType::Double), want_grad);
+  return {torch::stable::to(loss, student.scalar_type()),
+          torch::stable::to(grad, student.scalar_type())};
+}
+
+template <class T>
+LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  const int64_t n = student.size(0), lanes = KDOPS_BEST(angle_lanes<T>)();
+  const int64_t blocks = (n + lanes - 1) / lanes, groups = angle_groups(n, blocks);
+  const int64_t table = blocks * lanes * n * kFields;
+  Scratch<T> data(table);
+  Tensor rows = student;
+  T scale = 1;
+  bool near = fill_fields<T>(student, kStudentInverse, data.get(), &rows, &scale);
+  near |= fill_fields<T>(teacher, kTeacherInverse, data.get(), nullptr, nullptr);
+  if (near) return rkd_angle_in_double(student, teacher, want_grad);
+  Scratch<T> opposite(want_grad ? groups * n * n : 0);
+  std::vector<double> losses(groups);
+  parallel_for(groups, 20.0 * blocks * lanes * n * n / (2 * groups),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t g = begin; g < end; ++g) {
+                   const int64_t first = blocks * g / groups, last = blocks * (g + 1) / groups;
+                   T* m = want_grad ? opposite.get() + g * n * n : nullptr;
+                   if (want_grad) std::memset(m, 0, sizeof(T) * n * n);
+                   losses[g] = KDOPS_BEST(angle_sweep<T>)(data.get(), n, first, last, m);
+                 }
+               });
+  const double cube = static_cast<double>(n) * n * n, loss = sum_of(losses) / cube;
+  if (!want_grad) return {scalar<T>(student, loss), torch::stable::new_empty(student, {0})};
+  // D counts each unordered pair once: dL/dx_i = 2 sum_j V_ij (x_i - x_j).
+  const double factor = std::isnan(loss) ? loss : 2 * static_cast<double>(scale) / cube;
+  Tensor weights = torch::stable::new_empty(student, {n, n});
+  parallel_for(n, 4.0 * (groups + 4) * n, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(angle_laplacian<T>)
+    (data.get(), n, opposite.get(), groups, static_cast<T>(factor), pointer<T>(weights), begin,
+     end);
+  });
+  return {scalar<T>(student, loss), product(weights, rows)};
+}
+
+LossAndGrad rkd_angle_cpu(const Tensor& student_any, const Tensor& teacher_any, bool want_grad) {
+  check_rows("rkd_angle", student_any, teacher_any);
+  if (student_any.size(0) == 0) return nothing(student_any, want_grad);
+  const Tensor student = torch::stable::contiguous(student_any);
+  const Tensor teacher = torch::stable::contiguous(teacher_any);
+  return for_real_type("rkd_angle", student, [&](auto real) {
+    return rkd_angle_of<decltype(real)>(student, teacher, want_grad);
+  });
+}
+
+// ---- distances
+// -----------------------------------------------------------------------------------
+
+// Distances (in the place of the Gram matrix) and their mean.
+template <class T>
+struct MeanDistances {
+  Prepared<T> prepared;
+  T* d;
+  double inverse_mean = 0, count = 0;
+
+  explicit MeanDistances(const Tensor& x) : prepared(x), d(pointer<T>(prepared.gram)) {
+    const int64_t n = x.size(0);
+    std::vector<double> sums(n), counts(n);
+    parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
+      KDOPS_BEST(distances<T>)(prepared.pairs(), false, T(1), d, begin, end);
+      KDOPS_BEST(distance_sums<T>)(d, n, sums.data(), counts.data(), begin, end);
+    });
+    const double sum = sum_of(sums);
+    count = sum_of(counts);
+    inverse_mean = sum == 0 ? 0 : count / sum;
+  }
+};
+
+template <class T>
+LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  const int64_t n = student.size(0);
+  const MeanDistances<T> s(student), t(teacher);
+  const T mean_s = static_cast<T>(s.inverse_mean), mean_t = static_cast<T>(t.inverse_mean);
+  std::vector<double> losses(n), slopes(n);
+  parallel_for(n, kPairFlops * n, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(distance_losses<T>)
+    (s.d, t.d, n, mean_s, mean_t, losses.data(), slopes.data(), begin, end);
+  });
+  const double pairs = static_cast<double>(n) * n, loss = sum_of(losses) / pairs;
+  if (!want_grad) return {scalar<T>(student, loss), torch::stable::new_empty(student, {0})};
+  const double shift = s.count == 0 ? 0 : sum_of(slopes) / s.count;
+  // Ordered pairs, so 4 W_ij (x_i - x_j) with W = dL/dd / (2 d).
+  const double factor =
+      std::isnan(loss) ? loss : 2 * s.inverse_mean * s.prepared.centred.scale / pairs;
+  parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(distance_laplacian<T>)
+    (s.d, t.d, n, mean_s, mean_t, static_cast<T>(shift), static_cast<T>(factor), begin, end);
+  });
+  return {scalar<T>(student, loss), product(s.prepared.gram, s.prepared.rows)};
+}
+
+LossAndGrad rkd_distance_cpu(const Tensor& student_any, const Tensor& teacher_any, bool want_grad) {
+  check_rows("rkd_distance", student_any, teacher_any);
+  if (student_any.size(0) == 0) return nothing(student_any, want_grad);
+  const Tensor student = torch::stable::contiguous(student_any);
+  const Tensor teacher = torch::stable::contiguous(teacher_any);
+  return for_real_type("rkd_distance", student, [&](auto real) {
+    return rkd_distance_of<decltype(real)>(student, teacher, want_grad);
+  });
+}
+
+// ---- similarity
+// ----------------------------------------------------------------------------------
+
+template <class T>
+LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  const int64_t n = student.size(0);
+  Prepared<T> s(student, {.centre = false}), t(teacher, {.centre = false});
+  Tensor& gram = s.gram;
+  const double scale = s.centred.scale;
+  const double pairs = static_cast<double>(n) * n;
+  std::vector<double> losses(n);
+  parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(similarity_rows<T>)
+    (pointer<T>(gram), pointer<T>(t.gram), n, want_grad, static_cast<T>(2 * scale / pairs),
+     losses.data(), begin, end);
+  });
+  const double loss = sum_of(losses) / pairs;
+  if (!want_grad) return {scalar<T>(student, loss), torch::stable::new_empty(student, {0})};
+  parallel_for(symmetric_tiles(n), 1.0 * kTransposeTile * n, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(add_transpose<T>)(pointer<T>(gram), n, begin, end);
+  });
+  return {scalar<T>(student, loss), product(gram, s.rows)};
+}
+
+LossAndGrad similarity_cpu(const Tensor& student_any, const Tensor& teacher_any, bool want_grad) {
+  check_rows("similarity", student_any, teacher_any);
+  if (student_any.size(0) == 0) return nothing(student_any, want_grad);
+  const Tensor student = torch::stable::contiguous(student_any);
+  const Tensor teacher = torch::stable::contiguous(teacher_any);
+  return for_real_type("similarity", student, [&](auto real) {
+    return similarity_of<decltype(real)>(student, teacher, want_grad);
+  });
+}
+
+}  // namespace
+}  // namespace kdops
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
+  m.impl("rkd_distance", TORCH_BOX(&kdops::rkd_distance_cpu));
+  m.impl("rkd_angle", TORCH_BOX(&kdops::rkd_angle_cpu));
+  m.impl("similarity", TORCH_BOX(&kdops::similarity_cpu));
+}

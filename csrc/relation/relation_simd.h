@@ -1,0 +1,140 @@
+// CPU entry points of the relation room, one copy per instruction set (common/isa.h). Each works on
+// a range of rows, columns or blocks; the glue gives ranges to threads. T is float or double.
+#pragma once
+
+#include <cstdint>
+
+#include "common/isa.h"
+
+namespace kdops {
+
+// `count` contiguous rows of `length` numbers.
+template <class T>
+struct Rows {
+  const T* data;
+  int64_t count, length;
+};
+
+// What squared distances are made of: two sets of centred rows, their squared norms, and the Gram
+// matrix x yT (x.count, y.count). For distances inside one set y is x.
+template <class T>
+struct GramRows {
+  Rows<T> x, y;
+  const T *x_norms, *y_norms, *gram;
+};
+
+// What the angle kernel knows of each pair (row, anchor), interleaved so that one stream of memory
+// serves a tile: kFields packs for each (block of anchors, row). See angle.h.
+enum AngleField { kStudentInverse, kStudentHalf, kTeacherInverse, kTeacherHalf, kWeight, kFields };
+
+// ---- rows.h: preparation -----------------------------------------------------------------------
+
+// Adds the columns begin..end to sums (entries that are NaN or Inf count as 0) and returns the
+// largest finite |entry| among them.
+KDOPS_PER_ISA(template <class T> T column_sums(Rows<T> x, T* sums, int64_t begin, int64_t end);)
+
+// out = (x - centre) * scale and the squared norms of its rows.
+KDOPS_PER_ISA(template <class T> void centre_rows(Rows<T> x, const T* centre, T scale, T* out,
+                                                  T* norms, int64_t begin, int64_t end);)
+
+// out (x.count, y.count) = unit * distance, or unit^2 * squared distance, for rows begin..end.
+// True if some pair is so near (but not equal) that angles at it need more digits than T has.
+KDOPS_PER_ISA(template <class T> bool distances(const GramRows<T>& g, bool squared, T unit, T* out,
+                                                int64_t begin, int64_t end);)
+
+// 1/d and d/2 into `data` at `field` and field + 1, for rows begin..end; lanes past the last anchor
+// are zero. The student's call clears kWeight. Same result as distances().
+KDOPS_PER_ISA(template <class T> bool angle_fields(const GramRows<T>& g, int field, T* data,
+                                                   int64_t begin, int64_t end);)
+
+KDOPS_PER_ISA(template <class T> int angle_lanes();)  // anchors in a block
+
+// out (n, m) = a (n, d) times b (d, m), or b (m, d) transposed: for products of a few thousand
+// operations.
+KDOPS_PER_ISA(template <class T> void small_product(int64_t n, int64_t m, int64_t d, const T* a,
+                                                    const T* b, bool transposed, T* out);)
+
+// out (n, n) = x xT, half computed and mirrored. An item is a short strip of rows of the triangle
+// and a long one, so that all items are equal work; there are gram_items(n).
+KDOPS_PER_ISA(template <class T>
+              void symmetric_gram(Rows<T> x, T* out, int64_t begin, int64_t end);)
+inline constexpr int64_t kGramStrip = 4;
+inline int64_t gram_items(int64_t n) { return ((n + kGramStrip - 1) / kGramStrip + 1) / 2; }
+
+// ---- losses ------------------------------------------------------------------------------------
+
+// Sum over the anchors of blocks begin..end and all (j, k) of huber(cos_S - cos_T). With m (n, n),
+// zero on entry, also the weights: the kWeight fields and m, see angle.h.
+KDOPS_PER_ISA(template <class T>
+              double angle_sweep(T* data, int64_t n, int64_t begin, int64_t end, T* m);)
+
+// Rows begin..end of scale * (diag(V 1) - V) for the weights V of all unordered pairs; m holds
+// `groups` matrices to be added up.
+KDOPS_PER_ISA(template <class T> void angle_laplacian(const T* data, int64_t n, const T* m,
+                                                      int64_t groups, T scale, T* out,
+                                                      int64_t begin, int64_t end);)
+
+// Per row of d (n, n): sum of the distances and number of those that are not zero.
+KDOPS_PER_ISA(template <class T> void distance_sums(const T* d, int64_t n, double* sums,
+                                                    double* counts, int64_t begin, int64_t end);)
+
+// Per row: sum of huber(p - q) and of h p, with p = student / mean, q = teacher / mean and h the
+// Huber slope.
+KDOPS_PER_ISA(template <class T> void distance_losses(const T* student, const T* teacher, int64_t n,
+                                                      T inverse_mean_s, T inverse_mean_t,
+                                                      double* losses, double* slopes, int64_t begin,
+                                                      int64_t end);)
+
+// Rows of diag(V 1) - V, V_ij = scale * (h_ij - shift) / student_ij, in the place of student.
+KDOPS_PER_ISA(template <class T> void distance_laplacian(T* student, const T* teacher, int64_t n,
+                                                         T inverse_mean_s, T inverse_mean_t,
+                                                         T shift, T scale, int64_t begin,
+                                                         int64_t end);)
+
+// Per row: the squared error of the row-normalised Gram matrices; and, with grad, the student's
+// Gram row is replaced by scale * dL/dG.
+KDOPS_PER_ISA(template <class T> void similarity_rows(T* student, const T* teacher, int64_t n,
+                                                      bool grad, T scale, double* losses,
+                                                      int64_t begin, int64_t end);)
+
+// g = g + gT for n x n, by pairs of tiles; ranges of tile rows, of which there are
+// symmetric_tiles(n).
+KDOPS_PER_ISA(template <class T> void add_transpose(T* g, int64_t n, int64_t begin, int64_t end);)
+inline constexpr int64_t kTransposeTile = 32;
+inline int64_t symmetric_tiles(int64_t n) { return (n + kTransposeTile - 1) / kTransposeTile; }
+
+// ---- pairwise ----------------------------------------------------------------------------------
+
+// Rows divided by their norm, and 1/norm (0 and 0 for a zero row).
+KDOPS_PER_ISA(template <class T>
+              void unit_rows(Rows<T> x, T* out, T* inverse, int64_t begin, int64_t end);)
+
+// grad = factor (grad - (grad . u) u) / |x| for unit rows u, in place.
+KDOPS_PER_ISA(template <class T> void unit_rows_backward(Rows<T> unit, const T* inverse, T* grad,
+                                                         int64_t begin, int64_t end);)
+
+// W (n, m) = grad, or grad / (2 d) (0 where d = 0).
+KDOPS_PER_ISA(template <class T> void distance_weights(const T* grad, const T* d, bool squared,
+                                                       int64_t m, T* out, int64_t begin,
+                                                       int64_t end);)
+
+// Rows of scale * (diag(V 1) - V) in place of V (n, n); the diagonal of V does not count.
+KDOPS_PER_ISA(template <class T>
+              void laplacian(T* v, int64_t n, T scale, int64_t begin, int64_t end);)
+
+// product = 2 (s_i x_i - product_i), s_i the sum of row i of w (n, m), or of its column i.
+KDOPS_PER_ISA(template <class T> void combine_rows(const T* w, int64_t n, int64_t m, bool columns,
+                                                   Rows<T> x, T* product, int64_t begin,
+                                                   int64_t end);)
+
+// cos (i, j, k) for anchors begin..end from r = 1/d and a = d/2, both (n, n).
+KDOPS_PER_ISA(template <class T> void angles(const T* inverse, const T* half, int64_t n, T* out,
+                                             int64_t begin, int64_t end);)
+
+// dL/dD of the cosines for the cotangent grad (n, n, n): rows begin..end of w are written, and the
+// part that opposite sides get is added to m (n, n).
+KDOPS_PER_ISA(template <class T> void angles_backward(const T* grad, const T* inverse,
+                                                      const T* half, int64_t n, T* w, T* m,
+                                                      int64_t begin, int64_t end);)
+
+}  // namespace kdops

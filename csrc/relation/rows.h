@@ -1,0 +1,184 @@
+// From rows to distances: centring, and squared distances out of a Gram matrix.
+//
+// d2 = |x|^2 + |y|^2 - 2 <x, y> loses the digits that d2 is smaller than the norms. Pairs below
+// kClose of the norms are therefore recomputed as the sum of squared differences: equal rows get
+// exactly zero, near ones a full set of digits. Zero distances have 1/d = 0. NaN stays NaN.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "common/pack.h"
+#include "gram/dot_tile.h"
+#include "relation/relation_simd.h"
+
+namespace kdops::KDOPS_ISA {
+
+template <class T>
+inline constexpr T kClose = sizeof(T) == 4 ? T(1e-2) : T(1e-6);
+// Below this an angle at the pair, computed from distances, has fewer than four digits in float.
+template <class T>
+inline constexpr T kNear = sizeof(T) == 4 ? T(1e-5) : T(0);
+
+// Calls body(j, lanes) for packs of columns; the last may have fewer lanes.
+template <class T, class Body>
+inline void for_packs(int64_t count, const Body& body) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  int64_t j = 0;
+  for (; j + kLanes <= count; j += kLanes) body(j, kLanes);
+  if (j < count) body(j, static_cast<int>(count - j));
+}
+
+template <class T>
+inline Pack<T> load_some(const T* p, int lanes) {
+  return lanes == Pack<T>::kLanes ? Pack<T>::load(p) : Pack<T>::load_partial(p, lanes);
+}
+template <class T>
+inline void store_some(Pack<T> value, T* p, int lanes) {
+  if (lanes == Pack<T>::kLanes)
+    value.store(p);
+  else
+    value.store_partial(p, lanes);
+}
+
+template <class T>
+inline T squared_difference(const T* x, const T* y, int64_t length) {
+  Pack<T> sum(T(0));
+  for_packs<T>(length, [&](int64_t c, int lanes) {
+    const Pack<T> difference = load_some(x + c, lanes) - load_some(y + c, lanes);
+    sum = fma(difference, difference, sum);
+  });
+  return reduce_add(sum);
+}
+
+// Squared distances from row i of x to the rows j.. of y.
+template <class T>
+inline Pack<T> pair_squares(const GramRows<T>& g, int64_t i, int64_t j, int lanes, bool& near) {
+  using P = Pack<T>;
+  const P norms = P(g.x_norms[i]) + load_some(g.y_norms + j, lanes);
+  P squares = norms - P(T(2)) * load_some(g.gram + i * g.y.count + j, lanes);
+  const P limit = P(kClose<T>) * norms;
+  if (!any(squares <= limit)) return squares;
+  for (int l = 0; l < lanes; ++l) {
+    if (!(squares.lane(l) <= limit.lane(l))) continue;
+    const T *x = g.x.data + i * g.x.length, *y = g.y.data + (j + l) * g.x.length;
+    const T exact = x == y ? T(0) : squared_difference(x, y, g.x.length);
+    near |= exact > 0 && exact < kNear<T> * norms.lane(l);
+    squares.set_lane(l, exact);
+  }
+  return squares;
+}
+
+// d and 1/d, both zero where squares <= 0.
+template <class T>
+struct Root {
+  Pack<T> distance, inverse;
+};
+template <class T>
+inline Root<T> safe_root(Pack<T> squares) {
+  using P = Pack<T>;
+  const auto zero = squares <= P(T(0));
+  const P root = sqrt(select(zero, P(T(1)), squares));
+  return {select(zero, P(T(0)), root), select(zero, P(T(0)), P(T(1)) / root)};
+}
+
+template <class T>
+T column_sums(Rows<T> x, T* sums, int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  P largest(T(0));
+  for (int64_t i = 0; i < x.count; ++i) {
+    const T* row = x.data + i * x.length + begin;
+    for_packs<T>(end - begin, [&](int64_t c, int lanes) {
+      const P value = load_some(row + c, lanes);
+      const P finite = select(value - value == P(T(0)), value, P(T(0)));
+      largest = max(largest, abs(finite));
+      store_some(load_some(sums + begin + c, lanes) + finite, sums + begin + c, lanes);
+    });
+  }
+  return reduce_max(largest);
+}
+
+template <class T>
+void centre_rows(Rows<T> x, const T* centre, T scale, T* out, T* norms, int64_t begin,
+                 int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    const T* row = x.data + i * x.length;
+    T* target = out + i * x.length;
+    P norm(T(0));
+    for_packs<T>(x.length, [&](int64_t c, int lanes) {
+      const P value = (load_some(row + c, lanes) - load_some(centre + c, lanes)) * P(scale);
+      store_some(value, target + c, lanes);
+      norm = fma(value, value, norm);
+    });
+    norms[i] = reduce_add(norm);
+  }
+}
+
+static_assert(kDotRows == kGramStrip);
+
+// The strip of kDotRows rows from i of x xT, from the diagonal on, and its mirror image.
+template <class T>
+void symmetric_strip(Rows<T> x, int64_t i, T* out) {
+  const int64_t n = x.count, d = x.length;
+  T tile[kDotRows * kDotCols];
+  for (int64_t j = i / kDotCols * kDotCols; j < n; j += kDotCols) {
+    const int64_t rows = std::min<int64_t>(kDotRows, n - i),
+                  cols = std::min<int64_t>(kDotCols, n - j);
+    const T *left = x.data + i * d, *right = x.data + j * d;
+    if (rows == kDotRows && cols == kDotCols)
+      dot_tile<T, kDotRows, kDotCols>(left, d, right, d, d, T(1), tile, kDotCols);
+    else
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < cols; ++c)
+          dot_tile<T, 1, 1>(left + r * d, d, right + c * d, d, d, T(1), tile + r * kDotCols + c,
+                            kDotCols);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < cols; ++c)
+        out[(i + r) * n + j + c] = out[(j + c) * n + i + r] = tile[r * kDotCols + c];
+  }
+}
+
+template <class T>
+void symmetric_gram(Rows<T> x, T* out, int64_t begin, int64_t end) {
+  const int64_t strips = (x.count + kGramStrip - 1) / kGramStrip;
+  for (int64_t item = begin; item < end; ++item) {
+    symmetric_strip(x, item * kGramStrip, out);
+    if (const int64_t other = strips - 1 - item; other != item)
+      symmetric_strip(x, other * kGramStrip, out);
+  }
+}
+
+template <class T>
+bool distances(const GramRows<T>& g, bool squared, T unit, T* out, int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  bool near = false;
+  for (int64_t i = begin; i < end; ++i)
+    for_packs<T>(g.y.count, [&](int64_t j, int lanes) {
+      const P squares = pair_squares(g, i, j, lanes, near);
+      const P value = squared ? squares * P(unit) : safe_root(squares).distance;
+      store_some(value * P(unit), out + i * g.y.count + j, lanes);
+    });
+  return near;
+}
+
+template <class T>
+bool angle_fields(const GramRows<T>& g, int field, T* data, int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  bool near = false;
+  const int64_t n = g.x.count;
+  for (int64_t i = begin; i < end; ++i)
+    for_packs<T>(n, [&](int64_t j, int lanes) {
+      P squares = pair_squares(g, i, j, lanes, near);
+      for (int l = lanes; l < P::kLanes; ++l) squares.set_lane(l, T(0));
+      const Root<T> root = safe_root(squares);
+      T* target = data + j * n * kFields + (i * kFields + field) * P::kLanes;
+      root.inverse.store(target);
+      (P(T(0.5)) * root.distance).store(target + P::kLanes);
+      if (field == kStudentInverse) P(T(0)).store(target + kWeight * P::kLanes);
+    });
+  return near;
+}
+
+}  // namespace kdops::KDOPS_ISA
