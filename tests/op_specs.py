@@ -341,6 +341,32 @@ def _rbf_affinity(gamma):
             Case("bandwidths", lambda make: (make.normal(2, 6, 3), None, make.uniform(2) + 0.1)),
             Case("one", lambda make: (make.normal(1, 1), make.normal(1, 1))),
         ),
+        op_calls=(
+            ("rbf_affinity", lambda make: (make.normal(2, 5, 3), make.normal(2, 7, 3), None, 0.5)),
+            ("rbf_affinity", lambda make: (make.normal(2, 5, 3), None, make.uniform(2) + 1, 0.0)),
+            (
+                "rbf_affinity_backward",
+                lambda make: (
+                    make.normal(2, 5, 7),
+                    make.normal(2, 5, 3),
+                    make.normal(2, 7, 3),
+                    make.uniform(2) + 1,
+                    0.0,
+                    make.uniform(2, 5, 7),
+                ),
+            ),
+            (
+                "rbf_affinity_backward",
+                lambda make: (
+                    make.normal(2, 5, 5),
+                    make.normal(2, 5, 3),
+                    None,
+                    None,
+                    1.0,
+                    make.uniform(2, 5, 5),
+                ),
+            ),
+        ),
         small_cases=(
             Case("pair", lambda make: (make.normal(3, 2), make.normal(4, 2))),
             Case("symmetric", lambda make: (make.normal(4, 2),)),
@@ -390,6 +416,22 @@ RBF_AFFINITY_LOSS = OpSpec(
             lambda make: (make.normal(20, 3), make.normal(20, 4, constant=True), make.uniform(1)),
         ),
         Case("two", lambda make: (make.normal(2, 1), make.normal(2, 1, constant=True))),
+    ),
+    op_calls=(
+        (
+            "rbf_affinity_loss",
+            lambda make: (make.normal(5, 3), None, make.normal(5, 4, constant=True), 0.3, True),
+        ),
+        (
+            "rbf_affinity_loss",
+            lambda make: (
+                make.normal(5, 3),
+                make.of(torch.tensor(0.4)),
+                make.normal(5, 4, constant=True),
+                0.0,
+                True,
+            ),
+        ),
     ),
     small_cases=(
         Case("loss", lambda make: (make.normal(4, 2), make.normal(4, 3, constant=True))),
@@ -465,7 +507,7 @@ SVD_RBF_LOSS = OpSpec(
 )
 
 
-# ---- relations: distances and angles written out over differences of rows --------------------------
+# ---- relations: distances and angles written out over differences of rows ------------------------
 
 
 def _safe_norm(x):

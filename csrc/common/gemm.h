@@ -1,12 +1,14 @@
 // Small strided matrix products for one thread: C = alpha * A B, any strides, any input dtype.
 //
-// Batches of products whose operands fit in L2 do not pay for a full BLAS: the operands are packed
-// once per block into panels (which also handles transposes, channels_last and half precision) and
-// multiplied by a register tile of kTileRows x (kTilePacks registers). Callers: gram, relation,
-// rbf. Matrices are views: element (i, j) is data[i * row + j * col].
+// For batches of products whose operands fit in L2, where a full BLAS spends its time on packing.
+// A register tile of 8 x 3 packs (AVX-512) reads A by broadcasts where it lies and B by whole
+// packs: where it lies when its rows are contiguous, else from a packed strip. Half precision is
+// widened on the way. Matrices are views: element (i, j) is data[i * row + j * col]. Callers: gram,
+// relation, rbf.
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "half.h"
 #include "pack.h"
@@ -24,151 +26,181 @@ struct View {
 #if defined(__AVX512F__)
 inline constexpr int kTileRows = 8, kTilePacks = 3;  // 24 accumulators of 32 registers
 #elif defined(__AVX2__)
-inline constexpr int kTileRows = 6, kTilePacks = 2;  // 12 of 16
+inline constexpr int kTileRows = 4, kTilePacks = 3;  // 12 of 16
 #else
 inline constexpr int kTileRows = 4, kTilePacks = 2;
 #endif
-inline constexpr int64_t kBlockDepth = 256;
-
 template <class T>
 inline constexpr int kTileCols = kTilePacks * Pack<T>::kLanes;
+// B is worked through in strips of so many entries (they stay in L1) and at most so deep.
+inline constexpr int64_t kStripSize = 8192, kBlockDepth = 256;
 
-// rows x depth of A -> panels of kTileRows: out[panel][k][kTileRows], zero padded.
-template <class T, class In>
-void pack_rows(View<const In> a, int64_t rows, int64_t depth, T* out) {
-  for (int64_t i0 = 0; i0 < rows; i0 += kTileRows) {
-    const int count = static_cast<int>(std::min<int64_t>(kTileRows, rows - i0));
-    if (a.row == 1 && count == kTileRows) {  // a transposed view: whole panel rows are contiguous
-      for (int64_t k = 0; k < depth; ++k)
-        for (int r = 0; r < kTileRows; ++r)
-          out[k * kTileRows + r] = widen(a.data[i0 + r + k * a.col]);
-      out += kTileRows * depth;
-      continue;
-    }
-    for (int r = 0; r < kTileRows; ++r) {
-      const In* source = a.data + (i0 + r) * a.row;
-      if (r < count)
-        for (int64_t k = 0; k < depth; ++k) out[k * kTileRows + r] = widen(source[k * a.col]);
-      else
-        for (int64_t k = 0; k < depth; ++k) out[k * kTileRows + r] = T(0);
-    }
-    out += kTileRows * depth;
-  }
-}
-
-// depth x cols of B -> panels of kTileCols<T>: out[panel][k][kTileCols], zero padded.
-template <class T, class In>
-void pack_cols(View<const In> b, int64_t depth, int64_t cols, T* out) {
-  constexpr int kCols = kTileCols<T>;
-  for (int64_t j0 = 0; j0 < cols; j0 += kCols) {
-    const int count = static_cast<int>(std::min<int64_t>(kCols, cols - j0));
-    if (b.row == 1 && b.col != 1) {  // read along the contiguous axis, write strided
-      for (int c = 0; c < count; ++c) {
-        const In* source = b.data + (j0 + c) * b.col;
-        for (int64_t k = 0; k < depth; ++k) out[k * kCols + c] = widen(source[k]);
-      }
-    } else {
-      for (int64_t k = 0; k < depth; ++k) {
-        const In* source = b.data + k * b.row + j0 * b.col;
-        if (b.col == 1)
-          for (int c = 0; c < count; ++c) out[k * kCols + c] = widen(source[c]);
-        else
-          for (int c = 0; c < count; ++c) out[k * kCols + c] = widen(source[c * b.col]);
-      }
-    }
-    for (int64_t k = 0; k < depth; ++k)
-      for (int c = count; c < kCols; ++c) out[k * kCols + c] = T(0);
-    out += kCols * depth;
-  }
-}
-
-// out (kTileRows x kTileCols, `stride` apart) = alpha * sum over k of a[k][:] outer b[k][:],
-// plus what is there when accumulate. a is a packed panel; rows of b lie `b_stride` apart.
+// One product of a register tile with what it needs to know of its surroundings.
 template <class T>
-inline void multiply_tile(const T* a, const T* b, int64_t b_stride, int64_t depth, T alpha,
-                          bool accumulate, T* out, int64_t stride) {
+struct TileJob {
+  View<const T> a;  // kRows x depth
+  const T* b;       // depth x kPacks packs, rows b_row apart
+  int64_t b_row, depth;
+  const T* ahead;  // what the next strip will read from memory, fetched meanwhile
+  int64_t ahead_row;
+  T alpha;
+  bool accumulate;
+  T* c;  // rows c_row apart, contiguous columns
+  int64_t c_row;
+  int last;  // valid lanes of the last pack, 1..kLanes
+};
+
+template <class T, int kRows, int kPacks, bool kPartial>
+inline void multiply_tile(const TileJob<T>& job) {
   using P = Pack<T>;
   constexpr int kLanes = P::kLanes;
-  P acc[kTileRows][kTilePacks];
+  P acc[kRows][kPacks];
   for (auto& row : acc)
     for (auto& value : row) value = P(T(0));
-  for (int64_t k = 0; k < depth; ++k) {
-    P col[kTilePacks];
-#pragma GCC unroll 4
-    for (int c = 0; c < kTilePacks; ++c) col[c] = P::load(b + c * kLanes);
+  const T* a = job.a.data;
+  const T* b = job.b;
+  const T* ahead = job.ahead;
 #pragma GCC unroll 8
-    for (int r = 0; r < kTileRows; ++r) {
-      const P value(a[r]);
+  for (int r = 0; r < kRows; ++r)  // the lines that will be written travel while we multiply
 #pragma GCC unroll 4
-      for (int c = 0; c < kTilePacks; ++c) acc[r][c] = fma(value, col[c], acc[r][c]);
+    for (int c = 0; c < kPacks; ++c) __builtin_prefetch(job.c + r * job.c_row + c * kLanes, 1, 3);
+  for (int64_t k = 0; k < job.depth; ++k) {
+    P col[kPacks];
+#pragma GCC unroll 4
+    for (int c = 0; c < kPacks; ++c) __builtin_prefetch(ahead + c * kLanes, 0, 2);
+#pragma GCC unroll 4
+    for (int c = 0; c < kPacks; ++c)
+      col[c] = kPartial && c == kPacks - 1 ? P::load_partial(b + c * kLanes, job.last)
+                                           : P::load(b + c * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const P value(a[r * job.a.row]);
+#pragma GCC unroll 4
+      for (int c = 0; c < kPacks; ++c) acc[r][c] = fma(value, col[c], acc[r][c]);
     }
-    a += kTileRows;
-    b += b_stride;
+    a += job.a.col;
+    b += job.b_row;
+    ahead += job.ahead_row;
   }
-  const P scale(alpha);
+  const P scale(job.alpha);
+  const bool accumulate = job.accumulate;  // locals: the stores below might alias the job
+  T* const out = job.c;
+  const int64_t out_row = job.c_row;
 #pragma GCC unroll 8
-  for (int r = 0; r < kTileRows; ++r)
+  for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-    for (int c = 0; c < kTilePacks; ++c) {
-      T* target = out + r * stride + c * kLanes;
+    for (int c = 0; c < kPacks; ++c) {
+      T* target = out + r * out_row + c * kLanes;
       P value = scale * acc[r][c];
-      if (accumulate) value += P::load(target);
-      value.store(target);
+      if (kPartial && c == kPacks - 1) {
+        if (accumulate) value += P::load_partial(target, job.last);
+        value.store_partial(target, job.last);
+      } else {
+        if (accumulate) value += P::load(target);
+        value.store(target);
+      }
     }
 }
 
-// The valid part of a tile that does not fit into C as it is.
-template <class T>
-inline void copy_tile(const T* tile, bool accumulate, View<T> c, int rows, int cols) {
-  for (int r = 0; r < rows; ++r) {
-    const T* source = tile + r * kTileCols<T>;
-    T* target = c.data + r * c.row;
-    if (accumulate)
-      for (int j = 0; j < cols; ++j) target[j * c.col] += source[j];
-    else
-      for (int j = 0; j < cols; ++j) target[j * c.col] = source[j];
+template <class T, int kRows, int kPacks>
+inline void multiply_tile_of(const TileJob<T>& job) {
+  if (job.last == Pack<T>::kLanes)
+    multiply_tile<T, kRows, kPacks, false>(job);
+  else
+    multiply_tile<T, kRows, kPacks, true>(job);
+}
+
+// depth x cols of B, rows contiguous and `stride` apart. Tiles read no further than cols.
+template <class T, class In>
+void pack_strip(View<const In> b, int64_t depth, int64_t cols, T* out, int64_t stride) {
+  if (b.row == 1) {  // read along the contiguous axis
+    for (int64_t c = 0; c < cols; ++c)
+      for (int64_t k = 0; k < depth; ++k) out[k * stride + c] = widen(b.data[c * b.col + k]);
+  } else {
+    for (int64_t k = 0; k < depth; ++k)
+      for (int64_t c = 0; c < cols; ++c) out[k * stride + c] = widen(b.data[k * b.row + c * b.col]);
   }
 }
 
 enum class Part { all, upper };  // upper: tiles wholly below the diagonal are left out
 
-// C (rows x cols) = alpha * A (rows x depth) B (depth x cols), or += with accumulate.
+// kRows rows of C times all columns of a strip, tile after tile.
+template <class T, int kRows>
+inline void multiply_rows(TileJob<T> job, int64_t width) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  for (int64_t j = 0; j < width; j += kTileCols<T>) {
+    const int64_t here = std::min<int64_t>(kTileCols<T>, width - j);
+    const int packs = static_cast<int>((here + kLanes - 1) / kLanes);
+    job.last = static_cast<int>(here - (packs - 1) * kLanes);
+    if (packs == kTilePacks)
+      multiply_tile_of<T, kRows, kTilePacks>(job);
+    else if (packs == 2)
+      multiply_tile_of<T, kRows, 2>(job);
+    else
+      multiply_tile_of<T, kRows, 1>(job);
+    job.b += kTileCols<T>;
+    job.c += kTileCols<T>;
+    if (job.ahead_row) job.ahead += kTileCols<T>;
+  }
+}
+
+// Rows 0 .. rows of C for one column strip of one depth block.
+template <class T>
+void multiply_strip(View<const T> a, int64_t rows, TileJob<T> job, int64_t width, T* c) {
+  for (int64_t i = 0; i < rows;) {
+    job.a = {a.data + i * a.row, a.row, a.col};
+    job.c = c + i * job.c_row;
+    if (rows - i >= kTileRows) {
+      multiply_rows<T, kTileRows>(job, width);
+      i += kTileRows;
+    } else if (rows - i >= kTileRows / 2) {
+      multiply_rows<T, kTileRows / 2>(job, width);
+      i += kTileRows / 2;
+    } else {
+      multiply_rows<T, 1>(job, width);
+      i += 1;
+    }
+  }
+}
+
+// C (rows x cols) = alpha * A (rows x depth) B (depth x cols), or += with accumulate. The columns
+// of C are contiguous (c.col == 1).
 template <class T, class TA, class TB>
 void gemm(int64_t rows, int64_t cols, int64_t depth, T alpha, View<const TA> a, View<const TB> b,
           View<T> c, bool accumulate = false, Part part = Part::all) {
   constexpr int kCols = kTileCols<T>;
-  const int64_t row_panels = (rows + kTileRows - 1) / kTileRows;
-  const int64_t col_panels = (cols + kCols - 1) / kCols;
+  // Rows of B that lie a multiple of 4 KiB apart fall into the same cache sets: pack those too.
+  constexpr int64_t kSetStride = 4096 / sizeof(T);
+  const bool direct = std::is_same_v<TB, T> && b.col == 1 && (b.row % kSetStride || depth <= 8);
+  Scratch<T> wide_a(std::is_same_v<TA, T> ? 0 : rows * std::min(depth, kBlockDepth));
   const int64_t block = std::min(depth, kBlockDepth);
-  // Full panels of a B with contiguous rows are read where they lie.
-  const int64_t direct_panels = std::is_same_v<TB, T> && b.col == 1 ? cols / kCols : 0;
-  Scratch<T> packed_a(row_panels * kTileRows * block);
-  Scratch<T> packed_b((col_panels - direct_panels) * kCols * block);
-  alignas(64) T tile[kTileRows * kCols];
+  const int64_t fitting = kStripSize / std::max<int64_t>(block, 1) / kCols * kCols;
+  const int64_t needed = (cols + kCols - 1) / kCols * kCols;
+  const int64_t strip_cols = std::clamp<int64_t>(fitting, kCols, std::max<int64_t>(needed, kCols));
+  Scratch<T> strip(direct ? 0 : strip_cols * block);
   for (int64_t k0 = 0; k0 == 0 || k0 < depth; k0 += kBlockDepth) {
     const int64_t now = std::min(kBlockDepth, depth - k0);
-    const bool add = accumulate || k0 > 0;
-    const View<const TB> b_block{b.data + k0 * b.row, b.row, b.col};
-    const int64_t packed_from = direct_panels * kCols;
-    const View<const TA> a_block{a.data + k0 * a.col, a.row, a.col};
-    pack_rows<T, TA>(a_block, rows, now, packed_a.get());
-    const View<const TB> b_rest{b_block.data + packed_from * b.col, b.row, b.col};
-    pack_cols<T, TB>(b_rest, now, cols - packed_from, packed_b.get());
-    for (int64_t jp = 0; jp < col_panels; ++jp) {
-      const int64_t j = jp * kCols;
-      const bool direct = jp < direct_panels;
-      const T* panel = packed_b.get() + (j - packed_from) * now;
-      if constexpr (std::is_same_v<TB, T>)
-        if (direct) panel = b_block.data + j;
-      for (int64_t i = 0; i < rows; i += kTileRows) {
-        if (part == Part::upper && j + kCols <= i) continue;
-        const int valid_rows = static_cast<int>(std::min<int64_t>(kTileRows, rows - i));
-        const int valid_cols = static_cast<int>(std::min<int64_t>(kCols, cols - j));
-        const bool whole = c.col == 1 && valid_rows == kTileRows && valid_cols == kCols;
-        multiply_tile(packed_a.get() + i * now, panel, direct ? b.row : kCols, now, alpha,
-                      whole && add, whole ? &c.at(i, j) : tile, whole ? c.row : kCols);
-        if (!whole) copy_tile<T>(tile, add, {&c.at(i, j), c.row, c.col}, valid_rows, valid_cols);
+    View<const T> left;
+    if constexpr (std::is_same_v<TA, T>) {
+      left = {a.data + k0 * a.col, a.row, a.col};
+    } else {
+      pack_strip<T, TA>({a.data + k0 * a.col, a.row, a.col}, rows, now, wide_a.get(), now);
+      left = {wide_a.get(), now, 1};
+    }
+    for (int64_t j = 0; j < cols; j += strip_cols) {
+      const int64_t width = std::min<int64_t>(strip_cols, cols - j);
+      const View<const TB> right{b.data + k0 * b.row + j * b.col, b.row, b.col};
+      const bool add = accumulate || k0 > 0;
+      TileJob<T> job{left, strip.get(), strip_cols, now, strip.get(), 0, alpha,
+                     add,  nullptr,     c.row,      0};
+      if constexpr (std::is_same_v<TB, T>) {
+        if (direct) job.b = right.data, job.b_row = b.row, job.ahead = right.data;
+        const bool more = j + strip_cols < cols;
+        if (b.col == 1 && more) job.ahead = right.data + strip_cols, job.ahead_row = b.row;
       }
+      if (!direct) pack_strip<T, TB>(right, now, width, strip.get(), strip_cols);
+      const int64_t last_row = part == Part::upper ? std::min(rows, j + width) : rows;
+      multiply_strip<T>(left, last_row, job, width, &c.at(0, j));
     }
   }
 }

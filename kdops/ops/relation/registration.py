@@ -1,4 +1,4 @@
-"""Tells torch and the backend table what they must know of the relation ops beyond their kernels."""
+"""Tells torch and the backend table what they must know of the relation ops."""
 
 from __future__ import annotations
 

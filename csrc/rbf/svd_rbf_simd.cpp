@@ -1,5 +1,6 @@
-// The rbf kernels, compiled once per instruction set.
-#include "rbf/rbf_simd.h"
+// svd_rbf_loss on the CPU: per item, the low-rank form where it is exact and cheaper, else the
+// pairs.
+#include "rbf/svd_rbf_simd.h"
 
 #include "common/scratch.h"
 #include "rbf/svd_direct.h"

@@ -8,7 +8,7 @@
 
 #include "common/check.h"
 #include "common/parallel.h"
-#include "rbf/rbf_simd.h"
+#include "rbf/svd_rbf_simd.h"
 
 namespace kdops {
 namespace {

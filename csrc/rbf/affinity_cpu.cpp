@@ -1,0 +1,266 @@
+// CPU glue of rbf_affinity and rbf_affinity_loss: prepares centred rows, splits blocks of rows over
+// the threads. Blocks depend on sizes only, sums over blocks are taken in order: results do not
+// depend on the number of threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "common/check.h"
+#include "common/parallel.h"
+#include "common/scratch.h"
+#include "rbf/affinity_simd.h"
+
+namespace kdops {
+namespace {
+
+using torch::headeronly::ScalarType;
+
+constexpr int64_t kBlock = 32;  // rows of K that one item computes
+
+// Calls body with a value of the number type that belongs to the dtype.
+template <class Body>
+void for_number_type(const char* op, ScalarType dtype, const Body& body) {
+  if (dtype == ScalarType::Float) return body(float{});
+  STD_TORCH_CHECK(dtype == ScalarType::Double, op, ": expected float32 or float64");
+  body(double{});
+}
+
+int64_t blocks_of(int64_t count) { return (count + kBlock - 1) / kBlock; }
+
+// A contiguous input and what is derived from it.
+template <class T>
+class Prepared {
+ public:
+  Prepared(const Tensor& rows, bool products)
+      : tensor_(torch::stable::contiguous(rows)),
+        centred_(rows.numel()),
+        transposed_(products ? rows.numel() : 0),
+        norms_(products ? rows.size(0) * rows.size(1) : 0) {
+    set_ = {static_cast<const T*>(tensor_.data_ptr()),
+            centred_.get(),
+            products ? transposed_.get() : nullptr,
+            products ? norms_.get() : nullptr,
+            rows.size(1),
+            rows.size(2)};
+  }
+
+  const RowSet<T>& set() const { return set_; }
+
+  void centre(const T* centre) {
+    const int64_t rows = tensor_.size(0) * set_.count;
+    parallel_for(rows, 4.0 * static_cast<double>(set_.width), [&](int64_t begin, int64_t end) {
+      KDOPS_BEST(rbf_centre<T>)(set_, centre, begin, end);
+    });
+  }
+
+ private:
+  Tensor tensor_;
+  Scratch<T> centred_, transposed_, norms_;
+  RowSet<T> set_;
+};
+
+// Both sets (y null for y = x) minus their common mean per batch entry.
+template <class T>
+void centre_sets(int64_t batch, Prepared<T>& x, Prepared<T>* y) {
+  const int64_t width = x.set().width;
+  Scratch<T> means(batch * width);
+  const RowSet<T> none{};
+  const double flops = static_cast<double>(x.set().count * width);
+  parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(rbf_means<T>)
+    (x.set(), y != nullptr ? y->set() : none, means.get(), begin, end);
+  });
+  x.centre(means.get());
+  if (y != nullptr) y->centre(means.get());
+}
+
+template <class T>
+std::vector<T> bandwidths(const std::optional<Tensor>& gamma, double value, int64_t batch) {
+  std::vector<T> values(static_cast<size_t>(batch), static_cast<T>(value));
+  if (gamma) {
+    const Tensor dense = torch::stable::contiguous(*gamma);
+    const T* from = static_cast<const T*>(dense.data_ptr());
+    for (size_t b = 0; b < values.size(); ++b) values[b] = from[b];
+  }
+  return values;
+}
+
+void check_rows(const char* op, const Tensor& x, const std::optional<Tensor>& y,
+                const std::optional<Tensor>& gamma) {
+  check_dim(op, "x", x, 3);
+  if (y) {
+    check_dim(op, "y", *y, 3);
+    check_like(op, "y", *y, x);
+    check_size(op, "y", *y, 0, x.size(0));
+    check_size(op, "y", *y, 2, x.size(2));
+  }
+  if (gamma) {
+    check_dim(op, "gamma", *gamma, 1);
+    check_like(op, "gamma", *gamma, x);
+    check_size(op, "gamma", *gamma, 0, x.size(0));
+  }
+}
+
+Tensor rbf_affinity_cpu(const Tensor& x, const std::optional<Tensor>& y,
+                        const std::optional<Tensor>& gamma, double value) {
+  check_rows("rbf_affinity", x, y, gamma);
+  const int64_t batch = x.size(0), n = x.size(1), m = y ? y->size(1) : n;
+  Tensor out = torch::stable::new_empty(x, {batch, n, m});
+  for_number_type("rbf_affinity", x.scalar_type(), [&](auto kind) {
+    using T = decltype(kind);
+    Prepared<T> rows(x, true);
+    std::unique_ptr<Prepared<T>> others;
+    if (y) others = std::make_unique<Prepared<T>>(*y, true);
+    centre_sets(batch, rows, others.get());
+    const std::vector<T> gammas = bandwidths<T>(gamma, value, batch);
+    const AffinityProblem<T> problem{rows.set(),    others ? others->set() : rows.set(), !y,
+                                     gammas.data(), static_cast<T*>(out.data_ptr()),     kBlock,
+                                     blocks_of(n)};
+    const double flops = static_cast<double>(kBlock * m * (x.size(2) * (y ? 2 : 1) + 20));
+    parallel_for(batch * problem.blocks, flops, [&](int64_t begin, int64_t end) {
+      KDOPS_BEST(rbf_affinity_blocks<T>)(problem, begin, end);
+    });
+  });
+  return out;
+}
+
+// The gradient of one set of rows; its moments <row, gradient> go to `moments` (batch * count).
+template <class T>
+Tensor backward_side(const Tensor& like, const RowSet<T>& own, const RowSet<T>& other, Sides sides,
+                     const std::vector<T>& gammas, const Tensor& grad, const Tensor& k,
+                     std::vector<double>& moments) {
+  const int64_t batch = grad.size(0);
+  Tensor out = torch::stable::new_empty(like, {batch, own.count, own.width});
+  moments.assign(static_cast<size_t>(batch * own.count), 0.0);
+  const AffinityBackward<T> problem{own,
+                                    other,
+                                    sides,
+                                    gammas.data(),
+                                    static_cast<const T*>(grad.data_ptr()),
+                                    static_cast<const T*>(k.data_ptr()),
+                                    static_cast<T*>(out.data_ptr()),
+                                    moments.data(),
+                                    kBlock,
+                                    blocks_of(own.count)};
+  const double flops = 2.0 * static_cast<double>(kBlock * other.count * (own.width + 8));
+  parallel_for(batch * problem.blocks, flops, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(rbf_affinity_backward_blocks<T>)(problem, begin, end);
+  });
+  return out;
+}
+
+// Euler: gamma dL/dgamma = (x . gx + y . gy) / 2, for every batch entry.
+template <class T>
+Tensor gamma_gradient(const Tensor& like, const std::vector<T>& gammas,
+                      std::initializer_list<const std::vector<double>*> moments) {
+  const auto batch = static_cast<int64_t>(gammas.size());
+  Tensor out = torch::stable::new_empty(like, {batch});
+  T* target = static_cast<T*>(out.data_ptr());
+  for (int64_t b = 0; b < batch; ++b) {
+    double sum = 0;
+    for (const auto* side : moments) {
+      const auto count = static_cast<int64_t>(side->size()) / batch;
+      for (int64_t i = b * count; i < (b + 1) * count; ++i) sum += (*side)[static_cast<size_t>(i)];
+    }
+    target[b] = static_cast<T>(sum / (2 * static_cast<double>(gammas[static_cast<size_t>(b)])));
+  }
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> rbf_affinity_backward_cpu(const Tensor& grad, const Tensor& x,
+                                                             const std::optional<Tensor>& y,
+                                                             const std::optional<Tensor>& gamma,
+                                                             double value, const Tensor& k) {
+  const char* op = "rbf_affinity_backward";
+  check_rows(op, x, y, gamma);
+  for (const Tensor* matrix : {&grad, &k}) {
+    check_dim(op, "grad and k", *matrix, 3);
+    check_like(op, "grad and k", *matrix, x);
+    check_size(op, "grad and k", *matrix, 0, x.size(0));
+    check_size(op, "grad and k", *matrix, 1, x.size(1));
+    check_size(op, "grad and k", *matrix, 2, (y ? *y : x).size(1));
+  }
+  const Tensor g = torch::stable::contiguous(grad), kernel = torch::stable::contiguous(k);
+  Tensor gx, gy = torch::stable::new_empty(x, {0}), g_gamma = torch::stable::new_empty(x, {0});
+  for_number_type(op, x.scalar_type(), [&](auto kind) {
+    using T = decltype(kind);
+    Prepared<T> rows(x, false);
+    std::unique_ptr<Prepared<T>> others;
+    if (y) others = std::make_unique<Prepared<T>>(*y, false);
+    centre_sets(x.size(0), rows, others.get());
+    const std::vector<T> gammas = bandwidths<T>(gamma, value, x.size(0));
+    std::vector<double> of_x, of_y;
+    const RowSet<T>& other = others ? others->set() : rows.set();
+    gx =
+        backward_side(x, rows.set(), other, y ? Sides::rows : Sides::both, gammas, g, kernel, of_x);
+    if (y) gy = backward_side(x, other, rows.set(), Sides::columns, gammas, g, kernel, of_y);
+    if (gamma) g_gamma = gamma_gradient(x, gammas, {&of_x, &of_y});
+  });
+  return {gx, gy, g_gamma};
+}
+
+template <class T>
+void affinity_loss(const Tensor& student, const Tensor& teacher, const std::optional<Tensor>& gamma,
+                   double value, bool gradients, Tensor& loss, Tensor& g_student, Tensor& g_gamma) {
+  const int64_t n = student.size(1);
+  Prepared<T> s(student, true), t(teacher, true);
+  centre_sets<T>(1, s, nullptr);
+  centre_sets<T>(1, t, nullptr);
+  std::vector<double> losses(static_cast<size_t>(blocks_of(n))), slopes(losses.size());
+  const double bandwidth =
+      gamma ? static_cast<double>(*static_cast<const T*>(gamma->data_ptr())) : value;
+  const AffinityLossProblem<T> problem{
+      s.set(),       t.set(),       bandwidth, gradients, static_cast<T*>(g_student.data_ptr()),
+      losses.data(), slopes.data(), kBlock};
+  const double width = static_cast<double>(2 * student.size(2) + teacher.size(2) + 40);
+  parallel_for(blocks_of(n), 2.0 * kBlock * static_cast<double>(n) * width,
+               [&](int64_t begin, int64_t end) {
+                 KDOPS_BEST(rbf_affinity_loss_blocks<T>)(problem, begin, end);
+               });
+  double total = 0, slope = 0;
+  for (const double part : losses) total += part;
+  for (const double part : slopes) slope += part;
+  const double pairs = std::max(static_cast<double>(n) * static_cast<double>(n), 1.0);
+  *static_cast<T*>(loss.data_ptr()) = static_cast<T>(total / pairs);
+  if (gamma && gradients) *static_cast<T*>(g_gamma.data_ptr()) = static_cast<T>(slope / pairs);
+}
+
+std::tuple<Tensor, Tensor, Tensor> rbf_affinity_loss_cpu(const Tensor& student,
+                                                         const std::optional<Tensor>& gamma,
+                                                         const Tensor& teacher, double value,
+                                                         bool gradients) {
+  const char* op = "rbf_affinity_loss";
+  check_dim(op, "student", student, 2);
+  check_dim(op, "teacher", teacher, 2);
+  check_like(op, "teacher", teacher, student);
+  check_size(op, "teacher", teacher, 0, student.size(0));
+  if (gamma) {
+    check_dim(op, "gamma", *gamma, 0);
+    check_like(op, "gamma", *gamma, student);
+  }
+  const Tensor s = torch::stable::unsqueeze(student, 0), t = torch::stable::unsqueeze(teacher, 0);
+  Tensor loss = torch::stable::new_empty(student, {});
+  Tensor g_student = gradients
+                         ? torch::stable::new_empty(student, {student.size(0), student.size(1)})
+                         : torch::stable::new_empty(student, {0});
+  Tensor g_gamma = gamma && gradients ? torch::stable::new_empty(student, {})
+                                      : torch::stable::new_empty(student, {0});
+  for_number_type(op, student.scalar_type(), [&](auto kind) {
+    affinity_loss<decltype(kind)>(s, t, gamma, value, gradients, loss, g_student, g_gamma);
+  });
+  return {loss, g_student, g_gamma};
+}
+
+}  // namespace
+}  // namespace kdops
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
+  m.impl("rbf_affinity", TORCH_BOX(&kdops::rbf_affinity_cpu));
+  m.impl("rbf_affinity_backward", TORCH_BOX(&kdops::rbf_affinity_backward_cpu));
+  m.impl("rbf_affinity_loss", TORCH_BOX(&kdops::rbf_affinity_loss_cpu));
+}

@@ -1,0 +1,91 @@
+// rbf_affinity_loss: a block of rows against all columns, one tile of both kernels at a time.
+//
+// A tile of student products and one of teacher products become K_S - K_T (expm1 form), the loss,
+// dL/dgamma and the weights (K_S - K_T) K_S of the student's gradient, and are then forgotten:
+// memory is O(N D). Every pair is met twice, as (i, j) and (j, i), so that a block owns its rows of
+// the gradient and no two threads write to the same place.
+#pragma once
+
+#include "common/scratch.h"
+#include "rbf/affinity.h"
+
+namespace kdops::KDOPS_ISA {
+
+inline constexpr int64_t kLossColumns = 256;
+
+struct LossSums {
+  double loss = 0, slope = 0;  // slope: gamma / 2 times the sum for dL/dgamma
+};
+
+// The first `count` lanes; the others become zero.
+template <class T>
+inline Pack<T> first_lanes(Pack<T> value, int count) {
+  if (count == Pack<T>::kLanes) return value;
+  T lanes[Pack<T>::kLanes];
+  value.store(lanes);
+  return Pack<T>::load_partial(lanes, count);
+}
+
+// One row i of a tile, columns j0..j1: products in `student` and `teacher`, weights out in
+// `student`. Returns the sum of the weights.
+template <class T>
+T loss_row(const Rows<T>& s, const Rows<T>& t, int64_t i, int64_t j0, int64_t j1, T gamma,
+           T* student, const T* teacher, LossSums& sums) {
+  using P = Pack<T>;
+  const P g(gamma), zero(T(0)), large(T(1e30));
+  P loss = zero, slope = zero, sum = zero;
+  for (int64_t j = j0; j < j1; j += P::kLanes) {
+    const int count = static_cast<int>(std::min<int64_t>(P::kLanes, j1 - j));
+    const int64_t at = j - j0;
+    // Beyond 1e30 a Gaussian is zero, and Inf - Inf would be NaN; this order lets NaN through.
+    const P p = min(large, g * distances(s, i, s, j, count, load_first(student + at, count)));
+    const P q = min(large, g * distances(t, i, t, j, count, load_first(teacher + at, count)));
+    const P gap = q - p;
+    P far;
+    const P lost = expm1_and_exp(-abs(gap), far);
+    const P base = exp(-min(p, q));
+    const P delta = first_lanes(copysign(base * lost, gap), count);
+    const auto behind = gap < zero;
+    const P k_s = select(behind, base * far, base), k_t = select(behind, base, base * far);
+    const P weight = delta * k_s;
+    store_first(weight, student + at, count);
+    loss = fma(delta, delta, loss);
+    slope = fma(delta, q * k_t - p * k_s, slope);
+    sum += weight;
+  }
+  sums.loss += static_cast<double>(reduce_add(loss));
+  sums.slope += static_cast<double>(reduce_add(slope));
+  return reduce_add(sum);
+}
+
+// Rows i0..i1 against all: sums, and rows i0..i1 of the gradient times `factor` when wanted.
+template <class T>
+LossSums loss_block(const Rows<T>& s, const Rows<T>& t, int64_t i0, int64_t i1, T gamma,
+                    bool gradients, T factor, T* gradient) {
+  const int64_t rows = i1 - i0, n = s.count, width = s.width;
+  Scratch<T> student(rows * kLossColumns), teacher(rows * kLossColumns), weight_sums(rows);
+  LossSums sums;
+  for (int64_t i = 0; i < rows; ++i) weight_sums[i] = T(0);
+  for (int64_t j0 = 0; j0 < n; j0 += kLossColumns) {
+    const int64_t j1 = std::min(j0 + kLossColumns, n), columns = j1 - j0;
+    gemm<T, T, T>(rows, columns, width, T(1), {s.centred + i0 * width, width, 1},
+                  {s.transposed + j0, n, 1}, {student.get(), kLossColumns, 1});
+    gemm<T, T, T>(rows, columns, t.width, T(1), {t.centred + i0 * t.width, t.width, 1},
+                  {t.transposed + j0, n, 1}, {teacher.get(), kLossColumns, 1});
+    for (int64_t i = 0; i < rows; ++i)
+      weight_sums[i] += loss_row(s, t, i0 + i, j0, j1, gamma, student.get() + i * kLossColumns,
+                                 teacher.get() + i * kLossColumns, sums);
+    if (gradients)
+      gemm<T, T, T>(rows, width, columns, T(1), {student.get(), kLossColumns, 1},
+                    {s.centred + j0 * width, width, 1}, {gradient, width, 1}, j0 > 0);
+  }
+  if (gradients)
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t k = 0; k < width; ++k) {
+        T& value = gradient[i * width + k];
+        value = factor * (weight_sums[i] * s.centred[(i0 + i) * width + k] - value);
+      }
+  return sums;
+}
+
+}  // namespace kdops::KDOPS_ISA

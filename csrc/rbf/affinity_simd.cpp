@@ -1,0 +1,103 @@
+// The affinity kernels, compiled once per instruction set.
+#include "rbf/affinity_simd.h"
+
+#include "rbf/affinity_loss.h"
+
+namespace kdops::KDOPS_ISA {
+namespace {
+
+// The rows of batch entry b.
+template <class T>
+Rows<T> rows_of(const RowSet<T>& set, int64_t b) {
+  const int64_t at = b * set.count * set.width;
+  return {set.given + at,
+          set.centred + at,
+          set.transposed == nullptr ? nullptr : set.transposed + at,
+          set.norms == nullptr ? nullptr : set.norms + b * set.count,
+          set.count,
+          set.width};
+}
+
+// First and last block in turn, so that every range of items holds as much of a triangle.
+int64_t folded(int64_t item, int64_t blocks) {
+  return item % 2 == 0 ? item / 2 : blocks - 1 - item / 2;
+}
+
+}  // namespace
+
+template <class T>
+void rbf_means(const RowSet<T>& x, const RowSet<T>& y, T* centre, int64_t begin, int64_t end) {
+  for (int64_t b = begin; b < end; ++b) {
+    const T* other = y.given == nullptr ? nullptr : y.given + b * y.count * y.width;
+    mean_of(x.given + b * x.count * x.width, x.count, other, y.given == nullptr ? 0 : y.count,
+            x.width, centre + b * x.width);
+  }
+}
+
+template <class T>
+void rbf_centre(const RowSet<T>& set, const T* centre, int64_t begin, int64_t end) {
+  while (begin < end) {
+    const int64_t b = begin / set.count;
+    const int64_t stop = std::min(end, (b + 1) * set.count);
+    const int64_t at = b * set.count * set.width;
+    centre_rows(set.given + at, centre + b * set.width, set.count, set.width, begin - b * set.count,
+                stop - b * set.count, set.centred + at,
+                set.transposed == nullptr ? nullptr : set.transposed + at,
+                set.norms == nullptr ? nullptr : set.norms + b * set.count);
+    begin = stop;
+  }
+}
+
+template <class T>
+void rbf_affinity_blocks(const AffinityProblem<T>& problem, int64_t begin, int64_t end) {
+  const auto& q = problem;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t b = item / q.blocks, i0 = folded(item % q.blocks, q.blocks) * q.block;
+    affinity_block(rows_of(q.x, b), rows_of(q.y, b), q.symmetric, q.gamma[b], i0,
+                   std::min(i0 + q.block, q.x.count), q.out + b * q.x.count * q.y.count);
+  }
+}
+
+template <class T>
+void rbf_affinity_backward_blocks(const AffinityBackward<T>& problem, int64_t begin, int64_t end) {
+  const auto& q = problem;
+  const bool columns = q.sides == Sides::columns;
+  const int64_t n = columns ? q.other.count : q.own.count;
+  const int64_t m = columns ? q.own.count : q.other.count;
+  Scratch<T> weights(q.block * q.other.count);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t b = item / q.blocks, i0 = item % q.blocks * q.block;
+    const int64_t i1 = std::min(i0 + q.block, q.own.count), row = b * q.own.count + i0;
+    weight_block(q.grad + b * n * m, q.k + b * n * m, n, m, q.sides, i0, i1, weights.get());
+    pull_block(weights.get(), q.own.centred + row * q.own.width,
+               q.other.centred + b * q.other.count * q.own.width, i1 - i0, q.other.count,
+               q.own.width, T(-2) * q.gamma[b], q.out + row * q.own.width, q.moments + row);
+  }
+}
+
+template <class T>
+void rbf_affinity_loss_blocks(const AffinityLossProblem<T>& problem, int64_t begin, int64_t end) {
+  const auto& q = problem;
+  const Rows<T> student = rows_of(q.student, 0), teacher = rows_of(q.teacher, 0);
+  const int64_t n = student.count, width = student.width;
+  // d/dx_i of the mean: both orders of a pair, times 2 for the square, times -2 gamma
+  const double factor = -8 * q.gamma / (static_cast<double>(n) * static_cast<double>(n));
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t i0 = item * q.block, i1 = std::min(i0 + q.block, n);
+    const LossSums sums = loss_block(student, teacher, i0, i1, static_cast<T>(q.gamma), q.gradients,
+                                     static_cast<T>(factor), q.out + i0 * width);
+    q.losses[item] = sums.loss;
+    q.g_gammas[item] = 2 * sums.slope / q.gamma;
+  }
+}
+
+#define KDOPS_INSTANTIATE(T)                                                                   \
+  template void rbf_means<T>(const RowSet<T>&, const RowSet<T>&, T*, int64_t, int64_t);        \
+  template void rbf_centre<T>(const RowSet<T>&, const T*, int64_t, int64_t);                   \
+  template void rbf_affinity_blocks<T>(const AffinityProblem<T>&, int64_t, int64_t);           \
+  template void rbf_affinity_backward_blocks<T>(const AffinityBackward<T>&, int64_t, int64_t); \
+  template void rbf_affinity_loss_blocks<T>(const AffinityLossProblem<T>&, int64_t, int64_t);
+KDOPS_INSTANTIATE(float)
+KDOPS_INSTANTIATE(double)
+
+}  // namespace kdops::KDOPS_ISA

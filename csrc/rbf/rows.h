@@ -1,0 +1,121 @@
+// What every affinity kernel needs of its inputs: centred rows, their transpose and their norms,
+// and the squared distances that come out of a product of them.
+//
+// |x_i - y_j|^2 = n_i + n_j - 2 <x_i, y_j> of centred rows costs digits where the rows are much
+// closer to each other than to the centre (duplicates, clusters), and overflows for huge values.
+// Such pairs are few; they are taken again, directly, from the rows as they were given.
+#pragma once
+
+#include <cmath>
+
+#include "common/gemm.h"
+#include "rbf/exp.h"
+
+namespace kdops::KDOPS_ISA {
+
+// A set of `count` rows of `width` values.
+template <class T>
+struct Rows {
+  const T* given;       // count x width
+  const T* centred;     // count x width
+  const T* transposed;  // width x count of the centred rows
+  const T* norms;       // of the centred rows
+  int64_t count, width;
+};
+
+// The first `count` values, whole packs without a mask.
+template <class T>
+inline Pack<T> load_first(const T* p, int count) {
+  return count == Pack<T>::kLanes ? Pack<T>::load(p) : Pack<T>::load_partial(p, count);
+}
+template <class T>
+inline void store_first(Pack<T> value, T* p, int count) {
+  if (count == Pack<T>::kLanes)
+    value.store(p);
+  else
+    value.store_partial(p, count);
+}
+
+// Below this part of n_i + n_j a distance is taken again: it has lost up to five bits.
+template <class T>
+inline constexpr T kClose = T(1) / T(32);
+
+template <class T>
+T distance_of(const T* x, const T* y, int64_t width) {
+  using P = Pack<T>;
+  P sum(T(0));
+  int64_t k = 0;
+  for (; k + P::kLanes <= width; k += P::kLanes) {
+    const P difference = P::load(x + k) - P::load(y + k);
+    sum = fma(difference, difference, sum);
+  }
+  if (const int rest = static_cast<int>(width - k)) {
+    const P difference = P::load_partial(x + k, rest) - P::load_partial(y + k, rest);
+    sum = fma(difference, difference, sum);
+  }
+  return reduce_add(sum);
+}
+
+// Squared distances of row i of x to `count` <= kLanes rows j.. of y, from their inner products.
+template <class T>
+inline Pack<T> distances(const Rows<T>& x, int64_t i, const Rows<T>& y, int64_t j, int count,
+                         Pack<T> products) {
+  using P = Pack<T>;
+  const P norms = P(x.norms[i]) + load_first(y.norms + j, count);
+  P squared = fma(P(T(-2)), products, norms);
+  const auto close = !(squared > P(kClose<T>) * norms);  // NaN and Inf - Inf count as close
+  if (any(close)) {
+    for (int l = 0; l < count; ++l)
+      if (close.bits[l])
+        squared.set_lane(l,
+                         distance_of(x.given + i * x.width, y.given + (j + l) * y.width, x.width));
+  }
+  return squared;
+}
+
+// The mean of the rows of one or two sets, entries that are not finite left out: NaN stays in its
+// own row. Any centre is right; a good one keeps digits.
+template <class T>
+void mean_of(const T* x, int64_t n, const T* y, int64_t m, int64_t width, T* mean) {
+  const auto add = [&](const T* rows, int64_t count, bool finite_only) {
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t k = 0; k < width; ++k) {
+        const T value = rows[i * width + k];
+        mean[k] += finite_only && !std::isfinite(value) ? T(0) : value;
+      }
+  };
+  bool finite = true;
+  for (const bool finite_only : {false, true}) {
+    for (int64_t k = 0; k < width; ++k) mean[k] = T(0);
+    add(x, n, finite_only);
+    add(y, m, finite_only);
+    finite = true;
+    for (int64_t k = 0; k < width; ++k) finite = finite && std::isfinite(mean[k]);
+    if (finite) break;
+  }
+  const T scale = finite && n + m > 0 ? T(1) / static_cast<T>(n + m) : T(0);
+  for (int64_t k = 0; k < width; ++k) mean[k] = finite ? mean[k] * scale : T(0);
+}
+
+// Rows begin..end of x, minus the centre, into `centred`; their transpose and norms where wanted.
+template <class T>
+void centre_rows(const T* x, const T* centre, int64_t count, int64_t width, int64_t begin,
+                 int64_t end, T* centred, T* transposed, T* norms) {
+  for (int64_t i = begin; i < end; ++i) {
+    T* row = centred + i * width;
+    T norm = T(0);
+    for (int64_t k = 0; k < width; ++k) row[k] = x[i * width + k] - centre[k];
+    if (norms == nullptr) continue;
+    for (int64_t k = 0; k < width; ++k) norm += row[k] * row[k];
+    norms[i] = norm;
+  }
+  if (transposed == nullptr) return;
+  constexpr int64_t kBlock = 16;
+  for (int64_t i0 = begin; i0 < end; i0 += kBlock)
+    for (int64_t k0 = 0; k0 < width; k0 += kBlock)
+      for (int64_t k = k0; k < std::min(k0 + kBlock, width); ++k)
+        for (int64_t i = i0; i < std::min(i0 + kBlock, end); ++i)
+          transposed[k * count + i] = centred[i * width + k];
+}
+
+}  // namespace kdops::KDOPS_ISA
