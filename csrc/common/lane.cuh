@@ -21,7 +21,14 @@
 #if defined(KDOPS_SIM)
 #define KDOPS_SHARED(T, name, dims) T(&name) dims = cusim::shared_array<T dims>([] {})
 #define KDOPS_DYNAMIC_SHARED(T, name) T* name = reinterpret_cast<T*>(cusim::dynamic_shared())
+// a last parameter and argument that carry the caller's source line into the simulator's messages
+#define KDOPS_CALLER cusim::Where where = cusim::Where::current()
+#define KDOPS_AND_CALLER , KDOPS_CALLER
+#define KDOPS_FROM_CALLER , where
 #else
+#define KDOPS_CALLER
+#define KDOPS_AND_CALLER
+#define KDOPS_FROM_CALLER
 #define KDOPS_SHARED(T, name, dims) __shared__ __align__(16) T name dims
 #define KDOPS_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char kdops_dynamic_shared[]; \
@@ -60,41 +67,42 @@ KDOPS_DEVICE unsigned group_mask() {
 }
 
 template <int W = kWarp>
-KDOPS_DEVICE void sync_warp() {
-  __syncwarp(group_mask<W>());
+KDOPS_DEVICE void sync_warp(KDOPS_CALLER) {
+  __syncwarp(group_mask<W>() KDOPS_FROM_CALLER);
 }
 
 // Value of lane (own ^ bits), of lane `source`, of lane (own + delta), of lane (own - delta), all
 // counted inside the group; down and up return the caller's own value past the group's end.
 template <int W = kWarp, class T>
-KDOPS_DEVICE T shuffle_xor(T value, int bits) {
-  return __shfl_xor_sync(group_mask<W>(), value, bits, W);
+KDOPS_DEVICE T shuffle_xor(T value, int bits KDOPS_AND_CALLER) {
+  return __shfl_xor_sync(group_mask<W>(), value, bits, W KDOPS_FROM_CALLER);
 }
 template <int W = kWarp, class T>
-KDOPS_DEVICE T shuffle(T value, int source) {
-  return __shfl_sync(group_mask<W>(), value, source, W);
+KDOPS_DEVICE T shuffle(T value, int source KDOPS_AND_CALLER) {
+  return __shfl_sync(group_mask<W>(), value, source, W KDOPS_FROM_CALLER);
 }
 template <int W = kWarp, class T>
-KDOPS_DEVICE T shuffle_down(T value, int delta) {
-  return __shfl_down_sync(group_mask<W>(), value, static_cast<unsigned>(delta), W);
+KDOPS_DEVICE T shuffle_down(T value, int delta KDOPS_AND_CALLER) {
+  return __shfl_down_sync(group_mask<W>(), value, static_cast<unsigned>(delta),
+                          W KDOPS_FROM_CALLER);
 }
 template <int W = kWarp, class T>
-KDOPS_DEVICE T shuffle_up(T value, int delta) {
-  return __shfl_up_sync(group_mask<W>(), value, static_cast<unsigned>(delta), W);
+KDOPS_DEVICE T shuffle_up(T value, int delta KDOPS_AND_CALLER) {
+  return __shfl_up_sync(group_mask<W>(), value, static_cast<unsigned>(delta), W KDOPS_FROM_CALLER);
 }
 
 template <int W = kWarp>
-KDOPS_DEVICE bool warp_any(bool value) {
-  return __any_sync(group_mask<W>(), value) != 0;
+KDOPS_DEVICE bool warp_any(bool value KDOPS_AND_CALLER) {
+  return __any_sync(group_mask<W>(), value KDOPS_FROM_CALLER) != 0;
 }
 template <int W = kWarp>
-KDOPS_DEVICE bool warp_all(bool value) {
-  return __all_sync(group_mask<W>(), value) != 0;
+KDOPS_DEVICE bool warp_all(bool value KDOPS_AND_CALLER) {
+  return __all_sync(group_mask<W>(), value KDOPS_FROM_CALLER) != 0;
 }
 // Bit j is the value of the group's lane j.
 template <int W = kWarp>
-KDOPS_DEVICE unsigned warp_ballot(bool value) {
-  return __ballot_sync(group_mask<W>(), value) >> (lane_id() & ~(W - 1));
+KDOPS_DEVICE unsigned warp_ballot(bool value KDOPS_AND_CALLER) {
+  return __ballot_sync(group_mask<W>(), value KDOPS_FROM_CALLER) >> (lane_id() & ~(W - 1));
 }
 
 // ---- reductions ------------------------------------------------------------------------------
@@ -120,22 +128,23 @@ struct Min {
 
 // Butterfly: both partners of a step compute a + b of the same two numbers, so all lanes agree.
 template <int W = kWarp, class T, class Op>
-KDOPS_DEVICE T warp_reduce(T value, Op op) {
+KDOPS_DEVICE T warp_reduce(T value, Op op KDOPS_AND_CALLER) {
 #pragma unroll
-  for (int bits = W / 2; bits > 0; bits /= 2) value = op(value, shuffle_xor<W>(value, bits));
+  for (int bits = W / 2; bits > 0; bits /= 2)
+    value = op(value, shuffle_xor<W>(value, bits KDOPS_FROM_CALLER));
   return value;
 }
 template <int W = kWarp, class T>
-KDOPS_DEVICE T warp_sum(T value) {
-  return warp_reduce<W>(value, Add());
+KDOPS_DEVICE T warp_sum(T value KDOPS_AND_CALLER) {
+  return warp_reduce<W>(value, Add() KDOPS_FROM_CALLER);
 }
 template <int W = kWarp, class T>
-KDOPS_DEVICE T warp_max(T value) {
-  return warp_reduce<W>(value, Max());
+KDOPS_DEVICE T warp_max(T value KDOPS_AND_CALLER) {
+  return warp_reduce<W>(value, Max() KDOPS_FROM_CALLER);
 }
 template <int W = kWarp, class T>
-KDOPS_DEVICE T warp_min(T value) {
-  return warp_reduce<W>(value, Min());
+KDOPS_DEVICE T warp_min(T value KDOPS_AND_CALLER) {
+  return warp_reduce<W>(value, Min() KDOPS_FROM_CALLER);
 }
 
 template <class T>
@@ -146,11 +155,11 @@ struct Indexed {
 // The largest value and its index; equal values: the smallest index. A NaN never wins over a
 // number.
 template <int W = kWarp, class T>
-KDOPS_DEVICE Indexed<T> warp_argmax(T value, int index) {
+KDOPS_DEVICE Indexed<T> warp_argmax(T value, int index KDOPS_AND_CALLER) {
 #pragma unroll
   for (int bits = W / 2; bits > 0; bits /= 2) {
-    const T other = shuffle_xor<W>(value, bits);
-    const int other_index = shuffle_xor<W>(index, bits);
+    const T other = shuffle_xor<W>(value, bits KDOPS_FROM_CALLER);
+    const int other_index = shuffle_xor<W>(index, bits KDOPS_FROM_CALLER);
     const bool nan = value != value, other_nan = other != other;
     const bool tie = other == value || (nan && other_nan);
     if (other > value || (nan && !other_nan) || (tie && other_index < index)) {

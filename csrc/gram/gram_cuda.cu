@@ -28,7 +28,7 @@ const T* data_of(const Tensor& tensor) {
 // The matrices of a tensor (B, i, k), or (B, k, i) with `transposed`, as an operand.
 template <class T>
 GramOperand<T> operand(const Tensor& x, bool transposed = false) {
-  const int row = static_cast<int>(x.stride(1)), depth = static_cast<int>(x.stride(2));
+  const auto row = static_cast<unsigned>(x.stride(1)), depth = static_cast<unsigned>(x.stride(2));
   return {data_of<T>(x), x.stride(0), transposed ? depth : row, transposed ? row : depth};
 }
 

@@ -35,7 +35,7 @@ template <class T>
 struct GramOperand {
   const T* data;
   int64_t batch;
-  int row, depth;
+  unsigned row, depth;
 };
 
 template <class T>
@@ -110,7 +110,8 @@ KDOPS_DEVICE void gram_fetch(const GramOperand<T>& x, const T* item, bool add_tr
   const bool adjacent = channels_adjacent(x);
   const GramSpot start = gram_first<kChannels>(adjacent);
   const int c = first + start.channel, k = depth + start.depth;
-  const int at = c * x.row + k * x.depth, mirror = k * x.row + c * x.depth;
+  // unsigned: may wrap past the end of the matrix, where it is not used
+  const unsigned at = c * x.row + k * x.depth, mirror = k * x.row + c * x.depth;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     const GramSpot d = gram_distance<kChannels, kThreads>(i, adjacent);

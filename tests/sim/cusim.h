@@ -19,6 +19,20 @@
 
 namespace cusim {
 
+inline std::byte* dynamic_shared() { return machine.shared[0].memory.get() + kCanary; }
+
+// One array per place in the source (every lambda has its own type) and per block.
+template <class Array, class Place>
+Array& shared_array(Place) {
+  static std::byte* start = nullptr;
+  static uint64_t serial = 0;
+  if (serial != machine.block_serial) {
+    serial = machine.block_serial;
+    start = allocate_shared(sizeof(Array));
+  }
+  return *reinterpret_cast<Array*>(start);
+}
+
 inline float half_to_float(uint16_t half) {
   const uint32_t sign = uint32_t(half & 0x8000) << 16, exponent = half >> 10 & 31;
   const uint32_t fraction = half & 1023;

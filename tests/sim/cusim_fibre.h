@@ -30,6 +30,9 @@ inline constexpr uint64_t kStackCanary = 0x6b646f70736b646f;
 
 #if defined(__x86_64__)
 using Context = void*;  // the stack pointer; callee-saved registers lie on the stack
+#if !defined(__clang__)
+[[gnu::noipa]]  // or callers keep values in registers that the assembly does not mention
+#endif
 [[gnu::naked, gnu::noinline]] inline void switch_context(Context*, Context) {
   asm("push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
       "mov %rsp, (%rdi)\n mov %rsi, %rsp\n"

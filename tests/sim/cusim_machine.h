@@ -17,7 +17,6 @@
 #include <source_location>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "cusim_fibre.h"
@@ -190,20 +189,6 @@ inline void free_shared() {
         machine.error = "write outside a shared array of " + std::to_string(array.bytes) + " bytes";
   }
   machine.shared.clear();
-}
-
-inline std::byte* dynamic_shared() { return machine.shared[0].memory.get() + kCanary; }
-
-// One array per place in the source (every lambda has its own type) and per block.
-template <class Array, class Place>
-Array& shared_array(Place) {
-  static std::byte* start = nullptr;
-  static uint64_t serial = 0;
-  if (serial != machine.block_serial) {
-    serial = machine.block_serial;
-    start = allocate_shared(sizeof(Array));
-  }
-  return *reinterpret_cast<Array*>(start);
 }
 
 // ---- one block -------------------------------------------------------------------------------

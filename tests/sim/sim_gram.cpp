@@ -9,7 +9,7 @@ using Strides = std::array<int64_t, 3>;  // item, row, depth
 
 template <class T>
 GramOperand<T> operand(const py::array& storage, const Strides& s) {
-  return {data_of<T>(storage), s[0], static_cast<int>(s[1]), static_cast<int>(s[2])};
+  return {data_of<T>(storage), s[0], static_cast<unsigned>(s[1]), static_cast<unsigned>(s[2])};
 }
 
 // out (items, rows, cols) = scale * a bT; returns the number of splits.
