@@ -9,6 +9,7 @@ then preload their runtime, which this file does when run as a program:
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -107,8 +108,17 @@ def build() -> Path:
     return target
 
 
+def build_alone() -> Path:
+    """build(), one process at a time."""
+    folder = ROOT / "build"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "sim.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return build()
+
+
 def load() -> ModuleType:
-    path = build()
+    path = build_alone()
     spec = importlib.util.spec_from_file_location("kdops_sim", path)
     assert spec
     assert spec.loader
@@ -120,7 +130,7 @@ def load() -> ModuleType:
 def run_sanitized(arguments: list[str]) -> int:
     """pytest on tests/sim in a child whose allocator is AddressSanitizer's."""
     os.environ["KDOPS_SIM_SANITIZE"] = "1"
-    build()  # here, where the compiler itself is not under the sanitizer
+    build_alone()  # here, where the compiler itself is not under the sanitizer
     names = ("libasan.so", "libubsan.so", "libstdc++.so")
     runtime = [
         subprocess.check_output([compiler(), f"-print-file-name={name}"], text=True).strip()
@@ -140,4 +150,4 @@ def run_sanitized(arguments: list[str]) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--sanitize"]:
         sys.exit(run_sanitized(sys.argv[2:]))
-    print(build())
+    print(build_alone())
