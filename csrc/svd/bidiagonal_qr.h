@@ -1,0 +1,158 @@
+// Singular values of upper bidiagonal matrices by implicit QR sweeps, one matrix per lane.
+//
+// Every sweep of a lane works on its own last unreduced block [low, high]; the loop runs over the
+// union of the blocks and lanes outside theirs receive exact identities. So a lane's arithmetic
+// does not depend on its neighbours, and no lane waits for another before its next sweep.
+// The rotations go to a sink: sink.begin(low, high, first, last), then for first <= i < last
+// sink.right(i, c, s) (columns i, i + 1 of V) and sink.left(i, c, s) (of U), then sink.end().
+#pragma once
+
+#include <algorithm>
+
+#include "common/pack_math.h"
+
+namespace kdops::KDOPS_ISA {
+
+template <class V>
+struct Rotation {
+  V c, s, r;
+};
+
+// c f + s g = r, c g - s f = 0; the identity where both are negligible.
+template <class V>
+inline Rotation<V> make_rotation(V f, V g) {
+  using T = Scalar<V>;
+  const T tiny = sizeof(T) == 4 ? T(1e-36) : T(1e-300);
+  const V square = fma(f, f, g * g);
+  const auto present = square > V(tiny);
+  const V inverse = rsqrt(select(present, square, V(T(1))));
+  return {select(present, f * inverse, V(T(1))), select(present, g * inverse, V(T(0))),
+          select(present, square * inverse, f)};
+}
+
+// The last unreduced block of every lane, as small integers in floating point.
+template <class V>
+struct ActiveBlock {
+  V low, high;               // low > high: this lane has converged
+  V last, before, coupling;  // d[high], d[high - 1], e[high - 1]
+  Mask<V> singular;          // a diagonal entry of the block is negligible
+  int first, end;            // union over the lanes: first <= low, high <= end
+};
+
+// Smallest and largest lane of a, as integers.
+template <class V>
+inline void lane_bounds(V low, V high, int& first, int& end) {
+  using T = Scalar<V>;
+  constexpr int kLanes = NumberTraits<V>::kLanes;
+  alignas(64) T lows[kLanes], highs[kLanes];
+  std::memcpy(lows, &low, sizeof(V));
+  std::memcpy(highs, &high, sizeof(V));
+  T smallest = lows[0], largest = highs[0];
+  for (int l = 1; l < kLanes; ++l) {
+    smallest = min(smallest, lows[l]);
+    largest = max(largest, highs[l]);
+  }
+  first = static_cast<int>(smallest);
+  end = static_cast<int>(largest);
+}
+
+// Sets negligible e to zero below `end` and finds the last block that is left. d may be null
+// (symmetric tridiagonal matrices have no singular case).
+template <class V>
+ActiveBlock<V> find_block(const V* d, V* e, int end, V negligible) {
+  using T = Scalar<V>;
+  const V zero(T(0)), one(T(1)), never(T(1 << 20));
+  ActiveBlock<V> block{never, zero, zero, zero, zero, zero > zero, 0, 0};
+  Mask<V> found = zero > zero, closed = found;
+  for (int i = end - 1; i >= 0; --i) {
+    const V index(static_cast<T>(i));
+    const auto coupled = abs(e[i]) > negligible;
+    e[i] = select(coupled, e[i], zero);
+    const auto opens = coupled & !found;
+    block.high = select(opens, index + one, block.high);
+    block.low = select(opens, zero, block.low);
+    block.last = select(opens, d[i + 1], block.last);
+    block.before = select(opens, d[i], block.before);
+    block.coupling = select(opens, e[i], block.coupling);
+    block.singular = block.singular | (opens & (abs(d[i + 1]) <= negligible));
+    found = found | coupled;
+    const auto closes = found & !coupled & !closed;
+    block.low = select(closes, index + one, block.low);
+    closed = closed | closes;
+    block.singular = block.singular | (found & !closed & (abs(d[i]) <= negligible));
+    if (all(closed)) break;
+  }
+  lane_bounds(block.low, block.high, block.first, block.end);
+  return block;
+}
+
+// The smaller singular value of [before, coupling; 0, last], 0 for a singular block.
+template <class V>
+inline V bidiagonal_shift(const ActiveBlock<V>& block) {
+  using T = Scalar<V>;
+  const V f = abs(block.before), h = abs(block.last), g = block.coupling;
+  const V sum = f + h, difference = f - h;
+  const V largest =
+      V(T(0.5)) * (sqrt(fma(sum, sum, g * g)) + sqrt(fma(difference, difference, g * g)));
+  const auto safe = (largest > V(std::numeric_limits<T>::min())) & !block.singular;
+  return select(safe, f * h / select(safe, largest, V(T(1))), V(T(0)));
+}
+
+template <class V, class Sink>
+void bidiagonal_sweep(const ActiveBlock<V>& block, V* d, V* e, Sink& sink) {
+  using T = Scalar<V>;
+  const V zero(T(0)), one(T(1));
+  const V shift = bidiagonal_shift(block);
+  const auto shifted = shift > zero;
+  V f = zero, g = zero;
+  for (int i = block.first; i < block.end; ++i) {
+    const V index(static_cast<T>(i));
+    const auto on = (block.low <= index) & (index < block.high);
+    const auto starts = block.low == index;
+    const V here = d[i];
+    const V first = here - select(shifted, shift * (shift / select(shifted, here, one)), zero);
+    f = select(starts, first, f);
+    g = select(starts, e[i], g);
+    const Rotation<V> right = make_rotation(f, g);
+    V c = select(on, right.c, one), s = select(on, right.s, zero);
+    if (i > block.first) e[i - 1] = select(on & !starts, right.r, e[i - 1]);
+    sink.right(i, c, s);
+    f = fma(c, here, s * e[i]);
+    const V above = c * e[i] - s * here;
+    g = s * d[i + 1];
+    const V below = c * d[i + 1];
+    const Rotation<V> left = make_rotation(f, g);
+    c = select(on, left.c, one);
+    s = select(on, left.s, zero);
+    sink.left(i, c, s);
+    d[i] = select(on, left.r, here);
+    f = fma(c, above, s * below);
+    d[i + 1] = c * below - s * above;
+    const V next_index(static_cast<T>(i + 1));
+    e[i] = select(on & (next_index == block.high), f, above);
+    if (i + 1 < block.end) {
+      g = s * e[i + 1];
+      e[i + 1] = c * e[i + 1];
+    }
+  }
+}
+
+// d (n) and e (n - 1) of a bidiagonal matrix -> its signed singular values in d, unsorted.
+template <class V, class Sink>
+void bidiagonal_qr(V* d, V* e, int n, Sink& sink) {
+  using T = Scalar<V>;
+  V largest = abs(d[0]);
+  for (int i = 1; i < n; ++i) largest = max(max(abs(d[i]), abs(e[i - 1])), largest);
+  const V negligible = V(std::numeric_limits<T>::epsilon() / 2) * largest;
+  const int sweeps = 30 + 10 * n;  // 2 n is usual; the bound only guards against a surprise
+  for (int sweep = 0, end = n - 1; sweep < sweeps; ++sweep) {
+    const ActiveBlock<V> block = find_block(d, e, end, negligible);
+    if (block.end == 0) break;
+    sink.begin(block.low, block.high, block.first, block.end);
+    bidiagonal_sweep(block, d, e, sink);
+    sink.end();
+    end = block.end;
+  }
+}
+
+}  // namespace kdops::KDOPS_ISA

@@ -1,0 +1,67 @@
+// Eigenvalues of symmetric tridiagonal matrices by implicit QR sweeps, one matrix per lane.
+// Lanes, blocks and the sink are those of bidiagonal_qr.h; only sink.right is called.
+#pragma once
+
+#include "svd/bidiagonal_qr.h"
+
+namespace kdops::KDOPS_ISA {
+
+// Wilkinson's shift: the eigenvalue of the trailing 2x2 that is closer to its last entry.
+template <class V>
+inline V tridiagonal_shift(const ActiveBlock<V>& block) {
+  using T = Scalar<V>;
+  const V half_gap = V(T(0.5)) * (block.before - block.last);
+  const V e = block.coupling;
+  const V denominator = half_gap + copysign(sqrt(fma(half_gap, half_gap, e * e)), half_gap);
+  const auto safe = abs(denominator) > V(std::numeric_limits<T>::min());
+  return block.last - e * select(safe, e / select(safe, denominator, V(T(1))), V(T(0)));
+}
+
+template <class V, class Sink>
+void tridiagonal_sweep(const ActiveBlock<V>& block, V* d, V* e, Sink& sink) {
+  using T = Scalar<V>;
+  const V zero(T(0)), one(T(1));
+  const V shift = tridiagonal_shift(block);
+  V f = zero, g = zero;
+  for (int i = block.first; i < block.end; ++i) {
+    const V index(static_cast<T>(i));
+    const auto on = (block.low <= index) & (index < block.high);
+    const auto starts = block.low == index;
+    f = select(starts, d[i] - shift, f);
+    g = select(starts, e[i], g);
+    const Rotation<V> rotation = make_rotation(f, g);
+    const V c = select(on, rotation.c, one), s = select(on, rotation.s, zero);
+    sink.right(i, c, s);
+    if (i > block.first) e[i - 1] = select(on & !starts, rotation.r, e[i - 1]);
+    const V turn = fma(s, d[i + 1] - d[i], (c + c) * e[i]);
+    const V move = s * turn;
+    d[i] = d[i] + move;
+    d[i + 1] = d[i + 1] - move;
+    f = select(on, fma(c, turn, -e[i]), e[i]);
+    e[i] = f;
+    if (i + 1 < block.end) {
+      g = s * e[i + 1];
+      e[i + 1] = c * e[i + 1];
+    }
+  }
+}
+
+// d (n) and e (n - 1) of a symmetric tridiagonal matrix -> its eigenvalues in d, unsorted.
+template <class V, class Sink>
+void tridiagonal_qr(V* d, V* e, int n, Sink& sink) {
+  using T = Scalar<V>;
+  V largest = abs(d[0]);
+  for (int i = 1; i < n; ++i) largest = max(max(abs(d[i]), abs(e[i - 1])), largest);
+  const V negligible = V(std::numeric_limits<T>::epsilon() / 2) * largest;
+  const int sweeps = 30 + 10 * n;  // 2 n is usual; the bound only guards against a surprise
+  for (int sweep = 0, end = n - 1; sweep < sweeps; ++sweep) {
+    const ActiveBlock<V> block = find_block(d, e, end, negligible);
+    if (block.end == 0) break;
+    sink.begin(block.low, block.high, block.first, block.end);
+    tridiagonal_sweep(block, d, e, sink);
+    sink.end();
+    end = block.end;
+  }
+}
+
+}  // namespace kdops::KDOPS_ISA
