@@ -13,6 +13,11 @@
 
 namespace kdops::KDOPS_ISA {
 
+// Couplings below this fraction of the largest entry are dropped. Smaller would not do: for repeated
+// values the rounding errors of a sweep can reproduce a coupling of one eps for ever.
+template <class T>
+inline constexpr T kNegligibleCoupling = 2 * std::numeric_limits<T>::epsilon();
+
 template <class V>
 struct Rotation {
   V c, s, r;
@@ -143,7 +148,7 @@ void bidiagonal_qr(V* d, V* e, int n, Sink& sink) {
   using T = Scalar<V>;
   V largest = abs(d[0]);
   for (int i = 1; i < n; ++i) largest = max(max(abs(d[i]), abs(e[i - 1])), largest);
-  const V negligible = V(std::numeric_limits<T>::epsilon() / 2) * largest;
+  const V negligible = V(kNegligibleCoupling<T>) * largest;
   const int sweeps = 30 + 10 * n;  // 2 n is usual; the bound only guards against a surprise
   for (int sweep = 0, end = n - 1; sweep < sweeps; ++sweep) {
     const ActiveBlock<V> block = find_block(d, e, end, negligible);
