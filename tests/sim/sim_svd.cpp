@@ -1,0 +1,67 @@
+// The SVD kernels for test_svd_kernels.py, launched as svd_cuda.cu launches them.
+#include "sim_module.h"
+#include "svd/svd_launch.h"
+
+namespace {
+
+using namespace kdops::gpu;
+
+// A [count, m, n]; outputs are None where the call does not want them. shared_limit 0: the
+// device's.
+template <class T>
+void run_svd(const SvdArguments<T>& args, bool with_long, bool block, size_t shared_limit) {
+  const int lanes = block ? 0 : small_class<T>(args.m, args.n);
+  if (lanes == 0) {
+    const BlockLaunch<T> launch = plan_block<T>(args.m, args.n, with_long, shared_limit);
+    std::vector<T> workspace(launch.workspace * args.count, std::numeric_limits<T>::quiet_NaN());
+    cusim::launch(static_cast<unsigned>(args.count), launch.plan.threads, launch.shared_bytes, [&] {
+      svd_block_kernel<T>(args, launch.plan, workspace.empty() ? nullptr : workspace.data());
+    });
+    return;
+  }
+  const auto blocks =
+      static_cast<unsigned>((args.count * lanes + kSmallThreads - 1) / kSmallThreads);
+  cusim::launch(blocks, kSmallThreads, 0, [&] {
+    if (lanes == 16) svd_small_kernel<T, 16>(args);
+    if constexpr (sizeof(T) == 4) {
+      if (lanes == 8) svd_small_kernel<T, 8>(args);
+      if (lanes == 32) svd_small_kernel<T, 32>(args);
+    }
+  });
+}
+
+template <class T>
+SvdArguments<T> arguments(const py::array& A, const py::object& U, const py::object& S,
+                          const py::object& Vh, bool canonical, bool symmetric) {
+  return {data_of<T>(A), data_of<T>(U), data_of<T>(S), data_of<T>(Vh), A.shape(0),
+          A.shape(1),    A.shape(2),    canonical,     symmetric};
+}
+
+template <class Body>
+void for_real(const py::array& A, const Body& body) {
+  if (A.itemsize() == 4) return body(float{});
+  body(double{});
+}
+
+void svd(const py::array& A, const py::object& U, const py::object& S, const py::object& Vh,
+         bool canonical, bool block, size_t shared_limit) {
+  for_real(A, [&]<class T>(T) {
+    const auto args = arguments<T>(A, U, S, Vh, canonical, false);
+    const bool with_long = !(args.m < args.n ? Vh : U).is_none();
+    run_svd(args, with_long, block, shared_limit);
+  });
+}
+
+void eigh(const py::array& A, const py::object& values, const py::object& vectors, bool block,
+          size_t shared_limit) {
+  for_real(A, [&]<class T>(T) {
+    run_svd(arguments<T>(A, vectors, values, py::none(), false, true), true, block, shared_limit);
+  });
+}
+
+const SimRegistration registration([](py::module_& m) {
+  m.def("svd", &svd);
+  m.def("eigh", &eigh);
+});
+
+}  // namespace
