@@ -146,13 +146,14 @@ void TopkForward<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, co
   const bool have_image = !shape.tall || out.U != nullptr;
   if (have_image) {
     // f goes into the vectors, so that W is of size one whatever A's scale.
-    T* scaled = stage.get();
+    T *scaled = stage.get(), *interleaved = scaled + k * p;
     for (int i = 0; i < k * p; ++i) scaled[i] = P[i] * f;
     if (shape.tall) {
+      interleave_vectors(scaled, p, k, p, interleaved);
       V block[kMaxTop];
       for (int64_t r = 0; r < shape.m; r += kLanes) {
         const int rows = static_cast<int>(shape.m - r < kLanes ? shape.m - r : kLanes);
-        row_dots(A + r * p, p, rows, p, scaled, p, k, block);
+        short_row_dots(A + r * p, p, rows, p, interleaved, k, block);
         for (int j = 0; j < k; ++j)
           block[j].store_partial(image.get() + j * shape.length + r, rows);
       }

@@ -31,7 +31,7 @@ struct TopkBackward {
   Tridiagonal<V> t;
   V *core, *x, *y, *work;
 
-  static constexpr int kChunk = 4 * kLanes;  // columns of a wide matrix at a time
+  static constexpr int kChunk = 2048 / sizeof(T);  // columns of a wide matrix at a time
 
   TopkBackward(int64_t m, int64_t n, int k, bool lorentz_policy)
       : shape(m, n, k),
@@ -52,7 +52,7 @@ struct TopkBackward {
   // What the lanes hand back for a matrix: core - X inv(s) (k x k), f inv(s) (k), y and r (k x p).
   int64_t result_size() const { return shape.k * shape.k + shape.k + 2 * shape.k * shape.p; }
   int64_t buffer_size() const {
-    const int64_t tall = 2 * shape.k * kLanes + 2 * shape.k * shape.p;
+    const int64_t tall = 2 * shape.k * (kLanes + 3 * shape.p);
     const int64_t wide = 2 * shape.k * (kChunk + shape.p + kLanes);
     return shape.tall ? tall : wide;
   }
@@ -133,14 +133,8 @@ void TopkBackward<T>::fill_row(const TopkInputs<T>& in, T* row) {
     for (int q = 0; in.gU && q < p; ++q)
       for (int i = 0; i < k; ++i) gP[i * p + q] = in.gU[q * k + i];
     if (!in.gVh) return;
-    for (int i = 0; i < k; ++i)
-      for (int j = 0; j < k; ++j) X[i * k + j] = dot_rows(in.Vh + i * n, in.gVh + j * n, n);
-    V block[kMaxTop];
-    for (int q = 0; q < p; q += kLanes) {
-      const int count = p - q < kLanes ? p - q : kLanes;
-      row_dots(in.A + q * n, n, count, n, in.gVh, n, k, block);
-      for (int j = 0; j < k; ++j) block[j].store_partial(N + j * p + q, count);
-    }
+    inner_products(in.Vh, n, k, in.gVh, n, k, n, X, k, 1);
+    inner_products(in.A, n, p, in.gVh, n, k, n, N, 1, p);
   }
 }
 
@@ -205,26 +199,27 @@ void TopkBackward<T>::write_tall(const TopkInputs<T>& in, const T* result, T* gA
   const int p = shape.p, k = shape.k;
   const T *C = result, *weights = C + k * k, *y = weights + k, *r = y + k * p;
   const T f = in.saved[1], *P = small_vectors(in.saved);
-  T *left = buffer.get(), *right = left + 2 * k * kLanes;
-  for (int i = 0; i < k * p; ++i) right[i] = P[i], right[k * p + i] = r[i];
-  V block[kMaxTop];
+  T *left = buffer.get(), *right = left + 2 * k * kLanes, *vectors = right + 2 * k * p;
+  for (int i = 0; i < k * p; ++i) {
+    right[i] = P[i], right[k * p + i] = r[i];
+  }
+  // The second half gives Q s where Q is absent.
+  const int terms = in.U == nullptr ? 2 * k : k;
+  T* stacked = vectors + 2 * k * p;
+  for (int i = 0; i < k * p; ++i) stacked[i] = y[i], stacked[k * p + i] = P[i];
+  interleave_vectors(stacked, p, terms, p, vectors);
+  V block[2 * kMaxTop];
   for (int64_t row = 0; row < shape.m; row += kLanes) {
     const int count = static_cast<int>(shape.m - row < kLanes ? shape.m - row : kLanes);
-    const T* A = in.A + row * p;
-    row_dots(A, p, count, p, y, p, k, block);
-    for (int j = 0; j < k; ++j) (block[j] * V(f)).store(left + j * kLanes);
-    if (in.U == nullptr) {
-      row_dots(A, p, count, p, P, p, k, block);
-      for (int j = 0; j < k; ++j) (block[j] * V(f)).store(left + (k + j) * kLanes);
-    } else {
-      for (int l = 0; l < count; ++l) {
-        const T *q = in.U + (row + l) * k, *gq = in.gU ? in.gU + (row + l) * k : nullptr;
-        for (int j = 0; j < k; ++j) {
-          T sum = gq ? gq[j] * weights[j] : T(0);
-          for (int i = 0; i < k; ++i) sum += q[i] * C[i * k + j];
-          left[j * kLanes + l] += sum;
-          left[(k + j) * kLanes + l] = q[j];
-        }
+    short_row_dots(in.A + row * p, p, count, p, vectors, terms, block);
+    for (int j = 0; j < terms; ++j) (block[j] * V(f)).store(left + j * kLanes);
+    for (int l = 0; in.U != nullptr && l < count; ++l) {
+      const T *q = in.U + (row + l) * k, *gq = in.gU ? in.gU + (row + l) * k : nullptr;
+      for (int j = 0; j < k; ++j) {
+        T sum = gq ? gq[j] * weights[j] : T(0);
+        for (int i = 0; i < k; ++i) sum += q[i] * C[i * k + j];
+        left[j * kLanes + l] += sum;
+        left[(k + j) * kLanes + l] = q[j];
       }
     }
     outer_sums(left, kLanes, right, p, 2 * k, count, p, gA + row * p, p);

@@ -1,15 +1,15 @@
 // The Gram matrix of the small side, row-major inputs, one matrix at a time: AᵀA (tall) or AAᵀ
 // (wide).
 //
-// One kernel, for rows that lie zero-padded to a multiple of the tile: rank-one updates of a tile
-// of kGramTile x kLanes sums held in registers, upper triangle only. Tall matrices of a suitable
-// width are read in place; all others pass through a small staging block, transposed where wide.
-// Long sides are summed chunk by chunk, which keeps a chunk in L1 and the rounding error small.
+// Tall: rank-one updates of tiles of kGramTile x kLanes sums in registers, upper triangle only, on
+// rows zero-padded to a multiple of the tile (in place where the width already is one). Wide: tiles
+// of dot products of rows. Long sides are summed chunk by chunk, which keeps what is read again in
+// L1 and the rounding error small.
 #pragma once
 
 #include <cmath>
 
-#include "common/transpose.h"
+#include "svd/topk_products.h"
 
 namespace kdops::KDOPS_ISA {
 
@@ -36,9 +36,10 @@ inline void gram_tile(const T* rows, int64_t count, int width, int i0, int j0, T
   for (int i = 0; i < kGramTile; ++i) tile[i] = Pack<T>(T(0));
   for (int64_t r = 0; r < count; ++r) {
     const T* row = rows + r * width;
+    const T* weights = row + i0;
     const Pack<T> x = Pack<T>::load(row + j0);
 #pragma GCC unroll 16
-    for (int i = 0; i < kGramTile; ++i) tile[i] = fma(Pack<T>(row[i0 + i]), x, tile[i]);
+    for (int i = 0; i < kGramTile; ++i) tile[i] = fma(Pack<T>(weights[i]), x, tile[i]);
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kGramTile; ++i) {
@@ -69,25 +70,21 @@ inline void stage_tall(const T* A, int n, int64_t first, int count, T factor, in
   }
 }
 
-// Columns [first, first + count) of a wide m x n matrix become padded rows.
-template <class T>
-inline void stage_wide(const T* A, int m, int64_t n, int64_t first, int count, T factor, int width,
-                       T* stage) {
-  constexpr int kLanes = Pack<T>::kLanes;
-  for (int i0 = 0; i0 < width; i0 += kLanes) {
-    for (int c = 0; c < count; c += kLanes) {
-      const int columns = count - c < kLanes ? count - c : kLanes;
-      Pack<T> block[kLanes];
-      for (int i = 0; i < kLanes; ++i) {
-        const T* row = A + (i0 + i) * n + first + c;
-        if (i0 + i >= m)
-          block[i] = Pack<T>(T(0));
-        else
-          block[i] = columns == kLanes ? Pack<T>::load(row) : Pack<T>::load_partial(row, columns);
-      }
-      transpose(block);
-      for (int q = 0; q < columns; ++q)
-        (block[q] * Pack<T>(factor)).store(stage + (c + q) * width + i0);
+// sums[i][j] += Σ_c A[i][first + c] A[j][first + c] f², c < count, j >= i: rows of a wide matrix.
+template <bool kScaled, class T>
+inline void gram_of_rows(const T* A, int m, int64_t n, int64_t first, int64_t count, T f, int width,
+                         T* sums) {
+  constexpr int R = kDotRows, C = kDotColumns;
+  for (int i0 = 0; i0 < m; i0 += R) {
+    const T *x[R], *y[C];
+    for (int r = 0; r < R; ++r) x[r] = A + std::min(i0 + r, m - 1) * n + first;
+    for (int j0 = i0; j0 < m; j0 += C) {
+      for (int c = 0; c < C; ++c) y[c] = A + std::min(j0 + c, m - 1) * n + first;
+      T tile[R * C];
+      dot_tile<kScaled>(x, y, count, f, tile);
+      for (int r = 0; r < R && i0 + r < m; ++r)
+        for (int c = 0; c < C && j0 + c < m; ++c)
+          sums[(i0 + r) * width + j0 + c] += tile[r * C + c];
     }
   }
 }
@@ -97,21 +94,23 @@ inline void stage_wide(const T* A, int m, int64_t n, int64_t first, int count, T
 template <class T>
 void small_gram(const T* A, int64_t m, int64_t n, T factor, T* sums, T* stage) {
   const bool tall = m >= n;
-  const int p = static_cast<int>(tall ? n : m);
-  const int64_t length = tall ? m : n;
-  const int width = gram_width<T>(p), chunk = gram_chunk<T>(width);
+  const int p = static_cast<int>(tall ? n : m), width = gram_width<T>(p);
+  const int64_t length = tall ? m : n, wide_chunk = 2048 / sizeof(T);
+  const int64_t chunk = tall ? gram_chunk<T>(width) : wide_chunk;
   for (int i = 0; i < width * width; ++i) sums[i] = T(0);
   for (int64_t first = 0; first < length; first += chunk) {
     const int count = static_cast<int>(length - first < chunk ? length - first : chunk);
-    if (tall && width == n && factor == T(1)) {
+    if (!tall) {
+      if (factor == T(1))
+        gram_of_rows<false>(A, p, n, first, count, factor, width, sums);
+      else
+        gram_of_rows<true>(A, p, n, first, count, factor, width, sums);
+    } else if (width == n && factor == T(1)) {
       gram_chunk_sums(A + first * n, count, p, width, sums);
-      continue;
-    }
-    if (tall)
+    } else {
       stage_tall(A, p, first, count, factor, width, stage);
-    else
-      stage_wide(A, p, n, first, count, factor, width, stage);
-    gram_chunk_sums(stage, count, p, width, sums);
+      gram_chunk_sums(stage, count, p, width, sums);
+    }
   }
 }
 

@@ -44,48 +44,153 @@ inline Pack<T> sum_lanes(Pack<T>* rows) {
     return rows[0];
 }
 
-// out[j] lane l = Σ_c A[l][c] v[j][c], for l < rows <= kLanes (the other lanes repeat the last
-// row).
-template <class T>
-inline void row_dots(const T* A, int64_t lda, int rows, int64_t n, const T* v, int64_t ldv, int k,
-                     Pack<T>* out) {
-  constexpr int kLanes = Pack<T>::kLanes;
-  const T* row[kLanes];
-  for (int l = 0; l < kLanes; ++l) row[l] = A + (l < rows ? l : rows - 1) * lda;
+inline constexpr int kDotRows = 4, kDotColumns = kPackBytes == 64 ? 4 : 2;
+
+// out[r kDotColumns + c] = Σ_i a[r][i] b[c][i] f², all rows of length n.
+template <bool kScaled, class T>
+inline void dot_tile(const T* const* a, const T* const* b, int64_t n, T f, T* out) {
+  constexpr int kLanes = Pack<T>::kLanes, R = kDotRows, C = kDotColumns;
+  Pack<T> sum[R * C];
+  for (int q = 0; q < R * C; ++q) sum[q] = Pack<T>(T(0));
+  const auto add = [&](int64_t i, auto fetch) {
+    Pack<T> x[R];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) x[r] = fetch(a[r] + i);
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) {
+      const Pack<T> y = fetch(b[c] + i);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) sum[r * C + c] = fma(x[r], y, sum[r * C + c]);
+    }
+  };
   const int64_t whole = n / kLanes * kLanes;
   const int tail = static_cast<int>(n - whole);
-  for (int j = 0; j < k; ++j) {
-    const T* vj = v + j * ldv;
-    Pack<T> sum[kLanes];
-    for (int l = 0; l < kLanes; ++l) sum[l] = Pack<T>(T(0));
-    for (int64_t c = 0; c < whole; c += kLanes) {
-      const Pack<T> x = Pack<T>::load(vj + c);
-#pragma GCC unroll 16
-      for (int l = 0; l < kLanes; ++l) sum[l] = fma(Pack<T>::load(row[l] + c), x, sum[l]);
+  const auto scale = [f](Pack<T> x) { return kScaled ? x * Pack<T>(f) : x; };
+  for (int64_t i = 0; i < whole; i += kLanes)
+    add(i, [&](const T* p) { return scale(Pack<T>::load(p)); });
+  if (tail > 0) add(whole, [&](const T* p) { return scale(Pack<T>::load_partial(p, tail)); });
+  for (int q = 0; q < R * C; q += kLanes) sum_lanes(sum + q).store(out + q);
+}
+
+// out[i rs + j cs] = Σ_l a[i][l] b[j][l] for i < rows, j < columns.
+template <class T>
+inline void inner_products(const T* a, int64_t lda, int rows, const T* b, int64_t ldb, int columns,
+                           int64_t n, T* out, int64_t rs, int64_t cs) {
+  constexpr int R = kDotRows, C = kDotColumns;
+  for (int i0 = 0; i0 < rows; i0 += R) {
+    for (int j0 = 0; j0 < columns; j0 += C) {
+      const T *x[R], *y[C];
+      for (int r = 0; r < R; ++r) x[r] = a + (i0 + r < rows ? i0 + r : rows - 1) * lda;
+      for (int c = 0; c < C; ++c) y[c] = b + (j0 + c < columns ? j0 + c : columns - 1) * ldb;
+      T tile[R * C];
+      dot_tile<false>(x, y, n, T(1), tile);
+      for (int r = 0; r < R && i0 + r < rows; ++r)
+        for (int c = 0; c < C && j0 + c < columns; ++c)
+          out[(i0 + r) * rs + (j0 + c) * cs] = tile[r * C + c];
     }
-    if (tail > 0) {
-      const Pack<T> x = Pack<T>::load_partial(vj + whole, tail);
-      for (int l = 0; l < kLanes; ++l)
-        sum[l] = fma(Pack<T>::load_partial(row[l] + whole, tail), x, sum[l]);
-    }
-    out[j] = sum_lanes(sum);
   }
 }
 
-// J vectors x C registers of columns of out[j][c] = Σ_r w[r wr + j wj] A[r][c].
+// Hides where a pointer came from: else the compiler keeps kLanes row pointers, on the stack.
+template <class T>
+inline const T* opaque(const T* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
+// kLanes rows of A, transposed block by block, against N vectors that lie interleaved, v[c N + j]:
+// out[j] lane l = Σ_c A[l][c] v[c N + j]. Not inlined: it needs every register.
+template <int N, class T>
+[[gnu::noinline]] void transposed_dots(const T* A, int64_t lda, int rows, int n, const T* v,
+                                       Pack<T>* out) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  Pack<T> sum[N];
+#pragma GCC unroll 8
+  for (int j = 0; j < N; ++j) sum[j] = Pack<T>(T(0));
+  int c = 0;
+  for (; rows == kLanes && c + kLanes <= n; c += kLanes) {
+    Pack<T> x[kLanes];
+    const T* row = A + c;
+#pragma GCC unroll 16
+    for (int l = 0; l < kLanes; ++l) {
+      x[l] = Pack<T>::load(row);
+      row = opaque(row + lda);
+    }
+    transpose(x);
+    const T* weights = v + c * N;
+#pragma GCC unroll 16
+    for (int q = 0; q < kLanes; ++q)
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) sum[j] = fma(Pack<T>(weights[q * N + j]), x[q], sum[j]);
+  }
+  for (; c < n; c += kLanes) {
+    const int width = n - c < kLanes ? n - c : kLanes;
+    Pack<T> x[kLanes];
+    for (int l = 0; l < kLanes; ++l)
+      x[l] = l < rows ? Pack<T>::load_partial(A + l * lda + c, width) : Pack<T>(T(0));
+    transpose(x);
+    for (int q = 0; q < width; ++q)
+      for (int j = 0; j < N; ++j) sum[j] = fma(Pack<T>(v[(c + q) * N + j]), x[q], sum[j]);
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < N; ++j) out[j] = sum[j];
+}
+
+// The largest group of transposed_dots that `left` vectors fill.
+inline constexpr int dots_group(int left) {
+  return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+// v (k vectors of length n, ldv apart) in the order of short_row_dots: group by group, interleaved.
+template <class T>
+inline void interleave_vectors(const T* v, int64_t ldv, int k, int n, T* out) {
+  for (int j0 = 0; j0 < k; j0 += dots_group(k - j0)) {
+    const int group = dots_group(k - j0);
+    for (int j = 0; j < group; ++j)
+      for (int c = 0; c < n; ++c) out[j0 * n + c * group + j] = v[(j0 + j) * ldv + c];
+  }
+}
+
+// out[j] lane l = Σ_c A[l][c] v_j[c] for rows <= kLanes rows (the other lanes are zero) and k
+// vectors from interleave_vectors.
+template <class T>
+inline void short_row_dots(const T* A, int64_t lda, int rows, int n, const T* v, int k,
+                           Pack<T>* out) {
+  for (int j = 0; j < k; j += dots_group(k - j)) {
+    const T* group = v + j * n;
+    switch (dots_group(k - j)) {
+      case 8:
+        transposed_dots<8>(A, lda, rows, n, group, out + j);
+        break;
+      case 4:
+        transposed_dots<4>(A, lda, rows, n, group, out + j);
+        break;
+      case 2:
+        transposed_dots<2>(A, lda, rows, n, group, out + j);
+        break;
+      default:
+        transposed_dots<1>(A, lda, rows, n, group, out + j);
+    }
+  }
+}
+
+// J vectors x C registers of columns: out[j][c] (+)= Σ_r w[r wr + j wj] A[r][c].
 template <int J, int C, class T>
 inline void row_sums_tile(const T* A, int64_t lda, int64_t rows, int width, const T* w, int64_t wr,
-                          int64_t wj, T* out, int64_t ldo) {
+                          int64_t wj, bool first, T* out, int64_t ldo) {
   constexpr int kLanes = Pack<T>::kLanes;
+  const bool partial = C == 1 && width < kLanes;
+  const auto fetch = [&](const T* p) {
+    return partial ? Pack<T>::load_partial(p, width) : Pack<T>::load(p);
+  };
   Pack<T> sum[J][C];
   for (int j = 0; j < J; ++j)
-    for (int c = 0; c < C; ++c) sum[j][c] = Pack<T>(T(0));
+    for (int c = 0; c < C; ++c)
+      sum[j][c] = first ? Pack<T>(T(0)) : fetch(out + j * ldo + c * kLanes);
   for (int64_t r = 0; r < rows; ++r) {
     Pack<T> x[C];
 #pragma GCC unroll 4
-    for (int c = 0; c < C; ++c)
-      x[c] = C == 1 && width < kLanes ? Pack<T>::load_partial(A + r * lda, width)
-                                      : Pack<T>::load(A + r * lda + c * kLanes);
+    for (int c = 0; c < C; ++c) x[c] = fetch(A + r * lda + c * kLanes);
 #pragma GCC unroll 4
     for (int j = 0; j < J; ++j) {
       const Pack<T> weight(w[r * wr + j * wj]);
@@ -95,39 +200,68 @@ inline void row_sums_tile(const T* A, int64_t lda, int64_t rows, int width, cons
   }
   for (int j = 0; j < J; ++j) {
     for (int c = 0; c < C; ++c) {
-      if (C == 1 && width < kLanes)
-        sum[j][c].store_partial(out + j * ldo, width);
+      T* to = out + j * ldo + c * kLanes;
+      if (partial)
+        sum[j][c].store_partial(to, width);
       else
-        sum[j][c].store(out + j * ldo + c * kLanes);
+        sum[j][c].store(to);
     }
   }
 }
 
 template <int J, class T>
 inline void row_sums_columns(const T* A, int64_t lda, int64_t rows, int64_t n, const T* w,
-                             int64_t wr, int64_t wj, T* out, int64_t ldo) {
+                             int64_t wr, int64_t wj, bool first, T* out, int64_t ldo) {
   constexpr int kLanes = Pack<T>::kLanes;
   int64_t c = 0;
   for (; c + 4 * kLanes <= n; c += 4 * kLanes)
-    row_sums_tile<J, 4>(A + c, lda, rows, kLanes, w, wr, wj, out + c, ldo);
+    row_sums_tile<J, 4>(A + c, lda, rows, kLanes, w, wr, wj, first, out + c, ldo);
   for (; c < n; c += kLanes) {
     const int width = static_cast<int>(n - c < kLanes ? n - c : kLanes);
-    row_sums_tile<J, 1>(A + c, lda, rows, width, w, wr, wj, out + c, ldo);
+    row_sums_tile<J, 1>(A + c, lda, rows, width, w, wr, wj, first, out + c, ldo);
   }
 }
 
-// out[j][c] = Σ_r w[r wr + j wj] A[r][c] for j < k, c < n.
+// out[j][c] = Σ_r w[r wr + j wj] A[r][c] for j < k, c < n; kSumRows rows at a time, so that the
+// hardware follows a few streams along the rows (down a column they would fall on the same cache
+// sets when n is a power of two).
 template <class T>
 inline void row_sums(const T* A, int64_t lda, int64_t rows, int64_t n, const T* w, int64_t wr,
                      int64_t wj, int k, T* out, int64_t ldo) {
-  int j = 0;
-  for (; j + 4 <= k; j += 4)
-    row_sums_columns<4>(A, lda, rows, n, w + j * wj, wr, wj, out + j * ldo, ldo);
-  for (; j < k; ++j) row_sums_columns<1>(A, lda, rows, n, w + j * wj, wr, wj, out + j * ldo, ldo);
+  constexpr int64_t kSumRows = 16;
+  for (int64_t r = 0; r < rows; r += kSumRows) {
+    const int64_t height = rows - r < kSumRows ? rows - r : kSumRows;
+    const T *block = A + r * lda, *weights = w + r * wr;
+    int j = 0;
+    for (; j + 4 <= k; j += 4)
+      row_sums_columns<4>(block, lda, height, n, weights + j * wj, wr, wj, r == 0, out + j * ldo,
+                          ldo);
+    for (; j < k; ++j)
+      row_sums_columns<1>(block, lda, height, n, weights + j * wj, wr, wj, r == 0, out + j * ldo,
+                          ldo);
+  }
 }
 
 template <class T>
 inline constexpr int kOuterRows = Pack<T>::kLanes < 8 ? Pack<T>::kLanes : 8;
+
+// kOuterRows rows x one register of columns; `store` gets the row and its sum.
+template <class T, class Fetch, class Store>
+inline void outer_tile(const T* left, int64_t ldl, const T* right, int64_t ldr, int terms,
+                       const Fetch& fetch, const Store& store) {
+  constexpr int kRows = kOuterRows<T>;
+  Pack<T> sum[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) sum[r] = Pack<T>(T(0));
+  for (int t = 0; t < terms; ++t) {
+    const T* weights = left + t * ldl;
+    const Pack<T> x = fetch(right + t * ldr);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) sum[r] = fma(Pack<T>(weights[r]), x, sum[r]);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) store(r, sum[r]);
+}
 
 // out[r][c] = Σ_t left[t][r] right[t][c] for r < rows, c < n. left is readable up to the next
 // multiple of kOuterRows.
@@ -136,26 +270,23 @@ inline void outer_sums(const T* left, int64_t ldl, const T* right, int64_t ldr, 
                        int64_t n, T* out, int64_t ldo) {
   constexpr int kLanes = Pack<T>::kLanes, kRows = kOuterRows<T>;
   for (int r0 = 0; r0 < rows; r0 += kRows) {
-    const int height = rows - r0 < kRows ? rows - r0 : kRows;
-    for (int64_t c = 0; c < n; c += kLanes) {
+    const int height = rows - r0;
+    T* to = out + r0 * ldo;
+    int64_t c = 0;
+    if (height >= kRows) {
+      for (; c + kLanes <= n; c += kLanes)
+        outer_tile<T>(
+            left + r0, ldl, right + c, ldr, terms, [](const T* p) { return Pack<T>::load(p); },
+            [&](int r, Pack<T> x) { x.store(to + r * ldo + c); });
+    }
+    for (; c < n; c += kLanes) {
       const int width = static_cast<int>(n - c < kLanes ? n - c : kLanes);
-      Pack<T> sum[kRows];
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) sum[r] = Pack<T>(T(0));
-      for (int t = 0; t < terms; ++t) {
-        const T* from = right + t * ldr + c;
-        const Pack<T> x =
-            width == kLanes ? Pack<T>::load(from) : Pack<T>::load_partial(from, width);
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) sum[r] = fma(Pack<T>(left[t * ldl + r0 + r]), x, sum[r]);
-      }
-      for (int r = 0; r < height; ++r) {
-        T* to = out + (r0 + r) * ldo + c;
-        if (width == kLanes)
-          sum[r].store(to);
-        else
-          sum[r].store_partial(to, width);
-      }
+      outer_tile<T>(
+          left + r0, ldl, right + c, ldr, terms,
+          [&](const T* p) { return Pack<T>::load_partial(p, width); },
+          [&](int r, Pack<T> x) {
+            if (r < height) x.store_partial(to + r * ldo + c, width);
+          });
     }
   }
 }

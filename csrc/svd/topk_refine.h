@@ -90,11 +90,9 @@ inline bool sort_descending(T* squares, T* turn, int k) {
 template <class T>
 inline bool orthogonalise_once(T* W, int64_t ldw, int64_t length, T* P, int p, int k, T* squares) {
   T M[kMaxTop * kMaxTop], turn[kMaxTop * kMaxTop];
-  for (int i = 0; i < k; ++i) {
-    for (int j = i; j < k; ++j)
-      M[i * k + j] = M[j * k + i] = dot_rows(W + i * ldw, W + j * ldw, length);
+  inner_products(W, ldw, k, W, ldw, k, length, M, k, 1);
+  for (int i = 0; i < k; ++i)
     for (int j = 0; j < k; ++j) turn[i * k + j] = T(i == j);
-  }
   const T tolerance = 8 * std::numeric_limits<T>::epsilon();
   bool turned = false, again = true;
   for (int sweep = 0; sweep < 10 && again; ++sweep) {
