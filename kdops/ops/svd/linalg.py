@@ -35,7 +35,12 @@ def safe_svd(A: Tensor) -> Triple:
     finite = finite_matrices(A)
     clean = torch.where(finite, A, 0)
     scale = power_of_two_scale(clean)
-    U, S, Vh = torch.linalg.svd(clean * scale, full_matrices=False)
+    # LAPACK loses digits of V on wide rank-1 matrices, of U on tall ones it does not
+    wide = A.shape[-2] < A.shape[-1]
+    work = clean.mT if wide else clean
+    U, S, Vh = torch.linalg.svd(work * scale, full_matrices=False)
+    if wide:
+        U, Vh = Vh.mT, U.mT
     nan = torch.nan
     S = torch.where(finite[..., 0], S / scale[..., 0], nan)
     return torch.where(finite, U, nan), S, torch.where(finite, Vh, nan)

@@ -1,0 +1,112 @@
+"""Matrices that break SVD codes, and the measures by which the tests judge a decomposition."""
+
+import torch
+
+
+def with_values(values, m, n, generator):
+    """A random m x n matrix with the given singular values (float64)."""
+    r = min(m, n)
+    U = torch.linalg.qr(torch.randn(m, r, generator=generator, dtype=torch.float64))[0]
+    V = torch.linalg.qr(torch.randn(n, r, generator=generator, dtype=torch.float64))[0]
+    return U * torch.as_tensor(values, dtype=torch.float64) @ V.mT
+
+
+def difficult(dtype, m, n, seed=0):
+    """{name: (m, n)}: the list of issue 3, from random to zero, in and near the range of dtype."""
+    g = torch.Generator().manual_seed(seed)
+    r = min(m, n)
+    single = dtype == torch.float32
+    worst = 1e6 if single else 1e14  # condition number
+    edge = 1e25 if single else 1e150  # scale
+    x = torch.randn(m, n, generator=g, dtype=torch.float64)
+    graded = torch.logspace(0, -6 if single else -12, n, dtype=torch.float64)
+    decay = torch.logspace(0, -torch.log10(torch.tensor(worst)).item(), r, dtype=torch.float64)
+    repeated = torch.tensor([3.0, 3.0, 2.0, 2.0, 1.0])[torch.arange(r) * 5 // r]
+    dead = x.clone()
+    dead[:, : max(1, n // 8)] = 0
+    duplicate = x.clone()
+    duplicate[:, -1] = duplicate[:, 0]
+    rank_1 = torch.outer(x[:, 0], x[0])
+    rank_half = with_values((torch.arange(r) < (r + 1) // 2).double(), m, n, g)
+    matrices = {
+        "random": x,
+        "random offset": x + 3,
+        "ill-conditioned": with_values(decay, m, n, g),
+        "one small value": with_values((torch.arange(r) < r - 1) + 1 / worst, m, n, g),
+        "graded columns": x * graded,
+        "graded rows": x * torch.linspace(0, -6, m, dtype=torch.float64)[:, None].exp(),
+        "repeated values": with_values(repeated, m, n, g),
+        "orthonormal": with_values(torch.ones(r), m, n, g),
+        "rank 1": rank_1,
+        "rank r/2": rank_half,
+        "dead channels": dead,
+        "duplicate channels": duplicate,
+        "identity": torch.eye(m, n, dtype=torch.float64),
+        "zero": torch.zeros(m, n, dtype=torch.float64),
+        "ones": torch.ones(m, n, dtype=torch.float64),
+        "one entry": torch.eye(m, n, dtype=torch.float64) * (torch.arange(n) == 0),
+        "huge": x * edge,
+        "tiny": x / edge,
+    }
+    return {name: matrix.to(dtype) for name, matrix in matrices.items()}
+
+
+def stacked(matrices):
+    return torch.stack(list(matrices.values()))
+
+
+def orthonormality(Q):
+    """‖QᵀQ - I‖_F of each matrix of columns."""
+    Q = Q.double()
+    return torch.linalg.matrix_norm(Q.mT @ Q - torch.eye(Q.shape[-1], dtype=torch.float64))
+
+
+def gate(dtype, m, n):
+    """The bound of mode="accurate" on every measure: 20 n eps."""
+    return 20 * min(m, n) * torch.finfo(dtype).eps
+
+
+def errors_of_full(A, U, S, Vh):
+    """{measure: error of each matrix}, each to be held against `gate`."""
+    A, U, S, Vh = A.double(), U.double(), S.double(), Vh.double()
+    scale = A.abs().amax((-2, -1), keepdim=True).clamp_min(1e-300)
+    A, S = A / scale, S / scale[..., 0]
+    exact = torch.linalg.svdvals(A)
+    largest = exact[..., :1].clamp_min(1e-300)
+    norm = torch.linalg.matrix_norm(A).clamp_min(1e-300)
+    return {
+        "A - U S Vh": torch.linalg.matrix_norm(A - U * S.unsqueeze(-2) @ Vh) / norm,
+        "U orthonormal": orthonormality(U),
+        "V orthonormal": orthonormality(Vh.mT),
+        "S": ((S - exact).abs() / largest).amax(-1),
+        "S descending": (S[..., 1:] - S[..., :-1]).clamp_min(0).sum(-1),
+        "S negative": (-S).clamp_min(0).sum(-1),
+    }
+
+
+def errors_of_topk(A, U, S, Vh):
+    """The same for the k largest triples; A v = s u and Aᵀu = s v instead of the product."""
+    A, U, S, Vh = A.double(), U.double(), S.double(), Vh.double()
+    scale = A.abs().amax((-2, -1), keepdim=True).clamp_min(1e-300)
+    A, S = A / scale, S / scale[..., 0]
+    exact = torch.linalg.svdvals(A)[..., : S.shape[-1]]
+    largest = exact[..., :1].clamp_min(1e-300)
+    s = S.unsqueeze(-2)
+    return {
+        "A v - s u": (torch.linalg.vector_norm(A @ Vh.mT - U * s, dim=-2) / largest).amax(-1),
+        "Aᵀu - s v": (torch.linalg.vector_norm(A.mT @ U - Vh.mT * s, dim=-2) / largest).amax(-1),
+        "U orthonormal": orthonormality(U),
+        "V orthonormal": orthonormality(Vh.mT),
+        "S": ((S - exact).abs() / largest).amax(-1),
+        "S descending": (S[..., 1:] - S[..., :-1]).clamp_min(0).sum(-1),
+    }
+
+
+def failures(names, errors, limit):
+    """The sentences for an assertion message: which matrix fails which measure by how much."""
+    return [
+        f"{name}: {measure} {value:.2g} > {limit:.2g}"
+        for measure, values in errors.items()
+        for name, value in zip(names, values.tolist(), strict=True)
+        if not value <= (0 if measure in ("S descending", "S negative") else limit)
+    ]
