@@ -108,12 +108,6 @@ def _fsp(pool):
     )
 
 
-# The contract's checks of kernels, until those of the svd room are in.
-_NO_SVD_KERNELS = {
-    check: "no compiled svd kernels yet: the reference serves" for check in ("value", "opcheck")
-}
-
-
 def _spectrum(make, *shape):
     """Matrices (*batch, m, n) with well separated singular values 0.6, 1, 1.4, ..."""
     lead = shape if make.batch is None else (make.batch, *shape)
@@ -177,7 +171,6 @@ def _svd(name, op_calls, **options):
             ErrorCase(lambda make: (torch.ones(2, 3, 4).int(),), TypeError, "got int32"),
         ),
         invariant=_svd_invariant,
-        skips=_NO_SVD_KERNELS,
     )
 
 
@@ -231,7 +224,6 @@ BATCHED_SVDVALS = OpSpec(
         ErrorCase(lambda make: (make.normal(2, 4, 4), 5), ValueError, "got k = 5"),
         ErrorCase(lambda make: (make.normal(2, 4, 4), 1.0), TypeError, "k to be an int"),
     ),
-    skips=_NO_SVD_KERNELS,
 )
 
 
@@ -258,7 +250,6 @@ BATCHED_EIGH = OpSpec(
         ErrorCase(lambda make: (make.normal(4, 4).to(torch.cfloat),), TypeError, "got complex64"),
     ),
     invariant=lambda result: (result[0], _weighted_projector(result[1])),
-    skips=_NO_SVD_KERNELS,
 )
 
 
