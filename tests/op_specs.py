@@ -174,6 +174,16 @@ def _svd(name, op_calls, **options):
     )
 
 
+def _full_backward_arguments(make):
+    triples = torch.linalg.svd(make.normal(2, 5, 4).detach(), full_matrices=False)
+    cotangents = (make.normal(2, 5, 4), make.normal(2, 4), make.normal(2, 4, 4))
+    return (
+        *cotangents,
+        *(t.contiguous().requires_grad_(make.requires_grad) for t in triples),
+        False,
+    )
+
+
 def _topk_backward_arguments(make):
     A = make.normal(2, 9, 7)
     U, S, Vh, saved = torch.ops.kdops.svd_topk(A.detach(), 2, True, True, False)
@@ -182,7 +192,13 @@ def _topk_backward_arguments(make):
 
 
 BATCHED_SVDS = (
-    _svd("full", (("svd", lambda make: (make.normal(2, 5, 4), True, True, False, False)),)),
+    _svd(
+        "full",
+        (
+            ("svd", lambda make: (make.normal(2, 5, 4), True, True, False, False)),
+            ("svd_backward", _full_backward_arguments),
+        ),
+    ),
     _svd(
         "S and V",
         (("svd", lambda make: (make.normal(5, 4), False, False, True, True)),),

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <optional>
 #include <vector>
 
 #include "common/check.h"
@@ -48,6 +49,22 @@ void for_real_type(const char* op, const Tensor& A, const Body& body) {
 template <class T>
 T* pointer(const Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
+}
+
+// A cotangent as a contiguous tensor of the shape of its output, or nothing.
+inline std::optional<Tensor> cotangent(const char* op, const char* name,
+                                       const std::optional<Tensor>& grad, const Tensor& output) {
+  if (!grad) return std::nullopt;
+  check_like(op, name, *grad, output);
+  check_dim(op, name, *grad, output.dim());
+  for (int64_t i = 0; i < output.dim(); ++i) check_size(op, name, *grad, i, output.size(i));
+  return torch::stable::contiguous(*grad);
+}
+
+// Where a tensor's data lie from an offset on; null for no tensor and for one without entries.
+template <class T>
+const T* pointer_at(const std::optional<Tensor>& tensor, int64_t offset) {
+  return tensor && tensor->numel() ? pointer<T>(*tensor) + offset : nullptr;
 }
 
 }  // namespace kdops

@@ -14,31 +14,11 @@
 #pragma once
 
 #include "svd/inverse_iteration.h"
+#include "svd/policy.h"
 #include "svd/topk_layout.h"
 #include "svd/topk_products.h"
 
 namespace kdops::KDOPS_ISA {
-
-// 1 / x under the policy; what counts as small is relative to `unit` (the largest singular value).
-template <class V>
-struct PolicyInverse {
-  V unit, scale, threshold;
-  bool lorentz;
-
-  PolicyInverse(V largest, int p, bool lorentz_policy) : unit(largest), lorentz(lorentz_policy) {
-    using T = Scalar<V>;
-    const Mask<V> present = unit > V(T(0));
-    scale = select(present, V(T(1)), V(T(0))) / select(present, unit, V(T(1)));
-    threshold = V(T(p) * std::numeric_limits<T>::epsilon());
-  }
-  V operator()(V x) const {
-    using T = Scalar<V>;
-    x = x * scale;
-    if (lorentz) return x * scale / fma(x, x, threshold * threshold);
-    const Mask<V> small = abs(x) <= threshold;
-    return select(small, V(T(0)), scale) / select(small, V(T(1)), x);
-  }
-};
 
 // One group's numbers, lane by lane; the order is that of the row that a matrix contributes.
 template <class V>

@@ -102,6 +102,8 @@ def batched_svd(
         if k < r:
             U = U[..., :k] if U is not None else None
             S, Vh = S[..., :k], Vh[..., :k, :]
+    if S.dtype == A.dtype:
+        return SVD(U, S, Vh)
     return SVD(None if U is None else U.to(A.dtype), S.to(A.dtype), Vh.to(A.dtype))
 
 

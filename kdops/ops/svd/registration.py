@@ -1,7 +1,8 @@
 """Tells torch what it must know of the svd ops beyond their kernels.
 
-The backward of the top-k op is fused; that of the full SVD, of eigh and of svdvals is the formula
-in batched matrix products. Cotangents that nobody sent stay None and cost nothing.
+The backward of the top-k op is fused, and so is that of the full SVD where the device has a kernel
+for it; elsewhere, and for eigh, it is the formula in batched matrix products. Cotangents that
+nobody sent stay None and cost nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ def _kernels_of(op: str) -> dict[str, bool]:
     if _library.missing:
         return {}
     return {device: has(f"kdops::{op}", device.upper()) for device in ("cpu", "cuda")}
+
+
+_FUSED_GRADIENT = _kernels_of("svd_backward")
 
 
 def _native(op: str) -> _backends.Predicate:
@@ -98,6 +102,18 @@ def _fake_topk(
     return *_triple(A, k, compute_u), A.new_empty((*A.shape[:-2], p + SAVED_ROWS, p))
 
 
+def _fake_svd_backward(
+    gU: Tensor | None,
+    gS: Tensor | None,
+    gVh: Tensor | None,
+    U: Tensor,
+    S: Tensor,
+    Vh: Tensor,
+    lorentz: bool,
+) -> Tensor:
+    return U.new_empty((*U.shape[:-1], Vh.shape[-1]))
+
+
 def _fake_topk_backward(
     gU: Tensor | None, gS: Tensor | None, gVh: Tensor | None, A: Tensor, *others: Any
 ) -> Tensor:
@@ -128,8 +144,28 @@ def _svd_backward(ctx: Any, gU: Any, gS: Any, gVh: Any) -> Any:
         gU, U = None, gradient.left_vectors(U, S, Vh)
     gA = None
     if not (gU is None and gS is None and gVh is None):
-        gA = gradient.svd_backward(gU, gS, gVh, U, S, Vh, policy(ctx.lorentz))
+        gA = _full_gradient(gU, gS, gVh, U, S, Vh, ctx.lorentz)
     return gA, None, None, None, None
+
+
+def _full_gradient(
+    gU: Tensor | None,
+    gS: Tensor | None,
+    gVh: Tensor | None,
+    U: Tensor,
+    S: Tensor,
+    Vh: Tensor,
+    lorentz: bool,
+) -> Tensor:
+    if _FUSED_GRADIENT.get(U.device.type):
+        gA: Tensor = svd_backward_op(gU, gS, gVh, U, S, Vh, lorentz)
+        return gA
+    return gradient.svd_backward(gU, gS, gVh, U, S, Vh, policy(lorentz))
+
+
+def _full_formula(*values: Any) -> Tensor:
+    *tensors, lorentz = values
+    return gradient.svd_backward(*tensors, policy(lorentz))
 
 
 def _topk_setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -147,17 +183,8 @@ def _topk_backward(ctx: Any, gU: Any, gS: Any, gVh: Any, _: Any) -> Any:
     return gA, None, None, None, None
 
 
-def _topk_formula(
-    gU: Tensor | None,
-    gS: Tensor | None,
-    gVh: Tensor | None,
-    A: Tensor,
-    U: Tensor,
-    S: Tensor,
-    Vh: Tensor,
-    saved: Tensor,
-    lorentz: bool,
-) -> Tensor:
+def _topk_formula(*values: Any) -> Tensor:
+    gU, gS, gVh, A, U, S, Vh, _, lorentz = values
     left = U if U.shape[-1] else None
     return gradient.svd_topk_backward(gU, gS, gVh, A, left, S, Vh, policy(lorentz))
 
@@ -169,7 +196,7 @@ def _svdvals_setup(ctx: Any, inputs: Any, output: Any) -> None:
 def _svdvals_backward(ctx: Any, gS: Tensor) -> Tensor:
     (A,) = ctx.saved_tensors
     U, S, Vh = svd_op(A, True, False, False, False)
-    return gradient.svd_backward(None, gS, None, U, S, Vh)
+    return _full_gradient(None, gS, None, U, S, Vh, False)
 
 
 def _eigh_setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -186,6 +213,7 @@ def _eigh_backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
 if not _library.missing:
     _fakes: dict[str, Callable[..., Any]] = {
         "svd": _fake_svd,
+        "svd_backward": _fake_svd_backward,
         "svdvals": _fake_svdvals,
         "eigh": _fake_eigh,
         "svd_topk": _fake_topk,
@@ -199,6 +227,11 @@ if not _library.missing:
         setup=_svd_setup,
         backward=_svd_backward,
         vmap=_leading_vmap(lambda *values: svd_op(*values)),
+    )
+    svd_backward_op: Callable[..., Any] = gradient_op(
+        "svd_backward",
+        _full_formula,
+        _leading_vmap(lambda *values: svd_backward_op(*values)),
     )
     svdvals_op: Callable[..., Any] = custom_op(
         "svdvals",
