@@ -144,8 +144,7 @@ Pair pairwise_distance_backward_cpu(const Tensor& grad, const Tensor& x_any,
   });
 }
 
-// ---- cosines
-// -------------------------------------------------------------------------------------
+// ---- cosines ----------------------------------------------------------------------------------
 
 template <class T>
 struct UnitRows {
@@ -197,8 +196,7 @@ Pair pairwise_cosine_backward_cpu(const Tensor& grad, const Tensor& x_any,
   });
 }
 
-// ---- angles
-// --------------------------------------------------------------------------------------
+// ---- angles -----------------------------------------------------------------------------------
 
 // d/2 and 1/d of all pairs, (N, N) each.
 template <class T>

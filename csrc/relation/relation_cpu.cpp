@@ -38,8 +38,7 @@ double sum_of(const std::vector<double>& parts) {
   return sum;
 }
 
-// ---- angles
-// --------------------------------------------------------------------------------------
+// ---- angles -----------------------------------------------------------------------------------
 
 // How many groups of anchor blocks sum their opposite sides apart. Depends on n alone, so that the
 // order of every sum does too; each group costs n^2 numbers (256 MB at most).
@@ -62,13 +61,13 @@ bool fill_fields(const Tensor& x, int field, T* data, Tensor* rows, T* scale) {
   return near;
 }
 
-LossAndGrad rkd_angle_cpu(const Tensor& student_any, const Tensor& teacher_any, bool want_grad);
-
-// The same in double, for rows so near to each other that float distances say too little of the
-// angles at them.
-LossAndGrad rkd_angle_in_double(const Tensor& student, const Tensor& teacher, bool want_grad) {
-  auto [loss, grad] = rkd_angle_cpu(torch::stable::to(student, ScalarType::Double),
-                                    torch::stable::to(teacher, ScalarType::Double), want_grad);
+// A loss in double and back, for rows so near to each other that float says too little of the
+// directions between them.
+template <class Loss>
+LossAndGrad in_double(const Loss& loss_of, const Tensor& student, const Tensor& teacher,
+                      bool want_grad) {
+  auto [loss, grad] = loss_of(torch::stable::to(student, ScalarType::Double),
+                              torch::stable::to(teacher, ScalarType::Double), want_grad);
   return {torch::stable::to(loss, student.scalar_type()),
           torch::stable::to(grad, student.scalar_type())};
 }
@@ -83,7 +82,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   T scale = 1;
   bool near = fill_fields<T>(student, kStudentInverse, data.get(), &rows, &scale);
   near |= fill_fields<T>(teacher, kTeacherInverse, data.get(), nullptr, nullptr);
-  if (near) return rkd_angle_in_double(student, teacher, want_grad);
+  if (near) return in_double(&rkd_angle_of<double>, student, teacher, want_grad);
   Scratch<T> opposite(want_grad ? groups * n * n : 0);
   std::vector<double> losses(groups);
   parallel_for(groups, 20.0 * blocks * lanes * n * n / (2 * groups),
@@ -118,8 +117,7 @@ LossAndGrad rkd_angle_cpu(const Tensor& student_any, const Tensor& teacher_any, 
   });
 }
 
-// ---- distances
-// -----------------------------------------------------------------------------------
+// ---- distances --------------------------------------------------------------------------------
 
 // Distances (in the place of the Gram matrix) and their mean.
 template <class T>
@@ -127,14 +125,17 @@ struct MeanDistances {
   Prepared<T> prepared;
   T* d;
   double inverse_mean = 0, count = 0;
+  bool near = false;
 
   explicit MeanDistances(const Tensor& x) : prepared(x), d(pointer<T>(prepared.gram)) {
     const int64_t n = x.size(0);
     std::vector<double> sums(n), counts(n);
+    std::atomic<bool> any_near = false;
     parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(distances<T>)(prepared.pairs(), false, T(1), d, begin, end);
+      if (KDOPS_BEST(distances<T>)(prepared.pairs(), false, T(1), d, begin, end)) any_near = true;
       KDOPS_BEST(distance_sums<T>)(d, n, sums.data(), counts.data(), begin, end);
     });
+    near = any_near;
     const double sum = sum_of(sums);
     count = sum_of(counts);
     inverse_mean = sum == 0 ? 0 : count / sum;
@@ -145,6 +146,7 @@ template <class T>
 LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   const int64_t n = student.size(0);
   const MeanDistances<T> s(student), t(teacher);
+  if (s.near && want_grad) return in_double(&rkd_distance_of<double>, student, teacher, true);
   const T mean_s = static_cast<T>(s.inverse_mean), mean_t = static_cast<T>(t.inverse_mean);
   std::vector<double> losses(n), slopes(n);
   parallel_for(n, kPairFlops * n, [&](int64_t begin, int64_t end) {
@@ -174,8 +176,7 @@ LossAndGrad rkd_distance_cpu(const Tensor& student_any, const Tensor& teacher_an
   });
 }
 
-// ---- similarity
-// ----------------------------------------------------------------------------------
+// ---- similarity -------------------------------------------------------------------------------
 
 template <class T>
 LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool want_grad) {

@@ -38,7 +38,7 @@ KDOPS_PER_ISA(template <class T> void centre_rows(Rows<T> x, const T* centre, T 
                                                   T* norms, int64_t begin, int64_t end);)
 
 // out (x.count, y.count) = unit * distance, or unit^2 * squared distance, for rows begin..end.
-// True if some pair is so near (but not equal) that angles at it need more digits than T has.
+// True if some pair is so near (but not equal) that its direction needs more digits than T has.
 KDOPS_PER_ISA(template <class T> bool distances(const GramRows<T>& g, bool squared, T unit, T* out,
                                                 int64_t begin, int64_t end);)
 

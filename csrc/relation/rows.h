@@ -17,7 +17,7 @@ namespace kdops::KDOPS_ISA {
 
 template <class T>
 inline constexpr T kClose = sizeof(T) == 4 ? T(1e-2) : T(1e-6);
-// Below this an angle at the pair, computed from distances, has fewer than four digits in float.
+// Below this the direction of the pair, out of a Gram matrix, has fewer than four digits in float.
 template <class T>
 inline constexpr T kNear = sizeof(T) == 4 ? T(1e-5) : T(0);
 

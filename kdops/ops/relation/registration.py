@@ -31,19 +31,21 @@ def choose(op: str, x: Tensor, *sizes: int) -> str:
     return _backends.choose(op, x.device.type, x.dtype, *sizes)
 
 
-def _native(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
-    return _backends.native_obstacle(device, dtype, _REAL)
-
-
 def _native_on_cpu(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
     if device != "cpu":
         return "this op has a C++ kernel for the cpu only"
     return _backends.native_obstacle(device, dtype, _REAL)
 
 
-for _name in _LOSSES:
-    _on = _native_on_cpu
-    _backends.register(_name, native=_on, typical_sizes=(128, 512, 512))
+def _native_rkd(device: str, dtype: torch.dtype, n: int, *sizes: int) -> str | None:
+    if device == "cuda" and n >= 1 << 15:
+        return f"the CUDA kernels take fewer than 32768 rows, got {n}"
+    return _backends.native_obstacle(device, dtype, _REAL)
+
+
+_backends.register("rkd_distance", native=_native_rkd, typical_sizes=(128, 512, 512))
+_backends.register("rkd_angle", native=_native_rkd, typical_sizes=(128, 512, 512))
+_backends.register("similarity", native=_native_on_cpu, typical_sizes=(128, 512, 512))
 for _name in _PAIRS:
     _backends.register(_name, native=_native_on_cpu, typical_sizes=(1, 128, 128, 512))
 _backends.register("pairwise_angle", native=_native_on_cpu, typical_sizes=(64, 512))

@@ -1,0 +1,223 @@
+// rkd_distance and rkd_angle on CUDA: launch geometry of relation_kernels.cuh. The two products
+// (Gram matrices, and the Laplacian of the weights times the rows) are kdops::gram's: full float
+// precision whatever torch's TF32 setting, and bitwise repeatable. No host synchronisation.
+#include "common/stream.h"
+// stream.h first: it declares torch's CUDA shims weak
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <array>
+#include <tuple>
+
+#include "common/check.h"
+#include "relation/relation_kernels.cuh"
+
+namespace kdops {
+namespace {
+
+using torch::headeronly::ScalarType;
+using LossAndGrad = std::tuple<Tensor, Tensor>;
+
+template <class T>
+T* pointer(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+void check_rows(const char* op, const Tensor& student, const Tensor& teacher) {
+  check_dim(op, "student", student, 2);
+  check_dim(op, "teacher", teacher, 2);
+  check_like(op, "teacher", teacher, student);
+  check_size(op, "teacher", teacher, 0, student.size(0));
+  const ScalarType dtype = student.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, op,
+                  ": expected float32 or float64");
+  STD_TORCH_CHECK(student.size(0) < (1 << 15), op, ": expected fewer than 32768 rows, got ",
+                  student.size(0));
+}
+
+Tensor doubles(const Tensor& like, int64_t count) {
+  return torch::stable::new_empty(like, {count}, ScalarType::Double);
+}
+
+// a bT of (n, k) and (m, k) matrices, through the dispatcher to the gram room.
+Tensor product(const Tensor& a, const Tensor* b) {
+  const Tensor a3 = torch::stable::unsqueeze(a, 0);
+  std::array<StableIValue, 3> stack{torch::stable::detail::from(a3),
+                                    torch::stable::detail::from(std::optional<Tensor>()),
+                                    torch::stable::detail::from(1.0)};
+  if (b != nullptr)
+    stack[1] = torch::stable::detail::from(std::optional<Tensor>(torch::stable::unsqueeze(*b, 0)));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("kdops::gram", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::squeeze(torch::stable::detail::to<Tensor>(stack[0]), 0);
+}
+
+// Centred and scaled rows of one side, with their Gram matrix.
+template <class T>
+struct Side {
+  Tensor rows, norms, scale, gram;
+  int n, d;
+
+  Side(const OnDevice& device, const char* op, const Tensor& x)
+      : rows(torch::stable::new_empty(x, {x.size(0), x.size(1)})),
+        norms(torch::stable::new_empty(x, {x.size(0)})),
+        scale(doubles(x, 1)),
+        gram(rows),
+        n(static_cast<int>(x.size(0))),
+        d(static_cast<int>(x.size(1))) {
+    const int64_t blocks = std::max(1, (d + gpu::kStatsCols - 1) / gpu::kStatsCols);
+    const Tensor mean = torch::stable::new_empty(x, {x.size(1)});
+    const Tensor tops = torch::stable::new_empty(x, {blocks});
+    gpu::relation_stats_kernel<T>
+        <<<grid_of(op, blocks), dim3(gpu::kStatsCols, gpu::kStatsRows), 0, device.stream()>>>(
+            pointer<T>(x), n, d, pointer<T>(mean), pointer<T>(tops));
+    check_launch(op);
+    gpu::relation_centre_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
+        pointer<T>(x), d, pointer<T>(mean), pointer<T>(tops), static_cast<int>(blocks),
+        pointer<T>(rows), pointer<T>(norms), pointer<double>(scale));
+    check_launch(op);
+    gram = product(rows, nullptr);
+  }
+};
+
+void launch_total(const OnDevice& device, const char* op, const double* a, const double* b,
+                  int64_t count, double factor, double* out) {
+  gpu::relation_total_kernel<<<1, gpu::kRowThreads, 0, device.stream()>>>(
+      a, b, static_cast<int>(count), factor, out);
+  check_launch(op);
+}
+
+// The loss in the dtype of the rows, as a 0-d tensor.
+Tensor loss_of(const Tensor& total, const Tensor& like) {
+  return torch::stable::select(torch::stable::to(total, like.scalar_type()), 0, 0);
+}
+
+// (rows of the Laplacian) times rows: gram's second factor is the transposed view.
+template <class T>
+Tensor pull_back(const Tensor& laplacian, const Side<T>& student) {
+  const Tensor columns = torch::stable::transpose(student.rows, 0, 1);
+  return product(laplacian, &columns);
+}
+
+LossAndGrad nothing(const Tensor& student, bool want_grad) {
+  Tensor loss = torch::stable::new_zeros(student, {});
+  if (!want_grad) return {loss, torch::stable::new_empty(student, {0})};
+  return {loss, torch::stable::new_zeros(student, {student.size(0), student.size(1)})};
+}
+
+template <class T>
+void launch_distances(const OnDevice& device, const Side<T>& side, const Tensor& sums,
+                      const Tensor& counts, double* totals) {
+  const char* op = "rkd_distance";
+  gpu::relation_distance_kernel<T><<<grid_of(op, side.n), gpu::kRowThreads, 0, device.stream()>>>(
+      pointer<T>(side.gram), pointer<T>(side.rows), side.n, side.d, pointer<T>(side.norms),
+      pointer<double>(sums), pointer<double>(counts));
+  check_launch(op);
+  launch_total(device, op, pointer<double>(sums), pointer<double>(counts), side.n, 1.0, totals);
+}
+
+template <class T>
+LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  const char* op = "rkd_distance";
+  const OnDevice device(student);
+  const Side<T> s(device, op, student), t(device, op, teacher);
+  const Tensor sums = doubles(student, s.n), counts = doubles(student, s.n);
+  const Tensor totals = doubles(student, sizeof(gpu::DistanceTotals) / sizeof(double));
+  auto* shared = static_cast<gpu::DistanceTotals*>(totals.data_ptr());
+  launch_distances(device, s, sums, counts, &shared->sum_s);
+  launch_distances(device, t, sums, counts, &shared->sum_t);
+  gpu::rkd_distance_loss_kernel<T><<<grid_of(op, s.n), gpu::kRowThreads, 0, device.stream()>>>(
+      pointer<T>(s.gram), pointer<T>(t.gram), s.n, shared, pointer<double>(sums),
+      pointer<double>(counts));
+  check_launch(op);
+  launch_total(device, op, pointer<double>(sums), pointer<double>(counts), s.n, 1.0 / s.n / s.n,
+               &shared->loss);
+  const Tensor loss = loss_of(torch::stable::narrow(const_cast<Tensor&>(totals), 0, 4, 1), student);
+  if (!want_grad) return {loss, torch::stable::new_empty(student, {0})};
+  gpu::rkd_distance_laplacian_kernel<T><<<grid_of(op, s.n), gpu::kRowThreads, 0, device.stream()>>>(
+      pointer<T>(s.gram), pointer<T>(t.gram), s.n, shared, pointer<double>(s.scale));
+  check_launch(op);
+  return {loss, pull_back(s.gram, s)};
+}
+
+// Over how many parts the anchors of the opposite sides are split: enough blocks to fill the
+// device, at most 16 and 256 MB of partial sums.
+int64_t side_splits(int64_t n, int64_t blocks, int64_t multiprocessors) {
+  const int64_t wanted = (4 * multiprocessors + blocks - 1) / blocks;
+  const int64_t by_memory = std::max<int64_t>(1, (int64_t(1) << 26) / (n * n));
+  const int64_t by_work = std::max<int64_t>(1, n / (4 * gpu::kSideStage));
+  return std::max<int64_t>(1, std::min({wanted, by_memory, by_work, int64_t(16)}));
+}
+
+template <class T>
+LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  const char* op = "rkd_angle";
+  const OnDevice device(student);
+  const Side<T> s(device, op, student), t(device, op, teacher);
+  const int n = s.n, tiles = (n + gpu::kSideTile - 1) / gpu::kSideTile;
+  const int64_t square = int64_t(n) * n, side_blocks = int64_t(tiles) * (tiles + 1) / 2;
+  const int64_t splits = side_splits(n, side_blocks, device.multiprocessors());
+  const Tensor pairs = torch::stable::new_empty(student, {4 * square});
+  auto* table = static_cast<gpu::AnglePair<T>*>(pairs.data_ptr());
+  for (const Side<T>* side : {&s, &t}) {
+    gpu::relation_pairs_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
+        pointer<T>(side->gram), pointer<T>(side->rows), n, side->d, pointer<T>(side->norms),
+        side == &t, table);
+    check_launch(op);
+  }
+  const Tensor m = torch::stable::new_empty(student, {want_grad ? splits * square : 0});
+  const Tensor losses = doubles(student, side_blocks * splits), total = doubles(student, 1);
+  gpu::rkd_angle_side_kernel<T>
+      <<<dim3(static_cast<unsigned>(side_blocks), static_cast<unsigned>(splits)),
+         dim3(gpu::kSideThreads, gpu::kSideThreads), 0, device.stream()>>>(
+          table, n, tiles, static_cast<int>((n + splits - 1) / splits),
+          want_grad ? pointer<T>(m) : nullptr, pointer<double>(losses));
+  check_launch(op);
+  launch_total(device, op, pointer<double>(losses), nullptr, side_blocks * splits, 1.0 / n / n / n,
+               pointer<double>(total));
+  const Tensor loss = loss_of(total, student);
+  if (!want_grad) return {loss, torch::stable::new_empty(student, {0})};
+  const Tensor w = torch::stable::new_empty(student, {square});
+  gpu::rkd_angle_weight_kernel<T>
+      <<<dim3((n + gpu::kWeightThreads - 1) / gpu::kWeightThreads,
+              (n + gpu::kWeightAnchors - 1) / gpu::kWeightAnchors),
+         gpu::kWeightThreads, 0, device.stream()>>>(table, n, pointer<T>(w));
+  check_launch(op);
+  gpu::rkd_angle_laplacian_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
+      table, n, pointer<T>(w), pointer<T>(m), static_cast<int>(splits), pointer<double>(total),
+      pointer<double>(s.scale), pointer<T>(s.gram));
+  check_launch(op);
+  return {loss, pull_back(s.gram, s)};
+}
+
+template <class Body>
+LossAndGrad on_rows(const char* op, const Tensor& student, const Tensor& teacher, bool want_grad,
+                    const Body& body) {
+  check_rows(op, student, teacher);
+  if (student.size(0) == 0) return nothing(student, want_grad);
+  const Tensor s = torch::stable::contiguous(student), t = torch::stable::contiguous(teacher);
+  if (s.scalar_type() == ScalarType::Double) return body(double{}, s, t);
+  return body(float{}, s, t);
+}
+
+LossAndGrad rkd_distance_cuda(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  return on_rows("rkd_distance", student, teacher, want_grad, [&](auto kind, auto& s, auto& t) {
+    return rkd_distance_of<decltype(kind)>(s, t, want_grad);
+  });
+}
+
+LossAndGrad rkd_angle_cuda(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  return on_rows("rkd_angle", student, teacher, want_grad, [&](auto kind, auto& s, auto& t) {
+    return rkd_angle_of<decltype(kind)>(s, t, want_grad);
+  });
+}
+
+}  // namespace
+}  // namespace kdops
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
+  m.impl("rkd_distance", TORCH_BOX(&kdops::rkd_distance_cuda));
+  m.impl("rkd_angle", TORCH_BOX(&kdops::rkd_angle_cuda));
+}

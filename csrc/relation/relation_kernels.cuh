@@ -1,0 +1,384 @@
+// CUDA kernels of the relation losses, in the order in which relation_cuda.cu launches them: centre
+// the rows (stats, centre), Gram matrices (the gram room), distances, loss and weights, Laplacian
+// of the weights; the last product is the gram room's again. T is float or double; rows are
+// contiguous. Sums that leave a block are double and are added in a fixed order.
+//
+// The triples of rkd_angle are walked twice, so that every sum stays in one thread: thread (i, k)
+// over all j for the weights at the anchor, thread (j, k) over all i for the opposite sides and the
+// loss. With r = 1/d, a = d/2: cos_ijk = r_ik (a_ij - 2 r_ij a_jk^2) + r_ij a_ik (angle.h).
+#pragma once
+
+#include "common/lane.cuh"
+
+namespace kdops::gpu {
+
+inline constexpr int kStatsCols = 32, kStatsRows = 8;  // block of relation_stats_kernel
+inline constexpr int kRowThreads = 128;                // kernels with one block per row
+
+// A pair seen from an anchor: 1/d and d/2 of student and teacher.
+template <class T>
+struct alignas(sizeof(T) == 4 ? 16 : 8) AnglePair {
+  T inverse_s, half_s, inverse_t, half_t;
+};
+
+// mean (d): column means of x (n, d), entries that are NaN or Inf counted as 0; tops (blocks): the
+// largest finite |entry| of each block's columns.
+template <class T>
+__global__ void __launch_bounds__(kStatsCols* kStatsRows)
+    relation_stats_kernel(const T* __restrict__ x, int n, int d, T* __restrict__ mean,
+                          T* __restrict__ tops) {
+  KDOPS_SHARED(T, sums, [kStatsRows][kStatsCols + 1]);
+  const int column = static_cast<int>(blockIdx.x) * kStatsCols + static_cast<int>(threadIdx.x);
+  T sum = 0, top = 0;
+  if (column < d)
+    for (int i = static_cast<int>(threadIdx.y); i < n; i += kStatsRows) {
+      const T value = x[static_cast<int64_t>(i) * d + column];
+      if (value - value == T(0)) {
+        sum += value;
+        top = max(top, abs(value));
+      }
+    }
+  sums[threadIdx.y][threadIdx.x] = sum;
+  top = block_max<kStatsCols * kStatsRows>(top);  // a block barrier: sums is complete
+  if (threadIdx.y == 0 && column < d) {
+    for (int r = 1; r < kStatsRows; ++r) sum += sums[r][threadIdx.x];
+    sum /= static_cast<T>(n);
+    mean[column] = sum - sum == T(0) ? sum : T(0);
+  }
+  if (threadIdx.x == 0 && threadIdx.y == 0) tops[blockIdx.x] = top;
+}
+
+// 2^-e that brings `top` to [1/2, 1).
+KDOPS_DEVICE double power_of_two_scale(double top) {
+  if (top == 0) return 1;
+  int exponent = 0;
+  ::frexp(top, &exponent);
+  return ::ldexp(1.0, -max(-120, min(120, exponent)));
+}
+
+// Block i: row i of (x - mean) * scale, and its squared norm. Block 0 stores the scale.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads)
+    relation_centre_kernel(const T* __restrict__ x, int d, const T* __restrict__ mean,
+                           const T* __restrict__ tops, int blocks, T* __restrict__ out,
+                           T* __restrict__ norms, double* __restrict__ scale_out) {
+  const int thread = static_cast<int>(threadIdx.x);
+  T top = 0;
+  for (int b = thread; b < blocks; b += kRowThreads) top = max(top, tops[b]);
+  const double scale = power_of_two_scale(block_max<kRowThreads>(top));
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * d;
+  T norm = 0;
+  for (int c = thread; c < d; c += kRowThreads) {
+    const T value = (x[row + c] - mean[c]) * static_cast<T>(scale);
+    out[row + c] = value;
+    norm = fma(value, value, norm);
+  }
+  norm = block_sum<kRowThreads>(norm);
+  if (thread == 0) norms[blockIdx.x] = norm;
+  if (thread == 0 && blockIdx.x == 0) *scale_out = scale;
+}
+
+// Squared distance of rows i and j from their Gram entry. Below kClose of the norms the digits are
+// gone, and the differences are summed: equal rows give exactly zero. NaN stays NaN.
+template <class T>
+KDOPS_DEVICE T pair_square(const T* rows, int d, const T* norms, T gram, int i, int j) {
+  if (i == j) return norms[i] - norms[i];
+  const T both = norms[i] + norms[j], square = both - 2 * gram;
+  if (!(square <= (sizeof(T) == 4 ? T(1e-2) : T(1e-6)) * both)) return square;
+  const T *x = rows + static_cast<int64_t>(i) * d, *y = rows + static_cast<int64_t>(j) * d;
+  T exact = 0;
+  for (int c = 0; c < d; ++c) {
+    const T difference = x[c] - y[c];
+    exact = fma(difference, difference, exact);
+  }
+  return exact;
+}
+
+// Block i: distances of row i in the place of its Gram row, their sum and the number that are not
+// zero.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads)
+    relation_distance_kernel(T* __restrict__ gram, const T* __restrict__ rows, int n, int d,
+                             const T* __restrict__ norms, double* __restrict__ sums,
+                             double* __restrict__ counts) {
+  const int i = static_cast<int>(blockIdx.x);
+  T* row = gram + static_cast<int64_t>(i) * n;
+  double sum = 0, count = 0;
+  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
+    const T square = pair_square(rows, d, norms, row[j], i, j);
+    const T distance = square <= 0 ? T(0) : sqrt(square);
+    row[j] = distance;
+    sum += distance;
+    count += distance == T(0) ? 0 : 1;
+  }
+  sum = block_sum<kRowThreads>(sum);
+  count = block_sum<kRowThreads>(count);
+  if (threadIdx.x == 0) sums[i] = sum, counts[i] = count;
+}
+
+// Block i: one side (student or teacher) of the pairs (i, j) in `pairs` (n, n).
+template <class T>
+__global__ void __launch_bounds__(kRowThreads)
+    relation_pairs_kernel(const T* __restrict__ gram, const T* __restrict__ rows, int n, int d,
+                          const T* __restrict__ norms, bool teacher,
+                          AnglePair<T>* __restrict__ pairs) {
+  const int i = static_cast<int>(blockIdx.x);
+  const int64_t first = static_cast<int64_t>(i) * n;
+  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
+    const T square = pair_square(rows, d, norms, gram[first + j], i, j);
+    const T distance = square <= 0 ? T(0) : sqrt(square);
+    const T inverse = square <= 0 ? T(0) : T(1) / distance;
+    AnglePair<T>& pair = pairs[first + j];
+    if (teacher)
+      pair.inverse_t = inverse, pair.half_t = distance / 2;
+    else
+      pair.inverse_s = inverse, pair.half_s = distance / 2;
+  }
+}
+
+// One block: out[0] = factor * sum of a; with b also out[1] = sum of b.
+__global__ void __launch_bounds__(kRowThreads)
+    relation_total_kernel(const double* __restrict__ a, const double* __restrict__ b, int count,
+                          double factor, double* __restrict__ out) {
+  double sum_a = 0, sum_b = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kRowThreads) {
+    sum_a += a[i];
+    if (b != nullptr) sum_b += b[i];
+  }
+  sum_a = block_sum<kRowThreads>(sum_a);
+  sum_b = block_sum<kRowThreads>(sum_b);
+  if (threadIdx.x == 0) out[0] = factor * sum_a;
+  if (threadIdx.x == 0 && b != nullptr) out[1] = sum_b;
+}
+
+// What the distance kernels read from relation_total_kernel.
+struct DistanceTotals {
+  double sum_s, count_s, sum_t, count_t, loss, slope;
+};
+
+KDOPS_DEVICE double inverse_mean(double sum, double count) { return sum == 0 ? 0 : count / sum; }
+
+template <class T>
+KDOPS_DEVICE T clamp_to_one(T x) {
+  return max(min(x, T(1)), T(-1));
+}
+
+// Block i: sums over row i of huber(p - q) and of h p, p and q the distances over their means.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads)
+    rkd_distance_loss_kernel(const T* __restrict__ student, const T* __restrict__ teacher, int n,
+                             const DistanceTotals* __restrict__ totals, double* __restrict__ losses,
+                             double* __restrict__ slopes) {
+  const T unit_s = static_cast<T>(inverse_mean(totals->sum_s, totals->count_s));
+  const T unit_t = static_cast<T>(inverse_mean(totals->sum_t, totals->count_t));
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * n;
+  double loss = 0, slope = 0;
+  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
+    const T ratio = student[first + j] * unit_s, difference = ratio - teacher[first + j] * unit_t;
+    const T h = clamp_to_one(difference);
+    loss += h * (difference - h / 2);
+    slope += h * ratio;
+  }
+  loss = block_sum<kRowThreads>(loss);
+  slope = block_sum<kRowThreads>(slope);
+  if (threadIdx.x == 0) losses[blockIdx.x] = loss, slopes[blockIdx.x] = slope;
+}
+
+// Block i: row i of diag(V 1) - V in the place of student, V_ij = dL/dx_i's factor of x_i - x_j.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads)
+    rkd_distance_laplacian_kernel(T* __restrict__ student, const T* __restrict__ teacher, int n,
+                                  const DistanceTotals* __restrict__ totals,
+                                  const double* __restrict__ scale) {
+  const double mean_s = inverse_mean(totals->sum_s, totals->count_s);
+  const T unit_s = static_cast<T>(mean_s);
+  const T unit_t = static_cast<T>(inverse_mean(totals->sum_t, totals->count_t));
+  const T shift = totals->count_s == 0 ? T(0) : static_cast<T>(totals->slope / totals->count_s);
+  double factor = 2 * mean_s * *scale / (static_cast<double>(n) * n);
+  if (totals->loss != totals->loss) factor = totals->loss;
+  const int i = static_cast<int>(blockIdx.x);
+  T* row = student + static_cast<int64_t>(i) * n;
+  T sum = 0;
+  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
+    const T distance = row[j];
+    const T h = clamp_to_one(distance * unit_s - teacher[static_cast<int64_t>(i) * n + j] * unit_t);
+    const T weight = distance == T(0) ? T(0) : static_cast<T>(factor) * (h - shift) / distance;
+    sum += weight;
+    row[j] = -weight;
+  }
+  sum = block_sum<kRowThreads>(sum);  // a block barrier: row[i] is written
+  if (threadIdx.x == 0) row[i] = factor == factor ? sum : static_cast<T>(factor);
+}
+
+// cos_S and cos_S - cos_T at the anchor, p = pair (i, j), q = pair (i, k), halves of D_jk.
+template <class T>
+struct AngleTerm {
+  T cosine, slope, difference;
+};
+template <class T>
+KDOPS_DEVICE AngleTerm<T> angle_term(const AnglePair<T>& p, const AnglePair<T>& q, T opposite_s,
+                                     T opposite_t) {
+  const T inner = fma(-p.inverse_s, opposite_s, p.half_s);
+  const T cosine = fma(q.inverse_s, inner, p.inverse_s * q.half_s);
+  const T inner_t = fma(-p.inverse_t, opposite_t, p.half_t);
+  const T difference = fma(-p.inverse_t, q.half_t, fma(-q.inverse_t, inner_t, cosine));
+  return {cosine, clamp_to_one(difference), difference};
+}
+
+inline constexpr int kWeightThreads = 64;  // entries k of a block of rkd_angle_weight_kernel
+inline constexpr int kWeightAnchors = 4;   // anchors i that a thread holds
+inline constexpr int kWeightStage = 32;    // rows j in shared memory at a time
+
+// w (n, n): w[i][k] = sum over j of h_ijk (r_ij - cos_ijk r_ik). Block (x, y): entries k from
+// x * kWeightThreads, anchors from y * kWeightAnchors.
+template <class T>
+__global__ void __launch_bounds__(kWeightThreads)
+    rkd_angle_weight_kernel(const AnglePair<T>* __restrict__ pairs, int n, T* __restrict__ w) {
+  KDOPS_SHARED(AnglePair<T>, stage, [kWeightStage][kWeightAnchors]);
+  const int k = static_cast<int>(blockIdx.x) * kWeightThreads + static_cast<int>(threadIdx.x);
+  const int i0 = static_cast<int>(blockIdx.y) * kWeightAnchors;
+  AnglePair<T> own[kWeightAnchors];
+  T sum[kWeightAnchors];
+#pragma unroll
+  for (int a = 0; a < kWeightAnchors; ++a) {
+    own[a] = AnglePair<T>{};
+    if (k < n && i0 + a < n) own[a] = pairs[static_cast<int64_t>(i0 + a) * n + k];
+    sum[a] = 0;
+  }
+  for (int j0 = 0; j0 < n; j0 += kWeightStage) {
+    __syncthreads();  // the stage's last readers are done
+    for (int e = static_cast<int>(threadIdx.x); e < kWeightStage * kWeightAnchors;
+         e += kWeightThreads) {
+      const int a = e / kWeightStage, j = e % kWeightStage;
+      AnglePair<T> pair{};
+      if (i0 + a < n && j0 + j < n) pair = pairs[static_cast<int64_t>(i0 + a) * n + j0 + j];
+      stage[j][a] = pair;
+    }
+    __syncthreads();
+    const int rows = min(kWeightStage, n - j0);
+    for (int j = 0; j < rows; ++j) {
+      AnglePair<T> side{};
+      if (k < n) side = pairs[static_cast<int64_t>(j0 + j) * n + k];
+      const T opposite_s = 2 * side.half_s * side.half_s;
+      const T opposite_t = 2 * side.half_t * side.half_t;
+#pragma unroll
+      for (int a = 0; a < kWeightAnchors; ++a) {
+        const AnglePair<T> p = stage[j][a];
+        const AngleTerm<T> term = angle_term(p, own[a], opposite_s, opposite_t);
+        sum[a] = fma(term.slope, fma(-term.cosine, own[a].inverse_s, p.inverse_s), sum[a]);
+      }
+    }
+  }
+#pragma unroll
+  for (int a = 0; a < kWeightAnchors; ++a)
+    if (k < n && i0 + a < n) w[static_cast<int64_t>(i0 + a) * n + k] = sum[a];
+}
+
+inline constexpr int kSideTile = 32;  // rows and columns (j, k) of a block, 2 x 2 per thread
+inline constexpr int kSideThreads = kSideTile / 2;
+inline constexpr int kSideStage = 8;  // anchors in shared memory at a time
+
+// First column tile >= row tile of the tile with number t in the upper triangle of `tiles` x tiles.
+struct SideTile {
+  int row, column;
+};
+KDOPS_DEVICE SideTile side_tile(int t, int tiles) {
+  int row = 0;
+  for (; t >= tiles - row; ++row) t -= tiles - row;
+  return {row, row + t};
+}
+
+// Block (x, y): the tile x of pairs (j, k), for the anchors of split y. m (splits, n, n), upper
+// triangle: sum over the split's anchors of h r_ij r_ik; losses (blocks): sum of huber over the
+// tile's triples, both orders of a pair counted. m may be null.
+template <class T>
+__global__ void __launch_bounds__(kSideThreads* kSideThreads, 2)
+    rkd_angle_side_kernel(const AnglePair<T>* __restrict__ pairs, int n, int tiles,
+                          int split_anchors, T* __restrict__ m, double* __restrict__ losses) {
+  KDOPS_SHARED(AnglePair<T>, stage, [kSideStage][2 * kSideTile]);
+  const SideTile tile = side_tile(static_cast<int>(blockIdx.x), tiles);
+  const int j0 = tile.row * kSideTile, k0 = tile.column * kSideTile;
+  const int tx = static_cast<int>(threadIdx.x), ty = static_cast<int>(threadIdx.y);
+  const int thread = ty * kSideThreads + tx;
+  T opposite_s[2][2], opposite_t[2][2], sum[2][2], loss[2][2];
+#pragma unroll
+  for (int a = 0; a < 2; ++a)
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+      const int j = j0 + ty + a * kSideThreads, k = k0 + tx + b * kSideThreads;
+      AnglePair<T> side{};
+      if (j < n && k < n) side = pairs[static_cast<int64_t>(j) * n + k];
+      opposite_s[a][b] = 2 * side.half_s * side.half_s;
+      opposite_t[a][b] = 2 * side.half_t * side.half_t;
+      sum[a][b] = loss[a][b] = 0;
+    }
+  const int begin = static_cast<int>(blockIdx.y) * split_anchors;
+  const int end = min(n, begin + split_anchors);
+  for (int i0 = begin; i0 < end; i0 += kSideStage) {
+    __syncthreads();  // the stage's last readers are done
+    for (int e = thread; e < kSideStage * 2 * kSideTile; e += kSideThreads * kSideThreads) {
+      const int i = i0 + e / (2 * kSideTile), place = e % (2 * kSideTile);
+      const int other = place < kSideTile ? j0 + place : k0 + place - kSideTile;
+      AnglePair<T> pair{};
+      if (i < end && other < n) pair = pairs[static_cast<int64_t>(i) * n + other];
+      stage[e / (2 * kSideTile)][place] = pair;
+    }
+    __syncthreads();
+#pragma unroll 2
+    for (int i = 0; i < kSideStage; ++i) {
+      const AnglePair<T> p[2] = {stage[i][ty], stage[i][ty + kSideThreads]};
+      const AnglePair<T> q[2] = {stage[i][kSideTile + tx], stage[i][kSideTile + tx + kSideThreads]};
+#pragma unroll
+      for (int a = 0; a < 2; ++a)
+#pragma unroll
+        for (int b = 0; b < 2; ++b) {
+          const AngleTerm<T> term = angle_term(p[a], q[b], opposite_s[a][b], opposite_t[a][b]);
+          loss[a][b] = fma(term.slope, fma(T(-0.5), term.slope, term.difference), loss[a][b]);
+          sum[a][b] = fma(term.slope * q[b].inverse_s, p[a].inverse_s, sum[a][b]);
+        }
+    }
+  }
+  double total = 0;
+#pragma unroll
+  for (int a = 0; a < 2; ++a)
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+      const int j = j0 + ty + a * kSideThreads, k = k0 + tx + b * kSideThreads;
+      if (j >= n || k >= n || j > k) continue;
+      total += (j == k ? 1 : 2) * static_cast<double>(loss[a][b]);
+      if (m != nullptr) m[(static_cast<int64_t>(blockIdx.y) * n + j) * n + k] = sum[a][b];
+    }
+  total = block_sum<kSideThreads * kSideThreads>(total);
+  if (thread == 0) losses[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = total;
+}
+
+// Block i: row i of factor * (diag(V 1) - V), V_ij = r_ij (w_ij + w_ji) - m_ij, from the weights
+// and the opposite sides above; factor = 2 scale / n^3, NaN if the loss is.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads)
+    rkd_angle_laplacian_kernel(const AnglePair<T>* __restrict__ pairs, int n,
+                               const T* __restrict__ w, const T* __restrict__ m, int splits,
+                               const double* __restrict__ loss, const double* __restrict__ scale,
+                               T* __restrict__ out) {
+  const int i = static_cast<int>(blockIdx.x);
+  double factor = 2 * *scale / (static_cast<double>(n) * n * n);
+  if (*loss != *loss) factor = *loss;
+  const int64_t first = static_cast<int64_t>(i) * n;
+  T sum = 0;
+  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
+    const int64_t mirror = static_cast<int64_t>(j) * n + i;
+    T weight = 0;
+    if (j != i) {
+      for (int s = 0; s < splits; ++s)
+        weight -= m[s * static_cast<int64_t>(n) * n + (i < j ? first + j : mirror)];
+      weight = fma(pairs[first + j].inverse_s, w[first + j] + w[mirror], weight);
+    }
+    weight *= static_cast<T>(factor);
+    sum += weight;
+    out[first + j] = -weight;
+  }
+  sum = block_sum<kRowThreads>(sum);  // a block barrier: out[i][i] is written
+  if (threadIdx.x == 0) out[first + i] = sum;
+}
+
+}  // namespace kdops::gpu

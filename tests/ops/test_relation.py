@@ -1,0 +1,279 @@
+"""What is special to the relation ops: degenerate rows, offsets and scales, memory, large N."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+import kdops
+from kdops._library import missing
+from kdops.ops.relation import gradient, reference
+from kdops.testing import relative_error
+
+ROOT = Path(__file__).parents[2]
+RKD = (kdops.rkd_distance_loss, kdops.rkd_angle_loss)
+LOSSES = (*RKD, kdops.similarity_loss)
+BACKENDS = ("native", "reference")
+native = pytest.mark.skipif(missing is not None, reason=str(missing))
+
+
+def naive(function, student, teacher):
+    """The RKD losses in float64 over differences of rows, N x N x D stored: independent of ours."""
+
+    def unit_and_norm(x):
+        differences = x[None] - x[:, None]
+        squares = differences.square().sum(-1, keepdim=True)
+        zero = squares == 0
+        norm = torch.where(zero, 1.0, squares).sqrt()
+        return torch.where(zero, 0.0, differences / norm), torch.where(zero, 0.0, norm)[..., 0]
+
+    def relations(x):
+        unit, norm = unit_and_norm(x)
+        if function is kdops.rkd_angle_loss:
+            return torch.einsum("ijd,ikd->ijk", unit, unit)
+        return norm / norm[norm > 0].mean()
+
+    return torch.nn.functional.smooth_l1_loss(
+        relations(student.double()), relations(teacher.double())
+    )
+
+
+def value_and_grad(function, student, teacher):
+    student = student.detach().requires_grad_()
+    loss = function(student, teacher)
+    return loss.detach(), torch.autograd.grad(loss, student)[0]
+
+
+def check(function, student, teacher, limit):
+    loss, grad = value_and_grad(function, student, teacher)
+    exact, exact_grad = value_and_grad(
+        lambda s, t: naive(function, s, t), student.double(), teacher.double()
+    )
+    assert relative_error(loss, exact) <= limit
+    assert relative_error(grad, exact_grad) <= limit
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("function", RKD)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_repeated_rows(backend, function, dtype):
+    """Equal in the student, in the teacher, in both; published code reaches gradients of 3e9."""
+    student, teacher = torch.randn(20, 30, dtype=dtype), torch.randn(20, 8, dtype=dtype)
+    plain = value_and_grad(function, student, teacher)[1].norm()
+    student[7], student[9], teacher[9], teacher[13] = student[2], student[4], teacher[4], teacher[5]
+    with kdops.backend(backend):
+        check(function, student, teacher, 1e-11 if dtype == torch.float64 else 2e-5)
+        assert value_and_grad(function, student, teacher)[1].norm() < 3 * plain
+
+
+@pytest.mark.parametrize("function", RKD)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_rows_equal(backend, function):
+    student, teacher = torch.randn(1, 9).expand(11, 9), torch.randn(11, 5)
+    with kdops.backend(backend):
+        loss, grad = value_and_grad(function, student.clone(), teacher)
+    assert loss.isfinite()
+    assert (grad == 0).all()
+
+
+@native
+@pytest.mark.parametrize("distance", [1e-1, 1e-2, 1e-3, 1e-4, 1e-6])
+@pytest.mark.parametrize("function", RKD)
+def test_nearly_equal_rows(function, distance):
+    """Float Gram matrices know nothing of such pairs: differences and, for angles, double do."""
+    student, teacher = torch.randn(24, 40), torch.randn(24, 40)
+    student[3] = student[1] + distance * torch.randn(40)
+    check(function, student, teacher, 2e-4)
+
+
+@pytest.mark.parametrize("function", RKD)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_offset_rows(backend, function):
+    """Mean 1, deviation 0.01: the Gram expansion of raw rows is wrong by percents."""
+    student, teacher = 1 + 0.01 * torch.randn(32, 512), 100 + torch.randn(32, 64)
+    with kdops.backend(backend):
+        check(function, student, teacher, 5e-5)
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e20])
+@pytest.mark.parametrize("function", LOSSES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_extreme_scales(backend, function, size):
+    student, teacher = torch.randn(13, 7), torch.randn(13, 7)
+    with kdops.backend(backend):
+        expected = value_and_grad(function, student, teacher)
+        loss, grad = value_and_grad(function, student * size, teacher / size)
+    assert relative_error(loss, expected[0]) <= 2e-5
+    assert relative_error(grad * size, expected[1]) <= 2e-5
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e20])
+def test_pairwise_at_extreme_scales(size):
+    x = torch.randn(9, 5)
+    for function, unit in ((kdops.pairwise_distance, size), (kdops.pairwise_cosine, 1.0)):
+        assert relative_error(function(x * size) / unit, function(x)) <= 2e-5
+        scaled = (x * size).requires_grad_()
+        (grad,) = torch.autograd.grad(function(scaled).sum(), scaled)
+        plain = x.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(function(plain).sum(), plain)
+        assert relative_error(grad * (size / unit), expected) <= 2e-5
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+@pytest.mark.parametrize("function", LOSSES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_few_rows(backend, function, n):
+    with kdops.backend(backend):
+        loss, grad = value_and_grad(function, torch.randn(n, 3), torch.randn(n, 4))
+    assert loss.isfinite()
+    assert grad.isfinite().all()
+    if n < 2 or function is not kdops.similarity_loss:
+        assert loss <= 1e-12
+
+
+@pytest.mark.parametrize("which", ["student", "teacher"])
+@pytest.mark.parametrize("function", LOSSES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nan_row(backend, function, which):
+    student, teacher = torch.randn(9, 5), torch.randn(9, 5)
+    (student if which == "student" else teacher)[4, 2] = float("nan")
+    with kdops.backend(backend):
+        loss, grad = value_and_grad(function, student, teacher)
+    assert loss.isnan()
+    assert grad.isnan().any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nan_row_stays_in_its_row_and_column(backend):
+    x = torch.randn(40, 6)
+    x[3, 1] = float("nan")
+    keep = [i for i in range(40) if i != 3]
+    for function in (kdops.pairwise_distance, kdops.pairwise_cosine):
+        with kdops.backend(backend):
+            out = function(x)
+            clean = function(x[keep])
+        assert out[3].isnan().all()
+        assert out[:, 3].isnan().all()
+        assert relative_error(out[keep][:, keep], clean) <= 1e-5
+
+
+@native
+@pytest.mark.parametrize("function", RKD)
+@pytest.mark.parametrize("n", [129, 300])
+def test_many_rows(function, n):
+    """More rows than a block of anchors, a strip of pairs and a chunk of the reference."""
+    student, teacher = torch.randn(n, 12), torch.randn(n, 6)
+    check(function, student, teacher, 2e-5)
+
+
+def test_reference_in_chunks(monkeypatch):
+    student, teacher = torch.randn(7, 3).double(), torch.randn(7, 4).double()
+    whole = value_and_grad(reference.rkd_angle_loss, student, teacher)
+    formula = gradient.rkd_angle_gradient(student, teacher)
+    monkeypatch.setattr(reference, "CHUNK_ELEMENTS", 3 * 7 * 7)
+    parts = value_and_grad(reference.rkd_angle_loss, student, teacher)
+    for a, b in zip(whole, parts, strict=True):
+        assert relative_error(a, b) <= 1e-13
+    assert relative_error(gradient.rkd_angle_gradient(student, teacher), formula) <= 1e-13
+    student.requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda s: reference.rkd_angle_loss(s, teacher), (student,))
+
+
+@pytest.mark.parametrize("function", RKD)
+def test_normalize(function):
+    student, teacher = torch.randn(9, 5), torch.randn(9, 7)
+    student[2] = 0
+    expected = function(*(torch.nn.functional.normalize(x, dim=1) for x in (student, teacher)))
+    loss, grad = value_and_grad(lambda s, t: function(s, t, normalize=True), student, teacher)
+    assert relative_error(loss, expected) <= 1e-5
+    assert grad.isfinite().all()
+    assert (grad[2] == 0).all()
+
+
+def test_teacher_is_a_constant():
+    student, teacher = (torch.randn(5, 3, requires_grad=True) for _ in range(2))
+    for function in LOSSES:
+        assert (
+            torch.autograd.grad(function(student, teacher), teacher, allow_unused=True)[0] is None
+        )
+
+
+def test_zero_distances_have_zero_gradient():
+    x = torch.randn(6, 3, requires_grad=True)
+    for y in (x.detach().clone(), None):
+        out = kdops.pairwise_distance(x, y)
+        (grad,) = torch.autograd.grad(out.diagonal().sum(), x)
+        assert (out.diagonal() == 0).all()
+        assert (grad == 0).all()
+
+
+def test_gradient_penalty_through_repeated_rows():
+    """The second derivative exists where the first is defined to be zero."""
+    student = torch.randn(6, 3, dtype=torch.float64)
+    student[4] = student[1]
+    student.requires_grad_()
+    for function in RKD:
+        loss = function(student, torch.randn(6, 3, dtype=torch.float64))
+        (grad,) = torch.autograd.grad(loss, student, create_graph=True)
+        (second,) = torch.autograd.grad(grad.square().sum(), student)
+        assert second.isfinite().all()
+        assert second.abs().max() > 0
+
+
+@native
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(isa):
+    """The same answers from every copy of the kernels (a process each: chosen once)."""
+    program = """
+        import torch, kdops
+        torch.manual_seed(0)
+        for dtype, limit in ((torch.float64, 1e-11), (torch.float32, 2e-5)):
+            student, teacher = torch.randn(41, 300).to(dtype), torch.randn(41, 7).to(dtype)
+            student[3] = student[5]
+            for function in (kdops.rkd_distance_loss, kdops.rkd_angle_loss, kdops.similarity_loss):
+                results = []
+                for name, cast in (("native", dtype), ("reference", torch.float64)):
+                    x = student.to(cast).requires_grad_()
+                    with kdops.backend(name):
+                        loss = function(x, teacher.to(cast))
+                    results.append((loss, torch.autograd.grad(loss, x)[0]))
+                for a, e in zip(*results):
+                    assert (a - e).abs().max() <= limit * e.abs().max(), (function, dtype)
+        print(kdops.build_info()["active_instruction_set"])
+    """
+    run_python(program, KDOPS_ISA=isa)
+
+
+@native
+def test_memory_of_large_batches():
+    """N = 1024, D = 2048, distance and angle, forward and backward: under 500 MB more than before
+    (the published form needs 51 GB)."""
+    program = """
+        import resource, torch, kdops
+        def step(n, d):
+            student, teacher = torch.randn(n, d, requires_grad=True), torch.randn(n, d)
+            loss = 25 * kdops.rkd_distance_loss(student, teacher)
+            (loss + 50 * kdops.rkd_angle_loss(student, teacher)).backward()
+            assert student.grad.isfinite().all()
+        step(64, 2048)  # what torch itself needs once
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        step(1024, 2048)
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    """
+    assert float(run_python(program)) < 500
+
+
+def run_python(program, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
