@@ -4,7 +4,8 @@ __version__ = "0.1.0"
 
 from kdops._backends import backend, explain
 from kdops._library import build_info
-from kdops.ops.gram import fsp_matrix, gram
+from kdops.ops.attention import attention_loss, attention_map
+from kdops.ops.gram import fsp_loss, fsp_matrix, gram, nst_loss
 from kdops.ops.rbf import rbf_affinity, rbf_affinity_loss, svd_rbf_loss
 from kdops.ops.relation import (
     pairwise_angle,
@@ -18,14 +19,18 @@ from kdops.ops.svd import align_singular_vectors, batched_eigh, batched_svd, bat
 
 __all__ = [
     "align_singular_vectors",
+    "attention_loss",
+    "attention_map",
     "backend",
     "batched_eigh",
     "batched_svd",
     "batched_svdvals",
     "build_info",
     "explain",
+    "fsp_loss",
     "fsp_matrix",
     "gram",
+    "nst_loss",
     "pairwise_angle",
     "pairwise_cosine",
     "pairwise_distance",

@@ -7,6 +7,7 @@ kernels.
 from functools import partial
 
 import torch
+from gram_loss_specs import GRAM_LOSSES
 
 import kdops
 from kdops.testing import Case, ErrorCase, OpSpec
@@ -734,6 +735,7 @@ SPECS = (
     *BATCHED_SVDS,
     BATCHED_SVDVALS,
     GRAM,
+    *GRAM_LOSSES,
     _fsp("max"),
     _fsp("avg"),
     _rbf_affinity(0.7),

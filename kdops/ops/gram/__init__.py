@@ -1,4 +1,4 @@
-"""Gram and FSP matrices of feature maps."""
+"""Gram and FSP matrices of feature maps, and the losses between them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from torch import Tensor
 
 from kdops import _backends, _check
 from kdops.ops.gram import reference, registration
+from kdops.ops.gram.losses import fsp_loss, nst_loss
 
-__all__ = ["fsp_matrix", "gram"]
+__all__ = ["fsp_loss", "fsp_matrix", "gram", "nst_loss"]
 
 
 def gram(x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -2,11 +2,18 @@
 
 G = s X Yᵀ gives, for a cotangent dG, dX = s dG Y and dY = s dGᵀ X. With Y = X both terms fall on X:
 dX = s (dG + dGᵀ) X.
+
+The Gram losses are c f(D) with D = a X1 X2ᵀ - b Y1 Y2ᵀ, so that with P = c df/dD
+    dX1 = a P X2,   dX2 = a Pᵀ X1;   for X2 = X1 (P symmetric) dX1 = 2 a P X1.
+P = 2 c D for squares; for column norms P_j = c D_j / |D_j|, zero where the column is zero.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from kdops.ops.gram import reference
 
 
 def gram_backward(grad: Tensor, x: Tensor, y: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
@@ -14,3 +21,27 @@ def gram_backward(grad: Tensor, x: Tensor, y: Tensor | None, scale: float) -> tu
     if y is None:
         return ((grad + grad.mT) @ x) * scale, x.new_zeros(0)
     return (grad @ y) * scale, (grad.mT @ x) * scale
+
+
+def gram_loss_gradients(
+    x1: Tensor,
+    x2: Tensor | None,
+    y1: Tensor,
+    y2: Tensor | None,
+    scale_s: float,
+    scale_t: float,
+    coefficient: float,
+    columns: bool,
+) -> tuple[Tensor, Tensor]:
+    """Cotangents of x1 and x2 (empty when x2 is None) for a unit cotangent of the loss."""
+    difference = reference.gram(x1, x2, scale_s) - reference.gram(y1, y2, scale_t)
+    if columns:
+        norm = reference.safe_norm(difference, 1).unsqueeze(1)
+        zero = norm == 0
+        pull = torch.where(zero, difference * 0, difference / torch.where(zero, 1, norm))
+        pull = coefficient * pull
+    else:
+        pull = 2 * coefficient * difference
+    if x2 is None:
+        return scale_s * ((pull + pull.mT) @ x1), x1.new_zeros(0)
+    return scale_s * (pull @ x2), scale_s * (pull.mT @ x1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,3 +29,78 @@ def pool_pair(f1: Tensor, f2: Tensor, mode: str) -> tuple[Tensor, Tensor]:
     f1 = f1 if f1.shape[2:] == size else pool_to(f1, size, mode)
     f2 = f2 if f2.shape[2:] == size else pool_to(f2, size, mode)
     return f1, f2
+
+
+def safe_norm(x: Tensor, dim: int) -> Tensor:
+    """L2 norm along `dim`, with gradient zero at zero and no overflow of the squares."""
+    largest = x.detach().abs().amax(dim, keepdim=True) if x.shape[dim] else x.new_zeros(())
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+    squares = (x / largest).square().sum(dim, keepdim=True)
+    positive = squares > 0
+    root = torch.where(positive, squares, torch.ones_like(squares)).sqrt()
+    # not positive means zero, or NaN, which must stay NaN
+    return (torch.where(positive, root, squares) * largest).squeeze(dim)
+
+
+def gram_loss(
+    x1: Tensor,
+    x2: Tensor | None,
+    y1: Tensor,
+    y2: Tensor | None,
+    scale_s: float,
+    scale_t: float,
+    coefficient: float,
+    columns: bool,
+) -> Tensor:
+    """coefficient * f(D), D = scale_s X1 X2ᵀ - scale_t Y1 Y2ᵀ, summed over the batch.
+
+    x1 (B, C1, L_S), x2 (B, C2, L_S) of the student, y1, y2 of the teacher with L_T positions; x2
+    and y2 None for x1 and y1. f is the sum of squares, or (columns) of the norms of the columns.
+    """
+    difference = gram(x1, x2, scale_s) - gram(y1, y2, scale_t)
+    if columns:
+        return coefficient * safe_norm(difference, 1).sum()
+    return coefficient * difference.square().sum()
+
+
+def normalised_channels(f: Tensor) -> Tensor:
+    """Each channel of a map (B, C, *S) as a unit vector of positions (B, C, L); zero stays zero."""
+    flat = f.flatten(2)
+    norm = safe_norm(flat, 2).unsqueeze(2)
+    return torch.where(norm == 0, flat, flat / torch.where(norm == 0, torch.ones_like(norm), norm))
+
+
+def _kernel(x: Tensor, y: Tensor, name: str, degree: float, c: float, width: Tensor) -> Tensor:
+    """k(x_i, y_j) of NST for unit rows x (B, N, L), y (B, M, L); width is sigma² of "gaussian"."""
+    product = x @ y.mT
+    if name == "linear":
+        return product
+    if name == "poly":
+        return (product + c) ** degree
+    squares = x.square().sum(2).unsqueeze(2) + y.square().sum(2).unsqueeze(1)
+    return torch.exp(-(squares - 2 * product).clamp_min(0) / (2 * width))
+
+
+def maximum_mean_discrepancy(
+    s: Tensor, t: Tensor, name: str, degree: float, c: float, bandwidth: float | None
+) -> Tensor:
+    """mean k(t, t') + mean k(s, s') - 2 mean k(s, t), one value per sample: (B,).
+
+    s (B, C_S, L), t (B, C_T, L). bandwidth is sigma of "gaussian"; None takes the mean squared
+    distance between student and teacher channels of the sample, as a constant.
+    """
+    width = s.new_ones((s.shape[0], 1, 1))
+    if name == "gaussian":
+        if bandwidth is None:
+            with torch.no_grad():
+                squares = s.square().sum(2).mean(1) + t.square().sum(2).mean(1)
+                mean = squares - 2 * (s.mean(1) * t.mean(1)).sum(1)
+                width = torch.where(mean > 0, mean, torch.ones_like(mean))[:, None, None]
+        else:
+            width = width * bandwidth**2
+    options = (name, degree, c, width)
+    return (
+        _kernel(t, t, *options).mean((1, 2))
+        + _kernel(s, s, *options).mean((1, 2))
+        - 2 * _kernel(s, t, *options).mean((1, 2))
+    )

@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from kdops import _backends, _library
-from kdops._autograd import map_op
+from kdops._autograd import loop_vmap, loss_op, map_op, wants_grad
 from kdops._check import FLOATS
-from kdops.ops.gram import gradient
+from kdops.ops.gram import gradient, reference
 
 
 def _native(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
     return _backends.native_obstacle(device, dtype, FLOATS)
 
 
+def _native_loss(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
+    if device != "cpu":
+        return "the fused loss is a CPU kernel; on a GPU it is composed of matrix products"
+    return _backends.native_obstacle(device, dtype, (torch.float32, torch.float64))
+
+
 _backends.register("gram", native=_native, typical_sizes=(128, 16, 16, 1024))
+_backends.register("gram_loss", native=_native_loss, typical_sizes=(128, 64, 64, 256))
+
+
+def gram_loss(
+    x1: Tensor,
+    x2: Tensor | None,
+    y1: Tensor,
+    y2: Tensor | None,
+    scale_s: float,
+    scale_t: float,
+    coefficient: float,
+    columns: bool = False,
+) -> Tensor:
+    """reference.gram_loss on the backend that serves it. All (B, C, L), float32 or float64."""
+    batch, c1, length = x1.shape
+    c2 = c1 if x2 is None else x2.shape[1]
+    scalars = (scale_s, scale_t, coefficient, columns)
+    if (
+        _backends.choose("gram_loss", x1.device.type, x1.dtype, batch, c1, c2, length)
+        != "native"
+    ):
+        with torch.autocast(x1.device.type, enabled=False):
+            return reference.gram_loss(x1, x2, y1, y2, *scalars)
+    watched = (x1,) if x2 is None else (x1, x2)
+    return _gram_loss_op(
+        x1, x2, y1, y2, *scalars, _by_positions(x1, x2, y1, columns), wants_grad(*watched)
+    )[0]
+
+
+def _by_positions(x1: Tensor, x2: Tensor | None, y1: Tensor, columns: bool) -> bool:
+    """Whether length x length products cost fewer operations than the Gram matrices.
+
+    By channels: two products and two gradients of C1 C2 L; by positions six products and four
+    gradients of (C1 + C2) L² / 2.
+    """
+    c1, length = x1.shape[1:]
+    c2 = c1 if x2 is None else x2.shape[1]
+    if columns or y1.shape[2] != length:
+        return False
+    return 5 * (c1 + c2) * length < 4 * c1 * c2
 
 if not _library.missing:
 
@@ -27,4 +75,20 @@ if not _library.missing:
     def _(grad: Tensor, x: Tensor, y: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
         return x.new_empty(x.shape), x.new_empty(0 if y is None else y.shape)
 
+    @torch.library.register_fake("kdops::gram_loss")
+    def _(
+        x1: Tensor, x2: Tensor | None, y1: Tensor, y2: Tensor | None, *options: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        gradients = options[-1]
+        g1 = x1.new_empty(x1.shape if gradients else 0)
+        g2 = x1.new_empty(x2.shape if gradients and x2 is not None else 0)
+        return x1.new_empty(()), g1, g2
+
+    def _gram_loss_formula(*inputs: Any) -> tuple[Tensor, Tensor]:
+        return gradient.gram_loss_gradients(*inputs[:8])
+
+    def _gram_loss_vmap(*arguments: Any) -> Any:
+        return loop_vmap(_gram_loss_op)(*arguments)
+
+    _gram_loss_op = loss_op("gram_loss", formula=_gram_loss_formula, vmap=_gram_loss_vmap)
     gram_op = map_op("gram", formula=gradient.gram_backward)

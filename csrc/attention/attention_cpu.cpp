@@ -1,0 +1,93 @@
+// CPU glue of the attention room: stable tensors to pointers and strides, the batch over threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include "attention/attention_simd.h"
+#include "common/check.h"
+#include "common/parallel.h"
+
+namespace kdops {
+namespace {
+
+using torch::headeronly::ScalarType;
+
+// Positions or channels contiguous, which the kernels read where they lie; else a copy.
+Tensor readable(const Tensor& x) {
+  const bool readable = x.stride(2) == 1 || x.stride(1) == 1;
+  return readable ? x : torch::stable::contiguous(x);
+}
+
+template <class T>
+AttentionMaps<T> maps_of(const Tensor& x) {
+  return {static_cast<const T*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2), x.size(1),
+          x.size(2)};
+}
+
+template <class T>
+void forward(const Tensor& x, double p, bool largest, Tensor& out) {
+  T* target = static_cast<T*>(out.data_ptr());
+  const AttentionMaps<T> maps = maps_of<T>(x);
+  parallel_for(x.size(0), 4.0 * x.size(1) * x.size(2), [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(attention_forward<T>)(maps, static_cast<T>(p), largest, target, begin, end);
+  });
+}
+
+template <class T>
+void backward(const Tensor& grad, const Tensor& x, double p, bool largest, Tensor& gx) {
+  const T* g = static_cast<const T*>(grad.data_ptr());
+  T* target = static_cast<T*>(gx.data_ptr());
+  const AttentionMaps<T> maps = maps_of<T>(x);
+  const int64_t batch = gx.stride(0), channel = gx.stride(1), position = gx.stride(2);
+  parallel_for(x.size(0), 8.0 * x.size(1) * x.size(2), [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(attention_backward<T>)
+    (maps, static_cast<T>(p), largest, g, target, batch, channel, position, begin, end);
+  });
+}
+
+void check(const char* op, const Tensor& x) {
+  check_dim(op, "x", x, 3);
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double,
+                  op, ": expected float64 or float32");
+}
+
+Tensor attention_map_cpu(const Tensor& input, double p, bool largest) {
+  check("attention_map", input);
+  const Tensor x = readable(input);
+  Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(2)});
+  if (x.scalar_type() == ScalarType::Double)
+    forward<double>(x, p, largest, out);
+  else
+    forward<float>(x, p, largest, out);
+  return out;
+}
+
+Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, double p, bool largest) {
+  const char* op = "attention_map_backward";
+  check(op, input);
+  check_dim(op, "grad", grad, 2);
+  check_like(op, "grad", grad, input);
+  check_size(op, "grad", grad, 0, input.size(0));
+  check_size(op, "grad", grad, 1, input.size(2));
+  const Tensor x = readable(input);
+  const Tensor g = torch::stable::contiguous(grad);
+  // as x lies: positions innermost, or channels innermost
+  const int64_t batch = x.size(0), channels = x.size(1), length = x.size(2);
+  Tensor gx = x.stride(2) == 1
+                  ? torch::stable::new_empty(x, {batch, channels, length})
+                  : torch::stable::transpose(
+                        torch::stable::new_empty(x, {batch, length, channels}), 1, 2);
+  if (x.scalar_type() == ScalarType::Double)
+    backward<double>(g, x, p, largest, gx);
+  else
+    backward<float>(g, x, p, largest, gx);
+  return gx;
+}
+
+}  // namespace
+}  // namespace kdops
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
+  m.impl("attention_map", TORCH_BOX(&kdops::attention_map_cpu));
+  m.impl("attention_map_backward", TORCH_BOX(&kdops::attention_map_backward_cpu));
+}

@@ -1,0 +1,162 @@
+// Attention maps on raw pointers, compiled once per instruction set. One read of x forward, one
+// read and one write backward. A block of positions (or, for channels_last maps, one position) is
+// reduced over the channels while its sums stay in L1. The lanes are positions where those are
+// contiguous and channels where those are; anything else was made contiguous by the glue.
+#include "attention/attention_simd.h"
+
+#include <algorithm>
+
+#include "attention/power.h"
+
+namespace kdops::KDOPS_ISA {
+
+namespace {
+
+constexpr int64_t kBlock = 512;
+
+template <class T>
+inline Pack<T> larger(Pack<T> a, Pack<T> b) {  // NaN wins, so that it is not lost
+  return select((b > a) | !(b == b), b, a);
+}
+
+template <class T, Exponent kind>
+struct Attention {
+  using P = Pack<T>;
+  static constexpr int kLanes = P::kLanes;
+  AttentionMaps<T> x;
+  T p;
+  bool largest;
+
+  P join(P sum, P value) const { return largest ? larger(sum, value) : sum + value; }
+
+  // Positions contiguous: sums of a block of positions, channel after channel.
+  void forward_rows(const T* item, T* out) const {
+    for (int64_t l0 = 0; l0 < x.length; l0 += kBlock) {
+      const int64_t count = std::min(kBlock, x.length - l0);
+      T* sums = out + l0;
+      std::fill(sums, sums + count, T(0));
+      for (int64_t c = 0; c < x.channels; ++c) {
+        const T* row = item + c * x.channel + l0;
+        for (int64_t l = 0; l < count; l += kLanes) {
+          const int valid = static_cast<int>(std::min<int64_t>(kLanes, count - l));
+          const P value = power<kind>(P::load_partial(row + l, valid), p);
+          join(P::load_partial(sums + l, valid), value).store_partial(sums + l, valid);
+        }
+      }
+    }
+  }
+
+  // Channels contiguous: one position after the other.
+  void forward_columns(const T* item, T* out) const {
+    for (int64_t l = 0; l < x.length; ++l) {
+      const T* column = item + l * x.position;
+      P sum(T(0));
+      for (int64_t c = 0; c < x.channels; c += kLanes) {
+        const int valid = static_cast<int>(std::min<int64_t>(kLanes, x.channels - c));
+        // absent lanes are zero and change neither the sum nor the maximum of |x|^p, p > 0
+        sum = join(sum, power<kind>(P::load_partial(column + c, valid), p));
+      }
+      T total = sum.lane(0);
+      for (int i = 1; i < kLanes; ++i) {
+        const T value = sum.lane(i);
+        if (!largest)
+          total += value;
+        else if (value > total || value != value)
+          total = value;
+      }
+      out[l] = total;
+    }
+  }
+
+  void backward_sum(const T* item, const T* grad, T* gx, int64_t channel, int64_t position) const {
+    if (x.position == 1) {
+      for (int64_t c = 0; c < x.channels; ++c)
+        for (int64_t l = 0; l < x.length; l += kLanes) {
+          const int valid = static_cast<int>(std::min<int64_t>(kLanes, x.length - l));
+          const P slope = power_slope<kind>(P::load_partial(item + c * x.channel + l, valid), p);
+          (slope * P::load_partial(grad + l, valid)).store_partial(gx + c * channel + l, valid);
+        }
+      return;
+    }
+    for (int64_t l = 0; l < x.length; ++l)
+      for (int64_t c = 0; c < x.channels; c += kLanes) {
+        const int valid = static_cast<int>(std::min<int64_t>(kLanes, x.channels - c));
+        const P slope = power_slope<kind>(P::load_partial(item + l * x.position + c, valid), p);
+        (slope * P(grad[l])).store_partial(gx + l * position + c, valid);
+      }
+  }
+
+  void backward_largest(const T* item, const T* grad, T* gx, int64_t channel,
+                        int64_t position) const {
+    for (int64_t l = 0; l < x.length; ++l) {
+      int64_t best = 0;
+      T top = T(-1);
+      for (int64_t c = 0; c < x.channels; ++c) {
+        const T size = std::fabs(item[c * x.channel + l * x.position]);
+        if (size > top || (size != size && top == top)) top = size, best = c;
+        gx[c * channel + l * position] = T(0);
+      }
+      const P slope = power_slope<kind>(P(item[best * x.channel + l * x.position]), p);
+      gx[best * channel + l * position] = slope.lane(0) * grad[l];
+    }
+  }
+};
+
+// Calls body with the Attention of the exponent at hand.
+template <class T, class Body>
+void with_exponent(const AttentionMaps<T>& x, T p, bool largest, const Body& body) {
+  switch (exponent_of(p)) {
+    case Exponent::one:
+      return body(Attention<T, Exponent::one>{x, p, largest});
+    case Exponent::two:
+      return body(Attention<T, Exponent::two>{x, p, largest});
+    case Exponent::three:
+      return body(Attention<T, Exponent::three>{x, p, largest});
+    case Exponent::four:
+      return body(Attention<T, Exponent::four>{x, p, largest});
+    default:
+      return body(Attention<T, Exponent::other>{x, p, largest});
+  }
+}
+
+}  // namespace
+
+template <class T>
+void attention_forward(const AttentionMaps<T>& x, T p, bool largest, T* out, int64_t begin,
+                       int64_t end) {
+  with_exponent<T>(x, p, largest, [&](auto attention) {
+    for (int64_t b = begin; b < end; ++b) {
+      const T* item = x.data + b * x.batch;
+      if (x.position == 1)
+        attention.forward_rows(item, out + b * x.length);
+      else
+        attention.forward_columns(item, out + b * x.length);
+    }
+  });
+}
+
+template <class T>
+void attention_backward(const AttentionMaps<T>& x, T p, bool largest, const T* grad, T* gx,
+                        int64_t gx_batch, int64_t gx_channel, int64_t gx_position, int64_t begin,
+                        int64_t end) {
+  with_exponent<T>(x, p, largest, [&](auto attention) {
+    for (int64_t b = begin; b < end; ++b) {
+      const T* item = x.data + b * x.batch;
+      if (largest)
+        attention.backward_largest(item, grad + b * x.length, gx + b * gx_batch, gx_channel,
+                                   gx_position);
+      else
+        attention.backward_sum(item, grad + b * x.length, gx + b * gx_batch, gx_channel,
+                               gx_position);
+    }
+  });
+}
+
+#define KDOPS_INSTANTIATE(T)                                                                     \
+  template void attention_forward<T>(const AttentionMaps<T>&, T, bool, T*, int64_t, int64_t);    \
+  template void attention_backward<T>(const AttentionMaps<T>&, T, bool, const T*, T*, int64_t, \
+                                      int64_t, int64_t, int64_t, int64_t);
+KDOPS_INSTANTIATE(float)
+KDOPS_INSTANTIATE(double)
+
+}  // namespace kdops::KDOPS_ISA

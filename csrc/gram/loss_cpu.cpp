@@ -1,0 +1,106 @@
+// CPU glue of the fused Gram losses: stable tensors to pointers and strides, the batch over the
+// threads, the items' losses added in order.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <tuple>
+
+#include "common/check.h"
+#include "common/parallel.h"
+#include "gram/loss_simd.h"
+
+namespace kdops {
+namespace {
+
+using torch::headeronly::ScalarType;
+using Losses = std::tuple<Tensor, Tensor, Tensor>;
+
+template <class T>
+Maps<T> maps_of(const Tensor& x) {
+  return {static_cast<const T*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+struct LossOptions {
+  double scale_s, scale_t, coefficient;
+  bool columns, positions, gradients, symmetric;
+};
+
+void check_pair(const char* op, const Tensor& x1, const Tensor& x2, const Tensor& y1,
+                const Tensor& y2, const LossOptions& options) {
+  for (const Tensor* t : {&x1, &x2, &y1, &y2}) {
+    check_dim(op, "every map", *t, 3);
+    check_like(op, "every map", *t, x1);
+    check_size(op, "every map", *t, 0, x1.size(0));
+  }
+  check_size(op, "y1", y1, 1, x1.size(1));
+  check_size(op, "y2", y2, 1, x2.size(1));
+  check_size(op, "x2", x2, 2, x1.size(2));
+  check_size(op, "y2", y2, 2, y1.size(2));
+  STD_TORCH_CHECK(!options.positions || (!options.columns && x1.size(2) == y1.size(2) &&
+                                         options.scale_s == options.scale_t),
+                  op, ": the route by positions takes squares, equal lengths and equal scales");
+}
+
+template <class T>
+Losses gram_loss_of(const Tensor& x1, const Tensor& x2, const Tensor& y1, const Tensor& y2,
+                    const LossOptions& o) {
+  const int64_t batch = x1.size(0), c1 = x1.size(1), c2 = x2.size(1), length = x1.size(2);
+  const bool second = o.gradients && !o.symmetric;
+  Tensor loss = torch::stable::new_zeros(x1, {});
+  Tensor g1 = o.gradients ? torch::stable::new_empty(x1, {batch, c1, length})
+                          : torch::stable::new_empty(x1, {0});
+  Tensor g2 = second ? torch::stable::new_empty(x1, {batch, c2, length})
+                     : torch::stable::new_empty(x1, {0});
+  Tensor items = torch::stable::new_empty(x1, {batch});
+  T* partial = static_cast<T*>(items.data_ptr());
+  const GramLoss<T> problem{maps_of<T>(x1),
+                            maps_of<T>(x2),
+                            maps_of<T>(y1),
+                            maps_of<T>(y2),
+                            c1,
+                            c2,
+                            length,
+                            y1.size(2),
+                            static_cast<T>(o.scale_s),
+                            static_cast<T>(o.scale_t),
+                            static_cast<T>(o.coefficient),
+                            o.columns,
+                            o.positions,
+                            o.symmetric,
+                            partial,
+                            o.gradients ? static_cast<T*>(g1.data_ptr()) : nullptr,
+                            second ? static_cast<T*>(g2.data_ptr()) : nullptr};
+  const double flops = 8.0 * c1 * c2 * length;
+  parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(gram_loss<T>)(problem, begin, end);
+  });
+  double total = 0;
+  for (int64_t b = 0; b < batch; ++b) total += static_cast<double>(partial[b]);
+  *static_cast<T*>(loss.data_ptr()) = static_cast<T>(total);
+  return {loss, g1, g2};
+}
+
+Losses gram_loss_cpu(const Tensor& x1, const std::optional<Tensor>& x2, const Tensor& y1,
+                     const std::optional<Tensor>& y2, double scale_s, double scale_t,
+                     double coefficient, bool columns, bool positions, bool gradients) {
+  STD_TORCH_CHECK(x2.has_value() == y2.has_value(), "gram_loss: x2 and y2 go together");
+  const LossOptions options{scale_s,   scale_t,   coefficient,    columns,
+                            positions, gradients, !x2.has_value()};
+  const Tensor& second = x2 ? *x2 : x1;
+  const Tensor& teacher = y2 ? *y2 : y1;
+  check_pair("gram_loss", x1, second, y1, teacher, options);
+  if (x1.scalar_type() == ScalarType::Double)
+    return gram_loss_of<double>(x1, second, y1, teacher, options);
+  STD_TORCH_CHECK(x1.scalar_type() == ScalarType::Float,
+                  "gram_loss: expected float64 or float32");
+  return gram_loss_of<float>(x1, second, y1, teacher, options);
+}
+
+}  // namespace
+}  // namespace kdops
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
+  m.impl("gram_loss", TORCH_BOX(&kdops::gram_loss_cpu));
+}

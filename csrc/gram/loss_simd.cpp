@@ -1,0 +1,176 @@
+// Fused Gram losses on raw pointers, compiled once per instruction set: both Gram matrices, their
+// difference, the loss and both gradients of an item while its maps are in the cache.
+//
+// Two routes. By channels: D (c1 x c2) itself. By positions, where the maps are shorter than wide:
+// with E = X - Y, D = E1 X2T + Y1 E2T, so that length x length products give loss and gradient,
+//   |D|^2 = <E1T E1, X2T X2> + 2 <E1T Y1, X2T E2> + <Y1T Y1, E2T E2>
+//   D X2  = E1 (X2T X2) + Y1 (E2T X2),   DT X1 = X2 (E1T X1) + E2 (Y1T X1).
+// Taking the difference first keeps the digits of a loss that is small against the Grams.
+#include "gram/loss_simd.h"
+
+#include <cmath>
+
+#include "common/gemm.h"
+#include "gram/dot_tile.h"
+
+namespace kdops::KDOPS_ISA {
+
+namespace {
+
+template <class T>
+View<const T> rows_of(const Maps<T>& x, int64_t item) {
+  return {x.data + item * x.batch, x.channel, x.position};
+}
+template <class T>
+View<const T> transposed(View<const T> x) {
+  return {x.data, x.col, x.row};
+}
+template <class T>
+View<const T> dense(const T* data, int64_t cols) {
+  return {data, cols, 1};
+}
+
+template <class T>
+T inner(const T* a, const T* b, int64_t count) {
+  T sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// out (c1 x c2) (+)= alpha * a bT.
+template <class T>
+void add_gram(View<const T> a, View<const T> b, int64_t c1, int64_t c2, int64_t length, T alpha,
+              bool accumulate, T* out, T* spare) {
+  if (a.col == 1 && b.col == 1 && length >= 128) {
+    T* target = accumulate ? spare : out;
+    gram_by_dots(c1, c2, length, false, alpha, a.data, a.row, b.data, b.row, target);
+    if (accumulate)
+      for (int64_t i = 0; i < c1 * c2; ++i) out[i] += spare[i];
+    return;
+  }
+  gemm<T, T, T>(c1, c2, length, alpha, a, transposed(b), {out, c2, 1}, accumulate);
+}
+
+// D -> derivative of the loss by D, in place; returns the loss of the item.
+template <class T>
+T reduce_squares(T* d, int64_t count, T coefficient) {
+  T sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    sum += d[i] * d[i];
+    d[i] *= 2 * coefficient;
+  }
+  return coefficient * sum;
+}
+template <class T>
+T reduce_columns(T* d, int64_t rows, int64_t cols, T coefficient) {
+  T total = 0;
+  for (int64_t j = 0; j < cols; ++j) {
+    T largest = 0;  // scaled, so that a norm of huge or tiny entries neither overflows nor vanishes
+    for (int64_t i = 0; i < rows; ++i) largest = std::fmax(largest, std::fabs(d[i * cols + j]));
+    T sum = 0;
+    if (largest > 0)
+      for (int64_t i = 0; i < rows; ++i) {
+        const T part = d[i * cols + j] / largest;
+        sum += part * part;
+      }
+    T norm = largest * std::sqrt(sum);
+    for (int64_t i = 0; i < rows; ++i) {
+      const T value = d[i * cols + j];
+      if (value != value) norm = value;  // fmax passes over NaN
+      d[i * cols + j] = norm > 0 ? coefficient * (value / norm) : norm * 0;
+    }
+    total += norm;
+  }
+  return coefficient * total;
+}
+
+template <class T>
+void item_by_channels(const GramLoss<T>& p, int64_t b, T* d, T* spare) {
+  const View<const T> x1 = rows_of(p.x1, b), x2 = rows_of(p.x2, b);
+  add_gram(x1, x2, p.c1, p.c2, p.student_length, p.scale_s, false, d, spare);
+  add_gram(rows_of(p.y1, b), rows_of(p.y2, b), p.c1, p.c2, p.teacher_length, -p.scale_t, true, d,
+           spare);
+  p.loss[b] = p.columns ? reduce_columns(d, p.c1, p.c2, p.coefficient)
+                        : reduce_squares(d, p.c1 * p.c2, p.coefficient);
+  if (p.g1 == nullptr) return;
+  const int64_t n = p.student_length;
+  const T scale = p.symmetric ? 2 * p.scale_s : p.scale_s;
+  gemm<T, T, T>(p.c1, n, p.c2, scale, dense(d, p.c2), x2, {p.g1 + b * p.c1 * n, n, 1});
+  if (!p.symmetric)
+    gemm<T, T, T>(p.c2, n, p.c1, scale, transposed(dense(d, p.c2)), x1,
+                  {p.g2 + b * p.c2 * n, n, 1});
+}
+
+template <class T>
+void difference(View<const T> x, View<const T> y, int64_t rows, int64_t cols, T* out) {
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < cols; ++j)
+      out[i * cols + j] = x.data[i * x.row + j * x.col] - y.data[i * y.row + j * y.col];
+}
+
+// Work space of the route by positions: E1, E2 and eight length x length products.
+template <class T>
+struct Positions {
+  Scratch<T> e1, e2, products;
+  Positions(const GramLoss<T>& p)
+      : e1(p.c1 * p.student_length),
+        e2(p.symmetric ? 0 : p.c2 * p.student_length),
+        products(8 * p.student_length * p.student_length) {}
+};
+
+template <class T>
+void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
+  const int64_t n = p.student_length, nn = n * n;
+  const View<const T> x1 = rows_of(p.x1, b), x2 = rows_of(p.x2, b), y1 = rows_of(p.y1, b);
+  difference(x1, y1, p.c1, n, work.e1.get());
+  if (!p.symmetric) difference(x2, rows_of(p.y2, b), p.c2, n, work.e2.get());
+  const View<const T> e1 = dense<T>(work.e1.get(), n);
+  const View<const T> e2 = p.symmetric ? e1 : dense<T>(work.e2.get(), n);
+  T* e1e1 = work.products.get();
+  T *e1y1 = e1e1 + nn, *y1y1 = e1y1 + nn, *x2x2 = y1y1 + nn, *x2e2 = x2x2 + nn, *e2e2 = x2e2 + nn;
+  T *e1x1 = e2e2 + nn, *y1x1 = e1x1 + nn;
+  const auto product = [n](View<const T> a, View<const T> c, int64_t depth, T* out) {
+    gemm<T, T, T>(n, n, depth, T(1), transposed(a), c, {out, n, 1});
+  };
+  product(e1, e1, p.c1, e1e1);
+  product(e1, y1, p.c1, e1y1);
+  product(y1, y1, p.c1, y1y1);
+  product(x2, x2, p.c2, x2x2);
+  product(x2, e2, p.c2, x2e2);
+  product(e2, e2, p.c2, e2e2);
+  const T square = p.scale_s * p.scale_s * p.coefficient;
+  p.loss[b] = square * (inner(e1e1, x2x2, nn) + 2 * inner(e1y1, x2e2, nn) + inner(y1y1, e2e2, nn));
+  if (p.g1 == nullptr) return;
+  const T scale = 2 * square * (p.symmetric ? 2 : 1);
+  const View<T> g1{p.g1 + b * p.c1 * n, n, 1};
+  gemm<T, T, T>(p.c1, n, n, scale, e1, dense<T>(x2x2, n), g1);
+  // E2T X2 = (X2T E2)T; gemm packs a transposed right side
+  gemm<T, T, T>(p.c1, n, n, scale, y1, transposed(dense<T>(x2e2, n)), g1, true);
+  if (p.symmetric) return;
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < n; ++j) {  // X1 = E1 + Y1
+      e1x1[i * n + j] = e1e1[i * n + j] + e1y1[i * n + j];
+      y1x1[i * n + j] = e1y1[j * n + i] + y1y1[i * n + j];
+    }
+  const View<T> g2{p.g2 + b * p.c2 * n, n, 1};
+  gemm<T, T, T>(p.c2, n, n, scale, x2, dense<T>(e1x1, n), g2);
+  gemm<T, T, T>(p.c2, n, n, scale, e2, dense<T>(y1x1, n), g2, true);
+}
+
+}  // namespace
+
+template <class T>
+void gram_loss(const GramLoss<T>& p, int64_t begin, int64_t end) {
+  if (p.positions) {
+    Positions<T> work(p);
+    for (int64_t b = begin; b < end; ++b) item_by_positions(p, b, work);
+    return;
+  }
+  Scratch<T> d(p.c1 * p.c2), spare(p.c1 * p.c2);
+  for (int64_t b = begin; b < end; ++b) item_by_channels(p, b, d.get(), spare.get());
+}
+
+template void gram_loss<float>(const GramLoss<float>&, int64_t, int64_t);
+template void gram_loss<double>(const GramLoss<double>&, int64_t, int64_t);
+
+}  // namespace kdops::KDOPS_ISA

@@ -1,0 +1,24 @@
+// CPU entry point of the fused Gram losses (fsp_loss, nst_loss), one copy per instruction set.
+#pragma once
+
+#include "common/isa.h"
+#include "gram/gram_simd.h"
+
+namespace kdops {
+
+// D = scale_s X1 X2T - scale_t Y1 Y2T per item, X (student) and Y (teacher) maps of c1 and c2 rows.
+template <class T>
+struct GramLoss {
+  Maps<T> x1, x2, y1, y2;
+  int64_t c1, c2, student_length, teacher_length;
+  T scale_s, scale_t, coefficient;
+  bool columns;    // sum of the column norms of D instead of the sum of its squares
+  bool positions;  // through length x length products (equal lengths and scales, squares only)
+  bool symmetric;  // x2 is x1 and y2 is y1: g2 is absent and g1 holds both halves
+  T* loss;         // one value per item
+  T *g1, *g2;      // (B, c, student_length) contiguous, or null
+};
+
+KDOPS_PER_ISA(template <class T> void gram_loss(const GramLoss<T>& p, int64_t begin, int64_t end);)
+
+}  // namespace kdops

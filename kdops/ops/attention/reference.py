@@ -1,0 +1,34 @@
+"""The mathematics of the attention room in plain PyTorch. Read this first."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdops.ops.gram.reference import safe_norm
+
+
+def attention_map(x: Tensor, p: float, largest: bool) -> Tensor:
+    """Σ_c |x|^p, or the maximum over c. x (B, C, L) -> (B, L)."""
+    size = x.abs()
+    if largest:
+        if x.shape[1] == 0:
+            return x.sum(1)
+        # one channel is chosen (the first of equals); p > 0 keeps the order
+        return _power(size.gather(1, size.argmax(1, keepdim=True)).squeeze(1), p)
+    return _power(size, p).sum(1)
+
+
+def _power(size: Tensor, p: float) -> Tensor:
+    """size^p with gradient zero at zero, for every p > 0."""
+    if p == 2:
+        return size * size
+    positive = size > 0
+    power = torch.where(positive, size, torch.ones_like(size)) ** p
+    return torch.where(positive, power, size * 0)
+
+
+def unit_maps(Q: Tensor) -> Tensor:
+    """Q / ‖Q‖₂ per sample; zero stays zero, with zero gradient. Q (B, L)."""
+    norm = safe_norm(Q, 1).unsqueeze(1)
+    return torch.where(norm == 0, Q * 0, Q / torch.where(norm == 0, torch.ones_like(norm), norm))

@@ -1,0 +1,218 @@
+"""Specs of the losses between Gram matrices and attention maps; references written out in full."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+import kdops
+from kdops.testing import Case, ErrorCase, OpSpec
+
+
+def _fsp_loss(s1, s2, t1, t2, **options):
+    return kdops.fsp_loss((s1, s2), (t1, t2), **options)
+
+
+def _fsp_loss_reference(s1, s2, t1, t2, variant="paper"):
+    def fsp(f1, f2):
+        size = tuple(min(a, b) for a, b in zip(f1.shape[2:], f2.shape[2:], strict=True))
+        f1, f2 = (F.adaptive_max_pool2d(f, size).flatten(2) for f in (f1, f2))
+        return torch.einsum("bil,bjl->bij", f1, f2) / f1.shape[2]
+
+    difference = fsp(s1, s2) - fsp(t1.detach(), t2.detach())
+    if variant == "mse":
+        return difference.square().mean()
+    if variant == "columns":
+        return difference.square().sum(1).sqrt().sum() / len(difference)
+    return difference.square().sum() / (2 * len(difference))
+
+
+def _four_maps(make, batch, c1, c2, size1, size2=None, teacher1=None):
+    size2 = size2 or size1
+    student = (make.normal(batch, c1, *size1), make.normal(batch, c2, *size2))
+    teacher = (
+        make.normal(batch, c1, *(teacher1 or size1), constant=True),
+        make.normal(batch, c2, *size2, constant=True),
+    )
+    return (*student, *teacher)
+
+
+def _gram_loss_call(make, c1, c2, length, *options):
+    student = (make.normal(2, c1, length), make.normal(2, c2, length))
+    teacher = (
+        make.normal(2, c1, length, constant=True),
+        make.normal(2, c2, length, constant=True),
+    )
+    return (student[0], student[1], *teacher, 0.2, 0.2, 0.5, *options)
+
+
+def _fsp_spec(variant):
+    calls = (
+        lambda make: _gram_loss_call(make, 3, 4, 5, variant == "columns", False, True),
+        lambda make: _gram_loss_call(make, 6, 7, 2, False, True, True),
+    )
+    return OpSpec(
+        name=f"fsp_loss[{variant}]",
+        function=partial(_fsp_loss, variant=variant),
+        reference=partial(_fsp_loss_reference, variant=variant),
+        cases=(
+            Case("wide", lambda make: _four_maps(make, 3, 33, 29, (3, 2))),
+            Case("long", lambda make: _four_maps(make, 2, 7, 9, (12, 13))),
+            Case("pooled", lambda make: _four_maps(make, 2, 5, 6, (8, 6), (4, 6), (10, 7))),
+        ),
+        small_cases=(
+            Case("by channels", lambda make: _four_maps(make, 2, 2, 3, (2, 2))),
+            Case("by positions", lambda make: _four_maps(make, 2, 8, 7, (1, 2))),
+        ),
+        op_calls=tuple(("gram_loss", call) for call in calls) if variant != "mse" else (),
+        empty_cases=(Case("no batch", lambda make: _four_maps(make, 0, 3, 4, (2, 2))),),
+        errors=(
+            ErrorCase(
+                lambda make: (*_four_maps(make, 2, 3, 4, (2, 2))[:3], make.normal(2, 5, 2, 2)),
+                ValueError,
+                r"fsp_loss: level 1: expected student and teacher with equal channels.*1x1",
+            ),
+            ErrorCase(
+                lambda make: (None, *_four_maps(make, 2, 3, 4, (2, 2))[1:]),
+                TypeError,
+                r"fsp_loss: expected student\[0\] to be a Tensor",
+            ),
+        ),
+    )
+
+
+def _nst_reference(student, teacher, kernel="poly", degree=2, c=0.0, bandwidth=None):
+    size = tuple(min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    s, t = (F.adaptive_avg_pool2d(f, size).flatten(2) for f in (student, teacher.detach()))
+    s, t = (F.normalize(f, dim=2) for f in (s, t))
+
+    def distances(x, y):
+        return (x.unsqueeze(2) - y.unsqueeze(1)).square().sum(3)
+
+    if bandwidth is None:
+        width = distances(s, t).mean((1, 2)).detach()[:, None, None]
+    else:
+        width = bandwidth**2
+
+    def k(x, y):
+        if kernel == "gaussian":
+            return torch.exp(-distances(x, y) / (2 * width)).mean((1, 2))
+        product = torch.einsum("bil,bjl->bij", x, y)
+        return ((product + c) ** degree if kernel == "poly" else product).mean((1, 2))
+
+    return (k(t, t) + k(s, s) - 2 * k(s, t)).mean()
+
+
+def _pair(make, batch, c_s, c_t, size, teacher_size=None):
+    teacher = make.normal(batch, c_t, *(teacher_size or size), constant=True)
+    return make.normal(batch, c_s, *size), teacher
+
+
+def _nst_spec(label, **options):
+    return OpSpec(
+        name=f"nst_loss[{label}]",
+        function=partial(kdops.nst_loss, **options),
+        reference=partial(_nst_reference, **options),
+        cases=(
+            Case("wide", lambda make: _pair(make, 3, 17, 17, (3, 3))),
+            Case("long, unequal", lambda make: _pair(make, 2, 4, 6, (5, 7))),
+            Case("pooled", lambda make: _pair(make, 2, 9, 5, (6, 4), (3, 4))),
+        ),
+        small_cases=(
+            Case("wide", lambda make: _pair(make, 2, 5, 4, (2, 1))),
+            Case("long", lambda make: _pair(make, 2, 2, 2, (3, 3))),
+        ),
+        empty_cases=(Case("no batch", lambda make: _pair(make, 0, 3, 4, (2, 2))),),
+        errors=(
+            ErrorCase(
+                lambda make: (make.normal(2, 3, 4, 4), make.normal(3, 3, 4, 4)),
+                ValueError,
+                "nst_loss: expected student and teacher with the same batch size, got 2 and 3",
+            ),
+            ErrorCase(lambda make: (make.normal(2, 3), make.normal(2, 3)), ValueError, "student"),
+        ),
+    )
+
+
+def _map_reference(f, p=2, reduce="sum"):
+    power = f.abs() ** p
+    return power.amax(1) if reduce == "max" else power.sum(1)
+
+
+def _attention_reference(student, teacher, p=2, reduce="sum", variant="code"):
+    size = tuple(min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    pooled = (F.adaptive_avg_pool2d(f, size) for f in (student, teacher.detach()))
+    q_s, q_t = (F.normalize(_map_reference(f, p, reduce).flatten(1)) for f in pooled)
+    if variant == "code":
+        return (q_s - q_t).square().mean()
+    return (q_s - q_t).norm(dim=1).mean() / 2
+
+
+def _attention_map_spec(label, **options):
+    p, largest = float(options.get("p", 2)), options.get("reduce") == "max"
+    return OpSpec(
+        name=f"attention_map[{label}]",
+        function=partial(kdops.attention_map, **options),
+        reference=partial(_map_reference, **options),
+        cases=(
+            Case("square", lambda make: (make.normal(3, 17, 9, 8),)),
+            Case("odd", lambda make: (make.normal(2, 5, 11, 61),)),
+            Case("one channel", lambda make: (make.normal(2, 1, 3, 3),)),
+        ),
+        small_cases=(Case("square", lambda make: (make.normal(2, 3, 2, 2),)),),
+        op_calls=(
+            ("attention_map", lambda make: (make.normal(2, 5, 7), p, largest)),
+            (
+                "attention_map_backward",
+                lambda make: (make.normal(2, 7), make.normal(2, 5, 7), p, largest),
+            ),
+        ),
+        empty_cases=(
+            Case("no batch", lambda make: (make.normal(0, 3, 4, 4),)),
+            Case("no channels", lambda make: (make.normal(2, 0, 4, 4),)),
+            Case("no positions", lambda make: (make.normal(2, 3, 0, 4),)),
+        ),
+        errors=(
+            ErrorCase(lambda make: (make.normal(3, 4),), ValueError, "attention_map: expected f"),
+        ),
+    )
+
+
+def _attention_loss_spec(label, **options):
+    return OpSpec(
+        name=f"attention_loss[{label}]",
+        function=partial(kdops.attention_loss, **options),
+        reference=partial(_attention_reference, **options),
+        cases=(
+            Case("unequal channels", lambda make: _pair(make, 3, 8, 12, (7, 6))),
+            Case("pooled", lambda make: _pair(make, 2, 5, 4, (4, 9), (8, 3))),
+        ),
+        small_cases=(Case("small", lambda make: _pair(make, 2, 3, 2, (2, 3))),),
+        empty_cases=(Case("no batch", lambda make: _pair(make, 0, 3, 4, (2, 2))),),
+        errors=(
+            ErrorCase(
+                lambda make: (make.normal(2, 3, 4), make.normal(2, 3, 4, 4)),
+                ValueError,
+                "attention_loss: expected teacher of shape",
+            ),
+        ),
+    )
+
+
+GRAM_LOSSES = (
+    _attention_loss_spec("code"),
+    _attention_loss_spec("paper, p=3", variant="paper", p=3),
+    _attention_loss_spec("max", reduce="max"),
+    _attention_map_spec("p=1", p=1),
+    _attention_map_spec("p=2"),
+    _attention_map_spec("p=2.5", p=2.5),
+    _attention_map_spec("p=3, max", p=3, reduce="max"),
+    _fsp_spec("columns"),
+    _fsp_spec("mse"),
+    _fsp_spec("paper"),
+    _nst_spec("gaussian", kernel="gaussian"),
+    _nst_spec("gaussian, fixed", kernel="gaussian", bandwidth=0.8),
+    _nst_spec("linear", kernel="linear"),
+    _nst_spec("poly, c=1, d=3", degree=3, c=1.0),
+    _nst_spec("poly"),
+)
