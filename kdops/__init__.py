@@ -1,8 +1,7 @@
 """kdops: fast, exact, NaN-free operators for knowledge distillation in PyTorch."""
 
-__version__ = "0.1.0"
-
 from kdops._backends import backend, explain
+from kdops._library import VERSION as __version__
 from kdops._library import build_info
 from kdops.ops.attention import attention_loss, attention_map
 from kdops.ops.gram import fsp_loss, fsp_matrix, gram, nst_loss

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+VERSION = "0.1.0"  # the one place; pyproject.toml must agree (tests/test_build.py)
 _NAME = "_C.abi3.so"
 
 
@@ -34,10 +35,20 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
     if path is None:
         return None, "this install holds no compiled kernels (pure-Python install)"
     try:
+        handle = ctypes.CDLL(str(path))
+        version = _info_of(handle)["kdops"]
+        if version != VERSION:
+            return None, f"the compiled kernels are of kdops {version}, the sources of {VERSION}"
         torch.ops.load_library(str(path))
-        return ctypes.CDLL(str(path)), None
+        return handle, None
     except OSError as error:
         return None, f"the compiled kernels could not be loaded ({error})"
+
+
+def _info_of(handle: ctypes.CDLL) -> dict[str, str]:
+    handle.kdops_build_info.restype = ctypes.c_char_p
+    info: dict[str, str] = json.loads(handle.kdops_build_info().decode())
+    return info
 
 
 _handle, missing = _load()
@@ -58,11 +69,7 @@ def warn_once_if_missing() -> None:
 
 
 def _native_info() -> dict[str, str]:
-    if _handle is None:
-        return {}
-    _handle.kdops_build_info.restype = ctypes.c_char_p
-    info: dict[str, str] = json.loads(_handle.kdops_build_info().decode())
-    return info
+    return {} if _handle is None else _info_of(_handle)
 
 
 def build_info() -> dict[str, str]:
@@ -72,9 +79,7 @@ def build_info() -> dict[str, str]:
     instruction_sets, active_instruction_set, cuda (compiler version, "" without), cuda_archs,
     compiler, torch_target.
     """
-    from kdops import __version__
-
-    info = {"kdops": __version__, "torch": torch.__version__, "native": missing or "yes"}
+    info = {"kdops": VERSION, "torch": torch.__version__, "native": missing or "yes"}
     return info | _native_info()
 
 

@@ -69,6 +69,10 @@ def test_library_leaves_only_torch_and_system_symbols_open():
     assert not foreign
 
 
+def test_one_version():
+    assert f'version = "{_library.VERSION}"' in (ROOT / "pyproject.toml").read_text()
+
+
 def test_loads_on_this_torch():
     assert _library.missing is None
     assert hasattr(torch.ops.kdops, "gram")

@@ -88,6 +88,7 @@ struct Attention {
 
   void backward_largest(const T* item, const T* grad, T* gx, int64_t channel,
                         int64_t position) const {
+    if (x.channels == 0) return;  // nobody to send the gradient to
     for (int64_t l = 0; l < x.length; ++l) {
       int64_t best = 0;
       T top = T(-1);
