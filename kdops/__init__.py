@@ -1,8 +1,7 @@
 """kdops: fast, exact, NaN-free operators for knowledge distillation in PyTorch."""
 
 from kdops._backends import backend, explain
-from kdops._library import VERSION as __version__
-from kdops._library import build_info
+from kdops._library import VERSION, build_info
 from kdops.ops.attention import attention_loss, attention_map
 from kdops.ops.gram import fsp_loss, fsp_matrix, gram, nst_loss
 from kdops.ops.rbf import rbf_affinity, rbf_affinity_loss, svd_rbf_loss
@@ -15,6 +14,8 @@ from kdops.ops.relation import (
     similarity_loss,
 )
 from kdops.ops.svd import align_singular_vectors, batched_eigh, batched_svd, batched_svdvals
+
+__version__ = VERSION
 
 __all__ = [
     "align_singular_vectors",

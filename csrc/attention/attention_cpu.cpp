@@ -20,7 +20,11 @@ Tensor readable(const Tensor& x) {
 
 template <class T>
 AttentionMaps<T> maps_of(const Tensor& x) {
-  return {static_cast<const T*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2), x.size(1),
+  return {static_cast<const T*>(x.data_ptr()),
+          x.stride(0),
+          x.stride(1),
+          x.stride(2),
+          x.size(1),
           x.size(2)};
 }
 
@@ -47,8 +51,8 @@ void backward(const Tensor& grad, const Tensor& x, double p, bool largest, Tenso
 
 void check(const char* op, const Tensor& x) {
   check_dim(op, "x", x, 3);
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double,
-                  op, ": expected float64 or float32");
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double, op,
+                  ": expected float64 or float32");
 }
 
 Tensor attention_map_cpu(const Tensor& input, double p, bool largest) {
@@ -73,10 +77,9 @@ Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, doubl
   const Tensor g = torch::stable::contiguous(grad);
   // as x lies: positions innermost, or channels innermost
   const int64_t batch = x.size(0), channels = x.size(1), length = x.size(2);
-  Tensor gx = x.stride(2) == 1
-                  ? torch::stable::new_empty(x, {batch, channels, length})
-                  : torch::stable::transpose(
-                        torch::stable::new_empty(x, {batch, length, channels}), 1, 2);
+  Tensor gx = x.stride(2) == 1 ? torch::stable::new_empty(x, {batch, channels, length})
+                               : torch::stable::transpose(
+                                     torch::stable::new_empty(x, {batch, length, channels}), 1, 2);
   if (x.scalar_type() == ScalarType::Double)
     backward<double>(g, x, p, largest, gx);
   else

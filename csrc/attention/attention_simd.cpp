@@ -153,8 +153,8 @@ void attention_backward(const AttentionMaps<T>& x, T p, bool largest, const T* g
   });
 }
 
-#define KDOPS_INSTANTIATE(T)                                                                     \
-  template void attention_forward<T>(const AttentionMaps<T>&, T, bool, T*, int64_t, int64_t);    \
+#define KDOPS_INSTANTIATE(T)                                                                   \
+  template void attention_forward<T>(const AttentionMaps<T>&, T, bool, T*, int64_t, int64_t);  \
   template void attention_backward<T>(const AttentionMaps<T>&, T, bool, const T*, T*, int64_t, \
                                       int64_t, int64_t, int64_t, int64_t);
 KDOPS_INSTANTIATE(float)

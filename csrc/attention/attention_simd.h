@@ -16,13 +16,15 @@ struct AttentionMaps {
 };
 
 // out[b, l] = sum over c of |x|^p, or (largest) the maximum over c.
-KDOPS_PER_ISA(template <class T> void attention_forward(
-    const AttentionMaps<T>& x, T p, bool largest, T* out, int64_t begin, int64_t end);)
+KDOPS_PER_ISA(template <class T> void attention_forward(const AttentionMaps<T>& x, T p,
+                                                        bool largest, T* out, int64_t begin,
+                                                        int64_t end);)
 
 // gx (B, C, L) = grad[b, l] * p |x|^(p-1) sign(x), for `largest` at the first largest channel only.
 // gx has the strides of x when `x.position` or `x.channel` is 1 (see attention_cpu.cpp).
-KDOPS_PER_ISA(template <class T> void attention_backward(
-    const AttentionMaps<T>& x, T p, bool largest, const T* grad, T* gx, int64_t gx_batch,
-    int64_t gx_channel, int64_t gx_position, int64_t begin, int64_t end);)
+KDOPS_PER_ISA(template <class T>
+              void attention_backward(const AttentionMaps<T>& x, T p, bool largest, const T* grad,
+                                      T* gx, int64_t gx_batch, int64_t gx_channel,
+                                      int64_t gx_position, int64_t begin, int64_t end);)
 
 }  // namespace kdops

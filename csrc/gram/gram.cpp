@@ -1,7 +1,8 @@
 // Schemas of the gram room.
 //   gram           out (B, C1, C2) = scale * x yT, x (B, C1, L), y (B, C2, L) or absent (y = x)
 //   gram_backward  cotangents of x and y for grad (B, C1, C2); with y absent the second is empty
-//   gram_loss      loss and cotangents of x1, x2 for coefficient * f(scale_s x1 x2T - scale_t y1 y2T),
+//   gram_loss      loss and cotangents of x1, x2 for coefficient * f(scale_s x1 x2T - scale_t y1
+//   y2T),
 //                  f the sum of squares or (columns) of column norms; x2 and y2 absent: equal to x1
 //                  and y1. positions: through length x length products (equal lengths and scales,
 //                  squares). gradients = False returns empty cotangents.

@@ -73,9 +73,8 @@ Losses gram_loss_of(const Tensor& x1, const Tensor& x2, const Tensor& y1, const 
                             o.gradients ? static_cast<T*>(g1.data_ptr()) : nullptr,
                             second ? static_cast<T*>(g2.data_ptr()) : nullptr};
   const double flops = 8.0 * c1 * c2 * length;
-  parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(gram_loss<T>)(problem, begin, end);
-  });
+  parallel_for(batch, flops,
+               [&](int64_t begin, int64_t end) { KDOPS_BEST(gram_loss<T>)(problem, begin, end); });
   double total = 0;
   for (int64_t b = 0; b < batch; ++b) total += static_cast<double>(partial[b]);
   *static_cast<T*>(loss.data_ptr()) = static_cast<T>(total);
@@ -93,14 +92,11 @@ Losses gram_loss_cpu(const Tensor& x1, const std::optional<Tensor>& x2, const Te
   check_pair("gram_loss", x1, second, y1, teacher, options);
   if (x1.scalar_type() == ScalarType::Double)
     return gram_loss_of<double>(x1, second, y1, teacher, options);
-  STD_TORCH_CHECK(x1.scalar_type() == ScalarType::Float,
-                  "gram_loss: expected float64 or float32");
+  STD_TORCH_CHECK(x1.scalar_type() == ScalarType::Float, "gram_loss: expected float64 or float32");
   return gram_loss_of<float>(x1, second, y1, teacher, options);
 }
 
 }  // namespace
 }  // namespace kdops
 
-STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("gram_loss", TORCH_BOX(&kdops::gram_loss_cpu));
-}
+STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) { m.impl("gram_loss", TORCH_BOX(&kdops::gram_loss_cpu)); }

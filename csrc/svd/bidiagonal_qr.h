@@ -13,8 +13,8 @@
 
 namespace kdops::KDOPS_ISA {
 
-// Couplings below this fraction of the largest entry are dropped. Smaller would not do: for repeated
-// values the rounding errors of a sweep can reproduce a coupling of one eps for ever.
+// Couplings below this fraction of the largest entry are dropped. Smaller would not do: for
+// repeated values the rounding errors of a sweep can reproduce a coupling of one eps for ever.
 template <class T>
 inline constexpr T kNegligibleCoupling = 2 * std::numeric_limits<T>::epsilon();
 

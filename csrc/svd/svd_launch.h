@@ -12,8 +12,8 @@ namespace kdops::gpu {
 
 inline constexpr int64_t kMaxSmallSide = 128;
 
-// The lanes per matrix of svd_small_kernel, or 0: a block per matrix. Double precision has one size:
-// 32 columns would need every register a thread can have, 8 are not worth compiling.
+// The lanes per matrix of svd_small_kernel, or 0: a block per matrix. Double precision has one
+// size: 32 columns would need every register a thread can have, 8 are not worth compiling.
 template <class T>
 int small_class(int64_t m, int64_t n) {
   const int64_t side = std::max(m, n);

@@ -41,10 +41,7 @@ def gram_loss(
     batch, c1, length = x1.shape
     c2 = c1 if x2 is None else x2.shape[1]
     scalars = (scale_s, scale_t, coefficient, columns)
-    if (
-        _backends.choose("gram_loss", x1.device.type, x1.dtype, batch, c1, c2, length)
-        != "native"
-    ):
+    if _backends.choose("gram_loss", x1.device.type, x1.dtype, batch, c1, c2, length) != "native":
         with torch.autocast(x1.device.type, enabled=False):
             return reference.gram_loss(x1, x2, y1, y2, *scalars)
     watched = (x1,) if x2 is None else (x1, x2)
@@ -64,6 +61,7 @@ def _by_positions(x1: Tensor, x2: Tensor | None, y1: Tensor, columns: bool) -> b
     if columns or y1.shape[2] != length:
         return False
     return 5 * (c1 + c2) * length < 4 * c1 * c2
+
 
 if not _library.missing:
 
