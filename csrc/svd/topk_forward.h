@@ -7,12 +7,15 @@
 // (topk_dense.h).
 #pragma once
 
+#include <cstring>
+
 #include "common/scratch.h"
 #include "svd/inverse_iteration.h"
 #include "svd/multisection.h"
 #include "svd/topk_dense.h"
 #include "svd/topk_gram.h"
 #include "svd/topk_layout.h"
+#include "svd/topk_refine.h"
 
 namespace kdops::KDOPS_ISA {
 
@@ -21,21 +24,13 @@ template <class T>
 inline constexpr T kSmallestRatio = T(1) / 48;
 
 template <class T>
-struct TopkOutputs {
-  T* U;  // null: not asked for
-  T* S;
-  T* Vh;
-  T* saved;
-};
-
-template <class T>
 struct TopkForward {
   static constexpr int kLanes = Pack<T>::kLanes;
   using V = Pack<T>;
 
   TopkShape shape;
   bool canonical;
-  Scratch<T> sums, stage, small, image, values;
+  Scratch<T> sums, stage, small, image;
   Scratch<V> lanes;
   Tridiagonal<V> t;
   V *lambda, *z, *work;
@@ -47,7 +42,6 @@ struct TopkForward {
         stage(gram_chunk<T>(gram_width<T>(shape.p)) * gram_width<T>(shape.p)),
         small(kLanes * k * shape.p),
         image(k * shape.length),
-        values(shape.p),
         lanes(packed_size(shape.p) + (9 + k) * shape.p + 3 * k + 8) {
     const int p = shape.p;
     V* next = lanes.get();
@@ -59,21 +53,15 @@ struct TopkForward {
   void run_group(const T* A, const TopkOutputs<T>& out, int matrices);
   void eigenvectors(const TopkOutputs<T>& out, int matrices, bool* dense);
   void finish(const T* A, const TopkOutputs<T>& out, T f, T* P, const T* sigma);
-  void dense_route(const T* A, const TopkOutputs<T>& out, T f);
   void write(const TopkOutputs<T>& out, T f, const T* sigma, T* P, T* W, bool have_image);
   void fill_nan(const TopkOutputs<T>& out);
-  TopkOutputs<T> matrix(const TopkOutputs<T>& out, int64_t b) const {
-    const int k = shape.k;
-    return {out.U ? out.U + b * shape.m * k : nullptr, out.S + b * k, out.Vh + b * k * shape.n,
-            out.saved + b * shape.saved_size()};
-  }
 };
 
 template <class T>
 void TopkForward<T>::run(const T* A, const TopkOutputs<T>& out, int64_t count) {
   for (int64_t b = 0; b < count; b += kLanes) {
     const int matrices = static_cast<int>(count - b < kLanes ? count - b : kLanes);
-    run_group(A + b * shape.m * shape.n, matrix(out, b), matrices);
+    run_group(A + b * shape.m * shape.n, out.matrix(shape, b), matrices);
   }
 }
 
@@ -88,14 +76,16 @@ void TopkForward<T>::run_group(const T* A, const TopkOutputs<T>& out, int matric
     dense[b] = true;
   }
   if (!shape.always_dense()) eigenvectors(out, matrices, dense);
+  int list[kLanes], listed = 0;
   for (int b = 0; b < matrices; ++b) {
-    const TopkOutputs<T> one = matrix(out, b);
-    TopkRoute route = dense[b] ? TopkRoute::dense : TopkRoute::gram;
+    const TopkOutputs<T> one = out.matrix(shape, b);
+    TopkRoute route = TopkRoute::gram;
     if (!(factor[b] == factor[b])) {
       route = TopkRoute::not_finite;
       fill_nan(one);
     } else if (dense[b]) {
-      dense_route(A + b * size, one, factor[b]);
+      route = TopkRoute::dense;
+      list[listed++] = b;
     } else {
       T sigma[kMaxTop];
       for (int i = 0; i < shape.k; ++i) sigma[i] = std::sqrt(lambda[i].lane(b));
@@ -104,6 +94,7 @@ void TopkForward<T>::run_group(const T* A, const TopkOutputs<T>& out, int matric
     one.saved[0] = static_cast<T>(static_cast<int>(route));
     one.saved[1] = factor[b];
   }
+  TopkDense<T>(shape, canonical).run(A, out, list, listed, factor);
 }
 
 // The lanes' part: from the packed Gram matrices in saved to the small-side vectors, k x p a
@@ -167,17 +158,6 @@ void TopkForward<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, co
   for (int i = 0; i < k * p; ++i) kept[i] = P[i];
 }
 
-template <class T>
-void TopkForward<T>::dense_route(const T* A, const TopkOutputs<T>& out, T f) {
-  const int p = shape.p;
-  Scratch<T> rows(p * shape.length);
-  load_small_side_rows(A, shape.m, shape.n, f, rows.get());
-  T* P = out.saved + shape.dense_vectors_at();
-  T* sigma = out.saved + shape.dense_values_at();
-  jacobi_svd(rows.get(), shape.length, P, p, sigma);
-  write(out, f, sigma, P, rows.get(), true);
-}
-
 // Signs, then the outputs: P are the small-side vectors, W the long-side ones, both as rows.
 template <class T>
 void TopkForward<T>::write(const TopkOutputs<T>& out, T f, const T* sigma, T* P, T* W,
@@ -192,7 +172,7 @@ void TopkForward<T>::write(const TopkOutputs<T>& out, T f, const T* sigma, T* P,
     if (have_image) scale_row(W + i * length, length, T(-1));
   }
   const T *right = shape.tall ? P : W, *left = shape.tall ? W : P;
-  for (int64_t i = 0; i < k * shape.n; ++i) out.Vh[i] = right[i];
+  std::memcpy(out.Vh, right, sizeof(T) * k * shape.n);
   if (out.U == nullptr) return;
   for (int64_t r = 0; r < shape.m; ++r)
     for (int i = 0; i < k; ++i) out.U[r * k + i] = left[i * shape.m + r];

@@ -5,6 +5,8 @@
 // (wide).
 #pragma once
 
+#include <cstring>
+
 #include "common/scratch.h"
 #include "svd/topk_backward.h"
 #include "svd/topk_refine.h"
@@ -241,15 +243,13 @@ void TopkBackward<T>::write_wide(const TopkInputs<T>& in, const T* result, T* gA
     const int count = static_cast<int>(n - c < kChunk ? n - c : kChunk);
     row_sums(in.A + c, n, p, count, y, 1, p, k, right, kChunk);
     for (int j = 0; j < k; ++j) {
-      const T* gq = in.gVh ? in.gVh + j * n + c : nullptr;
       T* to = right + j * kChunk;
-      for (int l = 0; l < count; ++l) {
-        T sum = f * to[l] + (gq ? gq[l] * weights[j] : T(0));
-        for (int i = 0; i < k; ++i) sum += in.Vh[i * n + c + l] * C[i * k + j];
-        to[l] = sum;
-        right[(k + j) * kChunk + l] = in.Vh[j * n + c + l];
-      }
+      const T* gq = in.gVh ? in.gVh + j * n + c : nullptr;
+      for (int l = 0; l < count; ++l) to[l] *= f;
+      for (int l = 0; gq && l < count; ++l) to[l] += gq[l] * weights[j];
+      std::memcpy(right + (k + j) * kChunk, in.Vh + j * n + c, sizeof(T) * count);
     }
+    row_sums(right + k * kChunk, kChunk, k, count, C, k, 1, k, right, kChunk, true);
     outer_sums(left, ldl, right, kChunk, 2 * k, p, count, gA + c, n);
   }
 }

@@ -222,22 +222,23 @@ inline void row_sums_columns(const T* A, int64_t lda, int64_t rows, int64_t n, c
   }
 }
 
-// out[j][c] = Σ_r w[r wr + j wj] A[r][c] for j < k, c < n; kSumRows rows at a time, so that the
-// hardware follows a few streams along the rows (down a column they would fall on the same cache
-// sets when n is a power of two).
+// out[j][c] (add: +)= Σ_r w[r wr + j wj] A[r][c] for j < k, c < n; kSumRows rows at a time, so that
+// the hardware follows a few streams along the rows (down a column they would fall on the same
+// cache sets when n is a power of two).
 template <class T>
 inline void row_sums(const T* A, int64_t lda, int64_t rows, int64_t n, const T* w, int64_t wr,
-                     int64_t wj, int k, T* out, int64_t ldo) {
+                     int64_t wj, int k, T* out, int64_t ldo, bool add = false) {
   constexpr int64_t kSumRows = 16;
   for (int64_t r = 0; r < rows; r += kSumRows) {
     const int64_t height = rows - r < kSumRows ? rows - r : kSumRows;
     const T *block = A + r * lda, *weights = w + r * wr;
+    const bool first = r == 0 && !add;
     int j = 0;
     for (; j + 4 <= k; j += 4)
-      row_sums_columns<4>(block, lda, height, n, weights + j * wj, wr, wj, r == 0, out + j * ldo,
+      row_sums_columns<4>(block, lda, height, n, weights + j * wj, wr, wj, first, out + j * ldo,
                           ldo);
     for (; j < k; ++j)
-      row_sums_columns<1>(block, lda, height, n, weights + j * wj, wr, wj, r == 0, out + j * ldo,
+      row_sums_columns<1>(block, lda, height, n, weights + j * wj, wr, wj, first, out + j * ldo,
                           ldo);
   }
 }

@@ -121,18 +121,37 @@ inline void rayleigh_ritz(T* W, int64_t ldw, int64_t length, T* P, int p, int k,
   }
 }
 
+// The smallest and the largest entry.
+template <class T>
+inline void extremes(const T* v, int64_t n, T& low, T& high) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  int64_t i = 0;
+  high = low = v[0];
+  if (n >= kLanes) {
+    Pack<T> above = Pack<T>::load(v), below = above;
+    for (i = kLanes; i + kLanes <= n; i += kLanes) {
+      const Pack<T> x = Pack<T>::load(v + i);
+      above = max(above, x);
+      below = min(below, x);
+    }
+    high = reduce_max(above);
+    low = -reduce_max(-below);
+  }
+  for (; i < n; ++i) {
+    high = max(high, v[i]);
+    low = min(low, v[i]);
+  }
+}
+
 // Whether the canonical sign (max + min > 0; on a tie the first of the largest is positive) of v
 // asks for -v.
 template <class T>
 inline bool wants_flip(const T* v, int64_t n) {
-  T high = v[0], low = v[0];
-  for (int64_t i = 1; i < n; ++i) {
-    high = v[i] > high ? v[i] : high;
-    low = v[i] < low ? v[i] : low;
-  }
+  T high, low;
+  extremes(v, n, low, high);
   const T tie = 8 * std::numeric_limits<T>::epsilon();
   if (std::fabs(high + low) > tie) return high + low < T(0);
-  const T largest = std::max(high, -low) - tie;
+  const T largest = max(high, -low) - tie;
   for (int64_t i = 0; i < n; ++i)
     if (std::fabs(v[i]) >= largest) return v[i] < T(0);
   return false;
