@@ -6,8 +6,8 @@
 #include <tuple>
 #include <vector>
 
-#include "common/check.h"
 #include "common/parallel.h"
+#include "rbf/svd_rbf_check.h"
 #include "rbf/svd_rbf_simd.h"
 
 namespace kdops {
@@ -18,22 +18,6 @@ using torch::headeronly::ScalarType;
 template <class T>
 Vectors<T> vectors_of(const Tensor& x) {
   return {static_cast<const T*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
-}
-
-void check_levels(const Tensor& sf, const Tensor& sb, const Tensor& tf, const Tensor& tb) {
-  const char* op = "svd_rbf_loss";
-  const auto check = [&](const char* name, const Tensor& x, int64_t rows) {
-    check_dim(op, name, x, 3);
-    check_like(op, name, x, sf);
-    check_size(op, name, x, 0, sf.size(0));
-    check_size(op, name, x, 1, rows);
-    check_size(op, name, x, 2, sf.size(2));
-  };
-  check_dim(op, "student_front", sf, 3);
-  check_dim(op, "student_back", sb, 3);
-  check("student_back", sb, sb.size(1));
-  check("teacher_front", tf, sf.size(1));
-  check("teacher_back", tb, sb.size(1));
 }
 
 template <class T>

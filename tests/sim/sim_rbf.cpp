@@ -1,0 +1,49 @@
+// svd_rbf_loss's kernels on the simulator, launched exactly as rbf_cuda.cu launches them.
+#include "rbf/rbf_kernels.cuh"
+#include "sim_module.h"
+
+namespace {
+
+using namespace kdops::gpu;
+using Strides = std::array<int64_t, 3>;  // sample, row, component
+
+// loss () and gradients (B, D, k), written in place; gradients None: only the loss.
+void svd_rbf(const std::array<py::array, 4>& inputs, const std::array<Strides, 4>& strides,
+             int64_t batch, int front, int back, int components, double beta, double scale,
+             const py::array& loss, const py::object& gradient_front,
+             const py::object& gradient_back) {
+  for_storage_type(loss, [&](auto kind) {
+    using T = decltype(kind);
+    if constexpr (std::is_same_v<T, Accum<T>>) {
+      const auto input = [&](size_t i) {
+        return SvdRbfInput<T>{data_of<T>(inputs[i]), strides[i][0], strides[i][1], strides[i][2]};
+      };
+      const int64_t items = batch * components;
+      std::vector<double> losses(static_cast<size_t>(items),
+                                 std::numeric_limits<double>::quiet_NaN());
+      SvdRbfLaunch<T> launch{input(0),
+                             input(1),
+                             input(2),
+                             input(3),
+                             front,
+                             back,
+                             components,
+                             static_cast<T>(1 / beta),
+                             static_cast<T>(-4 * scale / beta),
+                             !gradient_front.is_none(),
+                             losses.data(),
+                             data_of<T>(gradient_front),
+                             data_of<T>(gradient_back)};
+      if (items > 0)
+        cusim::launch(static_cast<unsigned>(items), kSvdRbfThreads,
+                      static_cast<size_t>(4 * back) * sizeof(T),
+                      [&] { svd_rbf_kernel<T>(launch); });
+      cusim::launch(1, kSvdRbfThreads, 0,
+                    [&] { svd_rbf_sum_kernel<T>(losses.data(), items, scale, data_of<T>(loss)); });
+    }
+  });
+}
+
+const SimRegistration registration([](py::module_& m) { m.def("svd_rbf", &svd_rbf); });
+
+}  // namespace
