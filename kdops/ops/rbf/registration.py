@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,28 +13,39 @@ from kdops._autograd import loop_vmap, loss_op, map_op, wants_grad
 from kdops.ops.rbf import gradient, reference
 
 _FLOATS = (torch.float32, torch.float64)
-
-
-def _native(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
-    return _backends.native_obstacle(device, dtype, _FLOATS)
+_MOST_BACK_VALUES = 2048  # 32 bytes of shared memory each in double precision: 64 KB
 
 
 def _native_cpu(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
     if device != "cpu":
-        return "its GPU kernel is Triton's; the C++ kernel runs on cpu"
+        return "the C++ kernel runs on cpu; the GPU kernel is Triton's"
     return _backends.native_obstacle(device, dtype, _FLOATS)
 
 
-_backends.register("rbf_affinity", native=_native_cpu, typical_sizes=(1, 512, 512, 128))
-_backends.register("rbf_affinity_loss", native=_native_cpu, typical_sizes=(512, 128, 128))
-_backends.register("svd_rbf_loss", native=_native, typical_sizes=(128, 64, 256, 4))
+def _triton(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
+    return _backends.triton_obstacle(device, dtype, _FLOATS)
+
+
+def _native_svd(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
+    if device == "cuda" and sizes[2] > _MOST_BACK_VALUES:
+        return f"the CUDA kernel takes D_back up to {_MOST_BACK_VALUES}, not {sizes[2]}"
+    return _backends.native_obstacle(device, dtype, _FLOATS)
+
+
+_backends.register(
+    "rbf_affinity", native=_native_cpu, triton=_triton, typical_sizes=(1, 512, 512, 128)
+)
+_backends.register(
+    "rbf_affinity_loss", native=_native_cpu, triton=_triton, typical_sizes=(512, 128, 128)
+)
+_backends.register("svd_rbf_loss", native=_native_svd, typical_sizes=(128, 64, 256, 4))
 
 
 def rbf_affinity(x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float) -> Tensor:
     """x (B, N, D), y (B, M, D), gamma (B,) or None for the number `value` -> (B, N, M)."""
     batch, n, width = x.shape
     sizes = (batch, n, n if y is None else y.shape[1], width)
-    if _backends.choose("rbf_affinity", x.device.type, x.dtype, *sizes) == "native":
+    if _backends.choose("rbf_affinity", x.device.type, x.dtype, *sizes) != "reference":
         out: Tensor = _affinity_op(x, y, gamma, value)
         return out
     bandwidth = value if gamma is None else gamma[:, None, None]
@@ -47,7 +59,7 @@ def rbf_affinity_loss(
     """student (N, D_S), teacher (N, D_T), gamma () or None for `value` -> ()."""
     sizes = (student.shape[0], student.shape[1], teacher.shape[1])
     device, dtype = student.device.type, student.dtype
-    if _backends.choose("rbf_affinity_loss", device, dtype, *sizes) == "native":
+    if _backends.choose("rbf_affinity_loss", device, dtype, *sizes) != "reference":
         watched = (student,) if gamma is None else (student, gamma)
         return _affinity_loss_op(student, gamma, teacher, value, wants_grad(*watched))[0]
     with torch.autocast(student.device.type, enabled=False):
@@ -74,7 +86,20 @@ def svd_rbf_loss(
     return reference.svd_rbf_loss(*inputs, beta, scale)
 
 
+def _from_triton(name: str) -> Callable[..., Any]:
+    """The Triton launcher `name`; the module (and Triton) is imported at the first call."""
+
+    def launch(*arguments: Any) -> Any:
+        from kdops.ops.rbf import triton
+
+        return getattr(triton, name)(*arguments)
+
+    return launch
+
+
 if not _library.missing:
+    for _name in ("rbf_affinity", "rbf_affinity_backward", "rbf_affinity_loss"):
+        torch.library.impl(f"kdops::{_name}", "CUDA", _from_triton(_name))
 
     @torch.library.register_fake("kdops::rbf_affinity")
     def _(x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float) -> Tensor:
@@ -110,7 +135,7 @@ if not _library.missing:
         return student_front.new_empty(()), gf, gb
 
     def _affinity_loss_formula(
-        student: Tensor, gamma: Tensor | None, teacher: Tensor, value: float, *_: Any
+        student: Tensor, gamma: Tensor | None, teacher: Tensor, value: float, *rest: Any
     ) -> tuple[Tensor, Tensor]:
         bandwidth = value if gamma is None else gamma
         _, g_student, g_gamma = gradient.rbf_affinity_loss_and_gradient(student, teacher, bandwidth)

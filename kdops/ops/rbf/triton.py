@@ -1,0 +1,303 @@
+"""Triton kernels of rbf_affinity and rbf_affinity_loss, the GPU backend; imported when first used.
+
+Three kernels over tiles. `affinity_kernel` makes K (half of it for y = x, mirrored), `pull_kernel`
+its gradient -2 gamma (rowsum(P) x - P y) for P = grad * K, and `loss_kernel` meets a block of rows
+with all columns: it makes both Gaussians of a tile, adds up the loss and the student's gradient,
+and forgets the tile, so that memory is O(N D). Rows come centred, with their squared norms. Sums
+over parts of the work are taken afterwards, in a fixed order. Products are IEEE (no TF32).
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kdops.ops.rbf.reference import centred
+
+PROGRAMS = 512  # enough to fill a large GPU a few times
+
+
+def tiling(dtype: torch.dtype) -> dict[str, int]:
+    """TILE: rows and columns of a tile; DEPTH: step of a product along the width of the rows.
+    All that a kernel keeps in shared memory stays below 99 KB, what every GPU since sm_80 has."""
+    size = 32 if dtype == torch.float64 else 64
+    return {"TILE": size, "DEPTH": 32, "num_warps": 4, "num_stages": 2}
+
+
+# ---- device functions ----------------------------------------------------------------------------
+
+
+@triton.jit
+def tile_of(base, rows, cols, row_stride, col_stride, n, m):
+    """The tile base[rows, cols], zero outside n x m."""
+    inside = (rows[:, None] < n) & (cols[None, :] < m)
+    return tl.load(base + rows[:, None] * row_stride + cols[None, :] * col_stride, inside, 0.0)
+
+
+@triton.jit
+def squared_distances(
+    x, x_given, x_norms, y, y_given, y_norms, rows, cols, n, m, width,
+    SAME: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """|x_i - y_j|^2 for a tile of pairs. Where a pair is much closer than its norms, or overflows,
+    the product has no digits left: such a tile is made again from the differences of the rows as
+    they were given."""
+    left_norms = tl.load(x_norms + rows, rows < n, 0.0)[:, None]
+    norms = left_norms + tl.load(y_norms + cols, cols < m, 0.0)[None, :]
+    products = norms * 0.0
+    products = tl.where(products == 0.0, products, 0.0)
+    for k0 in range(0, width, DEPTH):
+        k = k0 + tl.arange(0, DEPTH)
+        left = tile_of(x, rows, k, width, 1, n, width)
+        right = tile_of(y, k, cols, 1, width, width, m)
+        products = tl.dot(left, right, products, input_precision="ieee", out_dtype=products.dtype)
+    squared = norms - 2.0 * products
+    itself = (rows[:, None] == cols[None, :]) & SAME
+    lost = ((squared > norms * 0.03125) == 0) & (rows[:, None] < n) & (cols[None, :] < m)
+    if tl.max((lost & (itself == 0)).to(tl.int32)) > 0:
+        direct = tl.where(products == products, 0.0, 0.0).to(products.dtype)
+        for k in range(0, width):
+            difference = (
+                tl.load(x_given + rows * width + k, rows < n, 0.0)[:, None]
+                - tl.load(y_given + cols * width + k, cols < m, 0.0)[None, :]
+            )
+            direct += difference * difference
+        squared = tl.where(lost, direct, squared)
+    return tl.where(itself & (left_norms == left_norms), 0.0, squared)
+
+
+@triton.jit
+def gaussian_difference(p, q, TERMS: tl.constexpr):
+    """exp(-p), exp(-q) and their difference, by the series of expm1 where they are close."""
+    k_p, k_q = tl.exp(-p), tl.exp(-q)
+    gap = tl.where(p == q, 0.0, q - p)  # also Inf - Inf
+    size = tl.minimum(tl.abs(gap), 0.5)
+    series = size * 0.0 + 1.0
+    for i in tl.static_range(TERMS - 1):
+        series = 1.0 - series * size * (1.0 / (TERMS - i))
+    nearest = tl.maximum(k_p, k_q) * size * series  # base * (1 - exp(-|gap|))
+    close = tl.where(gap < 0.0, -nearest, nearest)
+    return k_p, k_q, tl.where(tl.abs(gap) < 0.5, close, k_p - k_q)
+
+
+# ---- kernels -------------------------------------------------------------------------------------
+
+
+@triton.jit
+def affinity_kernel(
+    x, x_given, x_norms, y, y_given, y_norms, gamma, out, n, m, width,
+    SAME: tl.constexpr, TILE: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """out (B, n, m) = exp(-gamma |x_i - y_j|^2). SAME: y is x, tiles below the diagonal are written
+    by their mirror images."""
+    i, j, b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    if (j >= i) | (not SAME):
+        rows, cols = i * TILE + tl.arange(0, TILE), j * TILE + tl.arange(0, TILE)
+        squared = squared_distances(
+            x + b * n * width, x_given + b * n * width, x_norms + b * n,
+            y + b * m * width, y_given + b * m * width, y_norms + b * m,
+            rows, cols, n, m, width, SAME, DEPTH,
+        )  # fmt: skip
+        k = tl.exp(-tl.load(gamma + b) * squared)
+        inside = (rows[:, None] < n) & (cols[None, :] < m)
+        place = out + b * n * m
+        wide_rows, wide_cols = rows.to(tl.int64), cols.to(tl.int64)
+        tl.store(place + wide_rows[:, None] * m + cols[None, :], k, inside)
+        if SAME:
+            mirrored = (cols[:, None] < m) & (rows[None, :] < n)
+            tl.store(place + wide_cols[:, None] * n + rows[None, :], tl.trans(k), mirrored)
+
+
+@triton.jit
+def pull_kernel(
+    grad, k, row_stride, col_stride, x, y, gamma, out, n, m, width,
+    SAME: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """out_i = -2 gamma sum_j P_ij (x_i - y_j), P = grad * K read with free strides (its transpose
+    gives the gradient of y), or (grad + grad') * K where SAME."""
+    i, c, b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    rows, chunk = i * TILE + tl.arange(0, TILE), c * TILE + tl.arange(0, TILE)
+    grad += b * n * m
+    k += b * n * m
+    mine = tile_of(x + b * n * width, rows, chunk, width, 1, n, width)
+    total = mine * 0.0
+    total = tl.where(total == 0.0, total, 0.0)
+    sums = tl.sum(total, 1)
+    wide = rows.to(tl.int64)
+    for j0 in range(0, m, TILE):
+        cols = j0 + tl.arange(0, TILE)
+        weights = tile_of(grad, wide, cols.to(tl.int64), row_stride, col_stride, n, m)
+        if SAME:
+            weights += tile_of(grad, wide, cols.to(tl.int64), col_stride, row_stride, n, m)
+        weights *= tile_of(k, wide, cols.to(tl.int64), row_stride, col_stride, n, m)
+        others = tile_of(y + b * m * width, cols, chunk, width, 1, m, width)
+        total = tl.dot(weights, others, total, input_precision="ieee", out_dtype=total.dtype)
+        sums += tl.sum(weights, 1)
+    value = -2.0 * tl.load(gamma + b) * (sums[:, None] * mine - total)
+    inside = (rows[:, None] < n) & (chunk[None, :] < width)
+    tl.store(out + b * n * width + wide[:, None] * width + chunk[None, :], value, inside)
+
+
+@triton.jit
+def loss_kernel(
+    s, s_given, s_norms, t, t_given, t_norms, gamma, losses, slopes, gradient,
+    n, s_width, t_width, parts,
+    GRADIENT: tl.constexpr, TERMS: tl.constexpr, TILE: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Rows of tile i against the column tiles part, part + parts, ...: sums of (K_S - K_T)^2 and of
+    (K_S - K_T)(q K_T - p K_S), and the gradient -2 gamma sum_j w_ij (s_i - s_j) of a chunk."""
+    i, c, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    rows, chunk = i * TILE + tl.arange(0, TILE), c * TILE + tl.arange(0, TILE)
+    g = tl.load(gamma)
+    mine = tile_of(s, rows, chunk, s_width, 1, n, s_width)
+    total = mine * 0.0
+    total = tl.where(total == 0.0, total, 0.0)
+    sums = tl.sum(total, 1)
+    loss = tl.sum(total, 1)
+    slope = tl.sum(total, 1)
+    for j0 in range(part * TILE, n, parts * TILE):
+        cols = j0 + tl.arange(0, TILE)
+        p = (
+            squared_distances(
+                s, s_given, s_norms, s, s_given, s_norms, rows, cols, n, n, s_width, True, DEPTH
+            )
+            * g
+        )
+        q = (
+            squared_distances(
+                t, t_given, t_norms, t, t_given, t_norms, rows, cols, n, n, t_width, True, DEPTH
+            )
+            * g
+        )
+        k_s, k_t, delta = gaussian_difference(p, q, TERMS)
+        inside = (rows[:, None] < n) & (cols[None, :] < n)
+        delta = tl.where(inside, delta, 0.0)
+        loss += tl.sum(delta * delta, 1)
+        if GRADIENT:
+            decay = tl.where(k_t > 0.0, q * k_t, k_t) - tl.where(k_s > 0.0, p * k_s, k_s)
+            slope += tl.sum(tl.where(inside, delta * decay, 0.0), 1)
+            weights = tl.where(inside, delta * k_s, 0.0)
+            others = tile_of(s, cols, chunk, s_width, 1, n, s_width)
+            total = tl.dot(weights, others, total, input_precision="ieee", out_dtype=total.dtype)
+            sums += tl.sum(weights, 1)
+    if c == 0:
+        place = part * tl.num_programs(0) + i
+        tl.store(losses + place, tl.sum(loss, 0))
+        tl.store(slopes + place, tl.sum(slope, 0))
+    if GRADIENT:
+        value = -2.0 * g * (sums[:, None] * mine - total)
+        inside = (rows[:, None] < n) & (chunk[None, :] < s_width)
+        place = gradient + part.to(tl.int64) * n * s_width
+        tl.store(place + rows.to(tl.int64)[:, None] * s_width + chunk[None, :], value, inside)
+
+
+# ---- launchers: the same signatures as the ops in csrc/rbf/rbf.cpp -------------------------------
+
+
+def rbf_affinity(x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float) -> Tensor:
+    """x (B, N, D), y (B, M, D) or None -> (B, N, M)."""
+    given = x.contiguous(), (x if y is None else y).contiguous()
+    rows, others = _centred_sets(x, y)
+    batch, n, width = x.shape
+    m = others.shape[1]
+    out = x.new_empty((batch, n, m))
+    if out.numel():
+        options = tiling(x.dtype)
+        grid = (_cdiv(n, options["TILE"]), _cdiv(m, options["TILE"]), batch)
+        norms = [r.square().sum(-1) for r in (rows, others)]
+        affinity_kernel[grid](
+            rows, given[0], norms[0], others, given[1], norms[1], _bandwidth(x, gamma, value), out,
+            n, m, width, SAME=y is None, **options,
+        )  # fmt: skip
+    return out
+
+
+def rbf_affinity_backward(
+    grad: Tensor, x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float, k: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cotangents of x, y and gamma; empty for those that are None."""
+    rows, others = _centred_sets(x, y)
+    bandwidth = _bandwidth(x, gamma, value)
+    grad, k = grad.contiguous(), k.contiguous()
+    m = others.shape[1]
+    gx = _pull(grad, k, (m, 1), rows, others, bandwidth, y is None)
+    gy = x.new_empty(0) if y is None else _pull(grad, k, (1, m), others, rows, bandwidth, False)
+    if gamma is None:
+        return gx, gy, x.new_empty(0)
+    moment = (rows * gx).sum((-1, -2))
+    if y is not None:
+        moment = moment + (others * gy).sum((-1, -2))
+    return gx, gy, moment / (2 * bandwidth)
+
+
+def rbf_affinity_loss(
+    student: Tensor, gamma: Tensor | None, teacher: Tensor, value: float, gradients: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, gradient of student (N, D_S), gradient of gamma); gradients empty when not wanted."""
+    given = student.contiguous(), teacher.contiguous()
+    s, t = centred(given[0]), centred(given[1])
+    n, width = s.shape
+    options = tiling(s.dtype)
+    tiles = max(_cdiv(n, options["TILE"]), 1)
+    chunks = max(_cdiv(width, options["TILE"]), 1) if gradients else 1
+    parts = max(1, min(tiles, PROGRAMS // (tiles * chunks)))
+    sums = s.new_zeros((2, parts * tiles))
+    partial = s.new_zeros((parts, n, width) if gradients else (1, 1, 1))
+    bandwidth = _bandwidth(s[None], None if gamma is None else gamma.reshape(1), value)
+    norms = [r.square().sum(-1) for r in (s, t)]
+    if n:
+        loss_kernel[(tiles, chunks, parts)](
+            s, given[0], norms[0], t, given[1], norms[1], bandwidth, sums[0], sums[1], partial,
+            n, width, t.shape[1], parts,
+            GRADIENT=gradients, TERMS=18 if s.dtype == torch.float64 else 10, **options,
+        )  # fmt: skip
+    pairs = max(n * n, 1)
+    loss, slope = sums.double().sum(1).to(s.dtype) / pairs
+    if not gradients:
+        return loss, s.new_empty(0), s.new_empty(0)
+    g_gamma = s.new_empty(0) if gamma is None else 2 * slope / gamma
+    return loss, partial.sum(0) * (4 / pairs), g_gamma
+
+
+def _pull(
+    grad: Tensor,
+    k: Tensor,
+    strides: tuple[int, int],
+    x: Tensor,
+    y: Tensor,
+    bandwidth: Tensor,
+    same: bool,
+) -> Tensor:
+    """-2 gamma sum_j P_ij (x_i - y_j) for all rows of x."""
+    batch, n, width = x.shape
+    out = x.new_zeros(x.shape)
+    if out.numel() and y.shape[1]:
+        options = tiling(x.dtype)
+        del options["DEPTH"]
+        grid = (_cdiv(n, options["TILE"]), _cdiv(width, options["TILE"]), batch)
+        pull_kernel[grid](
+            grad, k, *strides, x, y, bandwidth, out, n, y.shape[1], width, SAME=same, **options
+        )
+    return out
+
+
+def _centred_sets(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Contiguous rows of both sets minus their common mean; the same tensor twice for y = None."""
+    if y is None:
+        rows = centred(x.contiguous())
+        return rows, rows
+    both = centred(torch.cat([x, y], dim=1))
+    n = x.shape[1]
+    return both[:, :n].contiguous(), both[:, n:].contiguous()
+
+
+def _bandwidth(x: Tensor, gamma: Tensor | None, value: float) -> Tensor:
+    """(B,) on the device."""
+    return x.new_full((x.shape[0],), value) if gamma is None else gamma.contiguous()
+
+
+def _cdiv(a: int, b: int) -> int:
+    return -(-a // b)

@@ -1,0 +1,138 @@
+"""The Triton kernels of rbf: in the interpreter against the references, and compiled ahead of time.
+
+The interpreter is chosen when triton is imported, so its tests run in a process of their own.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+ROOT = Path(__file__).parents[2]
+
+
+def run_python(code, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+INTERPRETED = """
+import torch
+from kdops.ops.rbf import gradient, reference, triton as T
+from kdops.testing import assert_close
+
+torch.manual_seed(0)
+DTYPE = torch.{dtype}
+
+def both(*tensors):
+    low = [None if t is None else t.to(DTYPE) for t in tensors]
+    return low, [None if t is None else t.double() for t in low]
+
+def check_affinity(x, y, gamma, value=0.3):
+    (x, y, gamma), exact = both(x, y, gamma)
+    k = T.rbf_affinity(x, y, gamma, value)
+    wide = exact[2][:, None, None] if gamma is not None else value
+    assert_close(k, reference.rbf_affinity(exact[0], exact[1], wide), DTYPE)
+    grad = torch.randn(k.shape, dtype=DTYPE)
+    actual = T.rbf_affinity_backward(grad, x, y, gamma, value, k)
+    expected = gradient.rbf_affinity_backward(grad.double(), *exact, value)
+    assert_close(actual, expected, DTYPE, factor=4)
+    return k
+
+def check_loss(student, teacher, gamma, value=0.3):
+    (s, t, g), exact = both(student, teacher, gamma)
+    actual = T.rbf_affinity_loss(s, g, t, value, True)
+    wide = value if g is None else exact[2]
+    expected = gradient.rbf_affinity_loss_and_gradient(exact[0], exact[1], wide)
+    assert_close(actual[:2], expected[:2], DTYPE, factor=4)
+    if g is not None:
+        assert_close(actual[2], expected[2], DTYPE, factor=4)
+    alone = T.rbf_affinity_loss(s, g, t, value, False)
+    assert_close(alone[0], expected[0], DTYPE, factor=4)
+
+check_affinity(torch.randn(2, 70, 5), torch.randn(2, 40, 5), None)
+check_affinity(torch.randn(2, 33, 70), torch.randn(2, 65, 70), torch.rand(2) * 0.03 + 0.01)
+check_affinity(torch.randn(1, 130, 3), None, torch.rand(1) + 0.1)
+k = check_affinity(torch.randn(1, 66, 40), None, None, 0.02)
+assert torch.equal(k, k.mT) and (k.diagonal(dim1=1, dim2=2) == 1).all()
+check_loss(torch.randn(70, 5), torch.randn(70, 9), None)
+check_loss(torch.randn(130, 70), torch.randn(130, 3), torch.tensor(0.02))
+check_loss(torch.randn(1, 3), torch.randn(1, 3), None)
+near = torch.randn(65, 4)
+check_loss(near, near + 0.03 * torch.randn(65, 4), torch.tensor(0.4))
+
+clusters = 100 * torch.randn(2, 1, 16) + 0.01 * torch.randn(2, 20, 16)
+exact = clusters.view(40, 16).to(DTYPE).double()
+expected = torch.exp(-30 * (exact[:, None] - exact).square().sum(-1))
+assert_close(T.rbf_affinity(exact.to(DTYPE)[None], None, None, 30.0)[0], expected, DTYPE)
+
+x = torch.randn(1, 40, 3)
+x[0, 7] = float("nan")
+k = T.rbf_affinity(x, None, None, 1.0)[0]
+assert k[7].isnan().all() and k[:, 7].isnan().all()
+assert k[:7, :7].isfinite().all() and k[8:, 8:].isfinite().all()
+k = T.rbf_affinity(1e20 * torch.randn(1, 40, 3), None, None, 1.0)[0]
+assert torch.equal(k, torch.eye(40))
+loss, grad, _ = T.rbf_affinity_loss(torch.randn(9, 3), None, 1e20 * torch.randn(9, 3), 1.0, True)
+assert loss.isfinite() and grad.isfinite().all()
+for n, m, d in ((0, 3, 2), (3, 0, 2), (3, 2, 0)):
+    k = T.rbf_affinity(torch.randn(1, n, d), torch.randn(1, m, d), None, 1.0)
+    assert k.shape == (1, n, m) and (k == 1).all()
+assert T.rbf_affinity_loss(torch.randn(0, 3), None, torch.randn(0, 3), 1.0, True)[0] == 0
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_interpreter_against_the_references(dtype):
+    run_python(INTERPRETED.format(dtype=dtype), TRITON_INTERPRET="1")
+
+
+COMPILED = """
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from kdops.ops.rbf import triton as T
+
+number = "%(kind)s"
+POINTERS = {
+    "affinity_kernel": "x x_given x_norms y y_given y_norms gamma out",
+    "pull_kernel": "grad k x y gamma out",
+    "loss_kernel": "s s_given s_norms t t_given t_norms gamma losses slopes gradient",
+}
+options = T.tiling({"fp32": torch.float32, "fp64": torch.float64}[number])
+launch = {k: options.pop(k) for k in ("num_warps", "num_stages")}
+SIZES = dict(TERMS=10, SAME=True, GRADIENT=True, **options)
+
+for name, pointers in POINTERS.items():
+    kernel = getattr(T, name)
+    names = kernel.arg_names
+    constants = {n: SIZES[n] for n in names if n in SIZES}
+    signature = {
+        n: "constexpr" if n in constants else ("*" + number if n in pointers.split() else "i32")
+        for n in names
+    }
+    source = ASTSource(kernel, signature, constexprs=constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", %(arch)d, 32), options=launch)
+    assert len(compiled.asm["cubin"]) > 1000, name
+    assert compiled.metadata.shared <= 99 << 10, (name, compiled.metadata.shared)
+    ptx = compiled.asm["ptx"]
+    assert "tf32" not in ptx, name
+    print(name, compiled.metadata.shared)
+"""
+
+
+@pytest.mark.parametrize("kind", ["fp32", "fp64"])
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_compiles_ahead_of_time(arch, kind):
+    run_python(COMPILED % {"arch": arch, "kind": kind}, TRITON_INTERPRET="0")
