@@ -13,7 +13,7 @@ from kdops._autograd import loop_vmap, loss_op, map_op, wants_grad
 from kdops.ops.rbf import gradient, reference
 
 _FLOATS = (torch.float32, torch.float64)
-_MOST_BACK_VALUES = 2048  # 32 bytes of shared memory each in double precision: 64 KB
+_SHARED_BYTES = 60 << 10  # of a block, on every GPU; the CUDA kernel keeps 4 numbers a back value
 
 
 def _native_cpu(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
@@ -27,8 +27,9 @@ def _triton(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
 
 
 def _native_svd(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
-    if device == "cuda" and sizes[2] > _MOST_BACK_VALUES:
-        return f"the CUDA kernel takes D_back up to {_MOST_BACK_VALUES}, not {sizes[2]}"
+    most = _SHARED_BYTES // (4 * dtype.itemsize)
+    if device == "cuda" and sizes[2] > most:
+        return f"the CUDA kernel takes D_back up to {most}, not {sizes[2]}"
     return _backends.native_obstacle(device, dtype, _FLOATS)
 
 
