@@ -9,7 +9,7 @@
 
 namespace kdops::KDOPS_ISA {
 
-// Arrays of padded() values; beyond `count` the inputs are zero.
+// Arrays of padded() values; beyond `count` the inputs repeat the first one (zero if none).
 template <class T>
 struct Side {
   T *student, *teacher, *shift;  // shift = teacher - student, exact where they are close
@@ -37,7 +37,31 @@ struct Side {
       teacher[i] = from_t[i * t.row];
       shift[i] = teacher[i] - student[i];
     }
-    for (int64_t i = count; i < padded(); ++i) student[i] = teacher[i] = shift[i] = T(0);
+    for (int64_t i = count; i < padded(); ++i) {
+      student[i] = student[0];
+      teacher[i] = teacher[0];
+      shift[i] = shift[0];
+    }
+  }
+
+  T teacher_sum() const {
+    using P = Pack<T>;
+    P sum(T(0));
+    int64_t i = 0;
+    for (; i + P::kLanes <= count; i += P::kLanes) sum += P::load(teacher + i);
+    if (i < count) sum += P::load_partial(teacher + i, static_cast<int>(count - i));
+    return reduce_add(sum);
+  }
+
+  // Largest |value - centre| of student and teacher; NaN is not seen.
+  T reach(T centre) const {
+    using P = Pack<T>;
+    P largest(T(0));
+    for (int64_t i = 0; i < padded(); i += P::kLanes) {
+      largest = max(abs(P::load(student + i) - P(centre)), largest);
+      largest = max(abs(P::load(teacher + i) - P(centre)), largest);
+    }
+    return reduce_max(largest);
   }
 
   // The gradient times `factor` into column `component` of sample `sample` of out (B, count, k).

@@ -17,31 +17,12 @@ struct Item {
   Features& back_features;
 };
 
-template <class T>
-double teacher_mean(const Side<T>& front, const Side<T>& back) {
-  double sum = 0;
-  for (int64_t i = 0; i < front.count; ++i) sum += static_cast<double>(front.teacher[i]);
-  for (int64_t i = 0; i < back.count; ++i) sum += static_cast<double>(back.teacher[i]);
-  return sum / static_cast<double>(front.count + back.count);
-}
-
-// Largest |value - centre| of student and teacher; NaN is not seen here but makes the centre NaN
-// (teacher) or the loss NaN (student), and both are sent to the direct kernel.
-template <class T>
-double reach_of(const Side<T>& side, double centre) {
-  T low = static_cast<T>(centre), high = low;
-  for (int64_t i = 0; i < side.count; ++i) {
-    low = std::min(low, std::min(side.student[i], side.teacher[i]));
-    high = std::max(high, std::max(side.student[i], side.teacher[i]));
-  }
-  return std::max(static_cast<double>(high) - centre, centre - static_cast<double>(low));
-}
-
 // The rank that is exact to rounding and cheaper than going through the pairs, or 0.
 template <class T>
-int choose_rank(const Side<T>& front, const Side<T>& back, double centre, double unit) {
-  const double front_reach = unit * reach_of(front, centre);
-  const double back_reach = unit * reach_of(back, centre);
+int choose_rank(const Side<T>& front, const Side<T>& back, T centre, double unit) {
+  if (!std::isfinite(centre)) return 0;
+  const double front_reach = unit * static_cast<double>(front.reach(centre));
+  const double back_reach = unit * static_cast<double>(back.reach(centre));
   constexpr double kFarthest = 20;  // exp(-20^2 / 2) is far from underflow
   if (!(front_reach < kFarthest && back_reach < kFarthest)) return 0;
   const double tolerance = 2 * static_cast<double>(std::numeric_limits<T>::epsilon());
@@ -91,15 +72,17 @@ void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end) 
   back_features.attach(rows.get() + Features::scratch(front.padded()), back.count, back.padded());
   Item<T> item{front, back, front_features, back_features};
   const double unit = std::sqrt(2 / q.beta);
+  const int64_t values = std::max<int64_t>(q.front + q.back, 1);
   for (int64_t i = begin; i < end; ++i) {
     const int64_t sample = i / q.components, component = i % q.components;
     front.load(q.student_front, q.teacher_front, sample, component);
     back.load(q.student_back, q.teacher_back, sample, component);
-    const double centre = teacher_mean(front, back);
+    const T centre = (front.teacher_sum() + back.teacher_sum()) / static_cast<T>(values);
     const int rank = choose_rank(front, back, centre, unit);
     // d loss / d value is 2 unit * (low rank) or -4 / beta * (direct)
     double factor = 2 * unit * q.scale;
-    if (rank == 0 || !svd_rbf_low_rank(item, rank, centre, unit, q.gradients, q.losses[i])) {
+    if (rank == 0 || !svd_rbf_low_rank(item, rank, static_cast<double>(centre), unit, q.gradients,
+                                       q.losses[i])) {
       q.losses[i] = svd_rbf_direct(front, back, q.beta);
       factor = -4 * q.scale / q.beta;
     }
