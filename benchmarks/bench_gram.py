@@ -1,11 +1,13 @@
-"""gram and fsp_matrix against the published bmm form and the einsum form."""
+"""gram, fsp_loss and nst_loss against bmm, einsum and the published broadcast form."""
 
 import pytest
 import torch
 
 import kdops
-from benchmarks.harness import Problem, identify, measure, parametrise
+from benchmarks.cases import BATCH, DTYPES, FSP, MAPS, normal
+from benchmarks.harness import Problem, compiled, identify, measure, parametrise
 from benchmarks.published.gram import fsp_bmm
+from benchmarks.published.maps import fsp_loss, nst_broadcast, nst_gemm
 
 
 def _maps(batch, c1, c2, side):
@@ -32,6 +34,43 @@ def _problem(batch, c1, c2, side, dtype=torch.float32):
         dtype=dtype,
         modes=("forward", "both"),
         tolerance=1e-5 if dtype == torch.float32 else 1e-12,
+        slow=c1 not in (16, 64) or dtype == torch.float64,
+    )
+
+
+def _fsp_loss(side, c1, c2, dtype):
+    maps = [(BATCH, c, *side) for c in (c1, c2, c1, c2)]
+    plain = {"torch bmm": fsp_loss}
+    if c1 == 256 and dtype == torch.float32:
+        plain["torch.compile bmm"] = compiled(fsp_loss)
+    return Problem(
+        op="fsp_loss",
+        label=f"({BATCH}; {c1},{c2}; {'x'.join(map(str, side))})",
+        make=normal(*maps, grad=2),
+        providers={**plain, "kdops": lambda a, b, c, d: kdops.fsp_loss((a, b), (c, d))},
+        reference=fsp_loss,
+        dtype=dtype,
+        tolerance=1e-4 if dtype == torch.float32 else 1e-11,
+        slow=c1 != 16 or dtype == torch.float64,
+    )
+
+
+def _nst_loss(shape, dtype, batch=BATCH):
+    c, h, w = shape
+    products = batch * c * c * h * w * (4 if dtype == torch.float32 else 8)  # bytes, one kernel
+    published = {"published broadcast": nst_broadcast} if products < 300e6 else {}
+    plain = {"torch GEMM": nst_gemm}
+    if shape == MAPS[1] and dtype == torch.float32 and batch == BATCH:
+        plain["torch.compile GEMM"] = compiled(nst_gemm)
+    return Problem(
+        op="nst_loss",
+        label=f"({batch}; {c}, {h}x{w})",
+        make=normal((batch, *shape), (batch, *shape)),
+        providers={**published, **plain, "kdops": kdops.nst_loss},
+        reference=nst_gemm,
+        dtype=dtype,
+        tolerance=1e-3 if dtype == torch.float32 else 1e-10,
+        slow=shape == MAPS[2] or dtype == torch.float64,
     )
 
 
@@ -41,6 +80,9 @@ PROBLEMS = [
     _problem(128, 256, 256, (8, 8)),
     _problem(128, 512, 512, (7, 7)),
     _problem(128, 16, 16, (32, 32), torch.float64),
+    *[_fsp_loss(*case, dtype) for dtype in DTYPES for case in FSP],
+    *[_nst_loss(shape, dtype) for dtype in DTYPES for shape in MAPS],
+    _nst_loss(MAPS[1], torch.float32, batch=8),  # the broadcast form fits
 ]
 
 

@@ -1,7 +1,18 @@
 """Options of the benchmark run and the table of speed-ups at its end."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+
+# pytest puts the repository first on the path; an installed kdops must not be hidden by sources
+# in which nothing was compiled
+ROOT = Path(__file__).parents[1]
+if not list((ROOT / "kdops").glob("_C*")):
+    sys.path[:] = [p for p in sys.path if p != str(ROOT)] + [str(ROOT)]
+
+import kdops  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -17,6 +28,17 @@ def pytest_collection_modifyitems(config, items):
     """--quick leaves out the cases marked slow."""
     if config.getoption("--quick"):
         items[:] = [item for item in items if "slow" not in item.keywords]
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    """What a time depends on, into the record."""
+    machine_info.update(
+        torch=torch.__version__,
+        kdops=kdops.__version__,
+        threads=torch.get_num_threads(),
+        capability=torch.backends.cpu.get_cpu_capability(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    )
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -38,9 +60,10 @@ def pytest_terminal_summary(terminalreporter, config):
         cells = []
         for name in names:
             stats = providers[name].stats
-            error = providers[name].extra_info.get("error", float("nan"))
+            error = providers[name].extra_info.get("error")
+            text = "unchecked" if error is None else f"err {error:.0e}"
             cells.append(
                 f"{name} {stats.median * 1e3:.3f} ms ± {stats.iqr * 1e3:.3f}"
-                f" ({base / stats.median:.2f}x, err {error:.0e})"
+                f" ({base / stats.median:.2f}x, {text})"
             )
         write(f"  {group}: " + " | ".join(cells))

@@ -1,0 +1,106 @@
+"""Whole distillers at a pair's levels: loss and gradient with respect to the student's maps."""
+
+import pytest
+import torch
+
+import kdops
+from benchmarks import cases
+from benchmarks.harness import Problem, identify, measure, parametrise
+from benchmarks.published import distillers as published
+from kdops import distillers
+
+BATCH = 32  # the unfused SVD route takes seconds at 128 on two cores
+PAIR = "ResNet32-ResNet8"
+
+
+def _levels(loss):
+    """A function of flat arguments: three student maps, three teacher maps."""
+    return lambda *maps: loss(list(maps[:3]), list(maps[3:]))
+
+
+def _prepared(kind, levels):
+    """MHGD or IEP with heads trained for one epoch on one batch; the same for both providers."""
+    torch.manual_seed(0)
+    make = cases.correlated_maps(levels, BATCH)
+    maps = make(torch.Generator().manual_seed(1), torch.float32, "cpu")
+    channels = [c for c, _, _ in levels]
+    method = kind(channels, channels)
+    with torch.enable_grad():
+        method.prepare([list(maps[3:])], epochs=1)
+    return method.requires_grad_(False)
+
+
+class _Lazy:
+    """A method that is prepared when it is first called, not when the file is collected."""
+
+    def __init__(self, kind, levels, plain):
+        self.kind, self.levels, self.plain, self.methods = kind, levels, plain, {}
+
+    def method(self, dtype):
+        if not self.methods:
+            self.methods[torch.float32] = _prepared(self.kind, self.levels)
+        if dtype not in self.methods:
+            double = self.kind(*[[c for c, _, _ in self.levels]] * 2).to(dtype)
+            double.load_state_dict(self.methods[torch.float32].state_dict())
+            double.mark_prepared()
+            self.methods[dtype] = double.requires_grad_(False)
+        return self.methods[dtype]
+
+    def ours(self, student, teacher):
+        return self.method(student[0].dtype)(student, teacher)
+
+    def published(self, student, teacher):
+        return self.plain(self.method(student[0].dtype))(student, teacher)
+
+
+def _problem(name, plain, ours, make, label, *, tolerance=1e-2, slow=False):
+    return Problem(
+        op=name,
+        label=label,
+        make=make,
+        providers={"published": plain, "kdops": ours},
+        reference=plain,
+        tolerance=tolerance,
+        slow=slow,
+    )
+
+
+def _map_problems(levels):
+    make, label = cases.correlated_maps(levels, BATCH), f"({BATCH}; {PAIR})"
+    methods = {
+        "KDSVD": (published.kdsvd, distillers.KDSVD(), False),
+        "FSP": (published.fsp, lambda s, t: distillers.FSP()(s, t), True),
+        "NST": (published.nst, lambda s, t: distillers.NST()(s, t), True),
+        "AttentionTransfer": (
+            published.attention,
+            lambda s, t: distillers.AttentionTransfer()(s, t),
+            True,
+        ),
+    }
+    for kind, plain, slow in (
+        (distillers.MHGD, published.mhgd, False),
+        (distillers.IEP, published.iep, True),
+    ):
+        lazy = _Lazy(kind, levels, plain)
+        methods[kind.__name__] = (lazy.published, lazy.ours, slow)
+    return [
+        _problem(name, _levels(plain), _levels(ours), make, label, slow=slow)
+        for name, (plain, ours, slow) in methods.items()
+    ]
+
+
+def _embedding_problems():
+    make, label = cases.normal((128, 128), (128, 128)), "(128, 128)"
+    rkd, sp = distillers.RKD(), kdops.similarity_loss
+    return [
+        _problem("RKD", published.rkd, rkd, make, label),
+        _problem("SimilarityPreserving", published.similarity_last, sp, make, label),
+    ]
+
+
+PROBLEMS = [*_map_problems(cases.PAIRS[PAIR]), *_embedding_problems()]
+
+
+@pytest.mark.parametrize(("problem", "provider", "mode"), parametrise(PROBLEMS), ids=identify)
+def test_distiller(benchmark, problem, provider, mode, quick):
+    measure(benchmark, problem, provider, mode, quick)

@@ -1,0 +1,48 @@
+"""Cost of a call itself: ops on tiny inputs, where the arithmetic is nothing.
+
+A round is many calls; the record says how many, and the report divides.
+"""
+
+import pytest
+import torch
+
+import kdops
+from benchmarks.published.maps import attention_loss
+from benchmarks.published.relation import rkd_distance
+
+CALLS = 200
+TINY = {
+    "batched_svd": ((1, 4, 4), 1, kdops.batched_svd, torch.linalg.svd),
+    "gram": ((1, 2, 2, 2), 2, kdops.gram, lambda x, y: x.flatten(2) @ y.flatten(2).mT / 4),
+    "rbf_affinity": ((4, 2), 1, kdops.rbf_affinity, lambda x: torch.exp(-(torch.cdist(x, x) ** 2))),
+    "rkd_distance_loss": ((4, 2), 2, kdops.rkd_distance_loss, rkd_distance),
+    "attention_loss": ((1, 2, 2, 2), 2, kdops.attention_loss, attention_loss),
+}
+
+
+def calls(function, grad, inputs):
+    with torch.set_grad_enabled(grad):
+        for arguments in inputs:
+            function(*arguments)
+
+
+@pytest.mark.parametrize("op", TINY)
+@pytest.mark.parametrize("grad", [False, True], ids=["no grad", "with grad"])
+@pytest.mark.parametrize("provider", ["torch", "kdops"])
+def test_overhead(benchmark, op, grad, provider):
+    shape, count, ours, plain = TINY[op]
+    function = ours if provider == "kdops" else plain
+    mode = "forward, graph kept" if grad else "forward"
+    benchmark.group = f"overhead {op} {mode}"
+    benchmark.extra_info.update(
+        op="overhead", label=op, dtype="float32", mode=mode, provider=provider, baseline="torch",
+        error=0.0, tolerance=0.0, calls=CALLS, threads=torch.get_num_threads(),
+    )  # fmt: skip
+
+    def setup():
+        inputs = [
+            [torch.randn(shape, requires_grad=grad) for _ in range(count)] for _ in range(CALLS)
+        ]
+        return (function, grad, inputs), {}
+
+    benchmark.pedantic(calls, setup=setup, rounds=7, warmup_rounds=2)

@@ -1,0 +1,79 @@
+"""Shapes of real teacher/student pairs, so that no case is chosen because it looks good.
+
+A level is what a distiller taps: (C, H, W) of the maps that stages hand to each other. The batch
+is the published 128 unless a case says otherwise. Used by bench_*.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+BATCH = 128
+DTYPES = (torch.float32, torch.float64)
+
+# three sensed levels (C, H, W) of student and teacher
+PAIRS = {
+    "ResNet32-ResNet8": [(32, 32, 32), (64, 16, 16), (128, 8, 8)],
+    "WRN40-4 - WRN16-4": [(64, 32, 32), (128, 16, 16), (256, 8, 8)],
+}
+
+# full decompositions, (m, n): squares, then maps with positions as rows
+SQUARE = [(n, n) for n in (8, 16, 32, 64, 128)]
+TALL = [(64, 16), (256, 32), (1024, 16)]
+# the k largest triples with gradient: CIFAR-size levels, an ImageNet-size last level
+TOP = [(1024, 16), (256, 32), (64, 64), (64, 256), (49, 512)]
+# FSP (positions; C1, C2), NST and attention (C, H, W)
+FSP = [((32, 32), 16, 16), ((8, 8), 256, 256), ((7, 7), 512, 512)]
+MAPS = [(64, 8, 8), (256, 8, 8), (512, 7, 7)]
+# embeddings: rows, width
+EMBEDDINGS = [(64, 512), (128, 512), (256, 512)]
+
+Make = Callable[[torch.Generator, torch.dtype, str], tuple[torch.Tensor, ...]]
+
+
+def normal(*shapes: tuple[int, ...], grad: int = 1) -> Make:
+    """Standard normal arguments; the first `grad` of them require a gradient."""
+
+    def make(generator: torch.Generator, dtype: torch.dtype, device: str):
+        values = [torch.randn(s, generator=generator).to(device, dtype) for s in shapes]
+        return tuple(v.requires_grad_(i < grad) for i, v in enumerate(values))
+
+    return make
+
+
+def matrices(m: int, n: int, batch: int = BATCH) -> Make:
+    """Random matrices (batch, m, n): the spectrum is dense, the values all differ."""
+    return normal((batch, m, n))
+
+
+def separated(m: int, n: int, k: int, batch: int = BATCH) -> Make:
+    """A feature map's spectrum: k + 4 directions that stand out of the noise."""
+
+    def make(generator: torch.Generator, dtype: torch.dtype, device: str):
+        count = min(k + 4, m, n)
+        noise = torch.randn(batch, m, n, generator=generator, dtype=torch.float64)
+        left = torch.randn(batch, m, count, generator=generator, dtype=torch.float64)
+        right = torch.randn(batch, count, n, generator=generator, dtype=torch.float64)
+        strength = 3 * 0.7 ** torch.arange(count, dtype=torch.float64)
+        return ((noise + (left * strength) @ right).to(device, dtype).requires_grad_(),)
+
+    return make
+
+
+def correlated_maps(levels: list[tuple[int, int, int]], batch: int) -> Make:
+    """Maps of student and teacher, in turn per level: low-rank structure, ReLU, none dead."""
+
+    def make(generator: torch.Generator, dtype: torch.dtype, device: str):
+        maps = []
+        for student in (True, False):
+            for c, h, w in levels:
+                code = torch.randn(batch, 8, h * w, generator=generator)
+                mix = torch.randn(c, 8, generator=generator)
+                noise = torch.randn(batch, c, h * w, generator=generator)
+                x = (mix @ code + noise + 0.5).relu().view(batch, c, h, w)
+                maps.append(x.to(device, dtype).requires_grad_(student))
+        return tuple(maps)
+
+    return make

@@ -1,0 +1,75 @@
+"""Guard against regressions that does not trust absolute times.
+
+    python -m benchmarks.guard RUN.json [--results DIR]
+
+The ratio time(kdops) / time(baseline), both of one run, is compared with the same case's ratio in
+the committed results. Past 1.3 times it warns, past 2 times it fails (exit status 1). Cases that
+are in only one of the two, and cases of another thread count, are not compared. Tiny cases, below
+50 us, and the training iterations, which are mostly convolution, only warn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.report import Groups, load, ours
+
+WARN, FAIL = 1.3, 2.0
+TINY = 50e-6
+RESULTS = Path(__file__).parent / "results"
+
+
+def ratios(groups: Groups) -> dict[tuple[str, int | None], tuple[float, bool]]:
+    """(group, threads) -> (time of kdops over that of the first provider, whether it may fail)."""
+    found = {}
+    for group, rows in groups.items():
+        mine = ours(rows)
+        base = next((r for r in rows if r.provider == r.info.get("baseline")), None)
+        if mine is None or base is None or mine is base:
+            continue
+        firm = mine.median >= TINY and mine.info.get("op") not in ("iteration", "overhead")
+        found[group, mine.info.get("threads")] = (mine.median / base.median, firm)
+    return found
+
+
+def compare(run: Groups, committed: list[Groups]) -> tuple[list[str], list[str], int]:
+    """(warnings, failures, number of cases compared). Of several committed ratios the largest."""
+    known: dict[tuple[str, int | None], float] = {}
+    for groups in committed:
+        for key, (ratio, _) in ratios(groups).items():
+            known[key] = max(ratio, known.get(key, 0.0))
+    warnings, failures, count = [], [], 0
+    for key, (ratio, firm) in ratios(run).items():
+        if key not in known:
+            continue
+        count += 1
+        growth = ratio / known[key]
+        if growth > WARN:
+            text = f"{key[0]}: kdops/baseline {ratio:.4f}, committed {known[key]:.4f}"
+            bad = growth > FAIL and firm
+            (failures if bad else warnings).append(f"{text} ({growth:.2f} times)")
+    return warnings, failures, count
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.guard")
+    parser.add_argument("run", type=Path, help="JSON of this run")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of committed JSON")
+    options = parser.parse_args(arguments)
+    committed = [load(path)[1] for path in sorted(options.results.glob("*.json"))]
+    if not committed:
+        print(f"guard: no committed results in {options.results}, nothing to compare with")
+        return 0
+    warnings, failures, count = compare(load(options.run)[1], committed)
+    for text in warnings:
+        print(f"guard: warning: {text}")
+    for text in failures:
+        print(f"guard: FAILED: {text}")
+    print(f"guard: {count} cases compared, {len(warnings)} warnings, {len(failures)} failures")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""pytest-benchmark JSON -> markdown tables and PNG plots.
+
+    python -m benchmarks.report RESULTS.json [--out DIR]
+
+Without --out the tables go to standard output. With it, DIR/report.md, DIR/speedup.png, a plot per
+sweep and DIR/iteration.png are written. Losses stand beside wins; a case whose error exceeds its
+tolerance, or was not checked, gets no speed-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One provider of one case; seconds per call."""
+
+    group: str
+    provider: str
+    median: float
+    iqr: float
+    info: dict[str, Any]
+
+    @property
+    def green(self) -> bool:
+        """Accuracy was checked and is within the tolerance."""
+        error = self.info.get("error")
+        if error is None or not math.isfinite(error):
+            return False
+        return error <= self.info.get("tolerance", math.inf)
+
+
+Groups = dict[str, list[Row]]
+
+
+def load(path: Path) -> tuple[dict[str, Any], Groups]:
+    """(the whole record, rows by group in the order of the run)."""
+    record = json.loads(path.read_text())
+    groups: Groups = {}
+    for bench in record["benchmarks"]:
+        info = bench.get("extra_info", {})
+        if "provider" not in info:
+            continue
+        calls = info.get("calls", 1)
+        stats = bench["stats"]
+        median, iqr = stats["median"] / calls, stats["iqr"] / calls
+        row = Row(bench["group"], info["provider"], median, iqr, info)
+        groups.setdefault(bench["group"], []).append(row)
+    return record, groups
+
+
+def ours(rows: list[Row]) -> Row | None:
+    """The kdops row of a case."""
+    return next((r for r in rows if r.provider.startswith("kdops")), None)
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} us"
+
+
+def speedup(rows: list[Row], alternative: Row) -> str:
+    """How many times the alternative's time kdops needs less, or why there is no such number."""
+    mine = ours(rows)
+    if mine is None or alternative is mine:
+        return ""
+    if not mine.green:
+        return "no: kdops not verified" if mine.info.get("error") is None else "no: kdops is red"
+    ratio = f"{alternative.median / mine.median:.2f}x"
+    if alternative.median < mine.median:
+        ratio += " (slower)"
+    return ratio
+
+
+def _error(row: Row) -> str:
+    error = row.info.get("error")
+    if error is None:
+        return "unchecked"
+    return f"{error:.0e}" + ("" if row.green else " **red**")
+
+
+def tables(groups: Groups) -> list[str]:
+    """A table per op, a line per provider."""
+    by_op: dict[str, list[list[Row]]] = {}
+    for rows in groups.values():
+        by_op.setdefault(rows[0].info.get("op", "other"), []).append(rows)
+    lines: list[str] = []
+    for op, cases in by_op.items():
+        if op == "iteration":
+            continue
+        lines += ["", f"### {op}", ""]
+        lines.append("| case | provider | median | IQR | error | kdops is faster by |")
+        lines.append("|---|---|---|---|---|---|")
+        for rows in cases:
+            info = rows[0].info
+            case = f"{info.get('label')} {info.get('dtype')} {info.get('mode')}"
+            for row in rows:
+                cells = [case, row.provider, duration(row.median), duration(row.iqr)]
+                cells += [_error(row), speedup(rows, row)]
+                lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def losses(groups: Groups) -> list[str]:
+    """The cases in which an alternative is faster than kdops."""
+    slower = []
+    for group, rows in groups.items():
+        mine = ours(rows)
+        for row in rows:
+            if mine is not None and row.median < mine.median:
+                slower.append((mine.median / row.median, f"- {group}: {row.provider}"))
+    lines = ["", "### Where kdops is slower", ""]
+    found = [f"{text} is {ratio:.2f}x faster" for ratio, text in sorted(slower, reverse=True)]
+    return lines + (found or ["In no case of this run."])
+
+
+def exponent(points: list[tuple[float, float]]) -> float:
+    """Slope of log(time) against log(size) over the upper half of the sizes (at least three)."""
+    points = sorted(points)
+    points = points[-max(3, len(points) // 2) :]
+    x = [math.log(size) for size, _ in points]
+    y = [math.log(value) for _, value in points]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    square = sum((a - mean_x) ** 2 for a in x)
+    if square == 0:
+        return math.nan
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / square
+
+
+def sweeps(groups: Groups) -> dict[str, dict[str, list[Row]]]:
+    """sweep -> provider -> rows by size."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for rows in groups.values():
+        for row in rows:
+            if "sweep" in row.info:
+                found.setdefault(row.info["sweep"], {}).setdefault(row.provider, []).append(row)
+    return found
+
+
+def scaling(groups: Groups) -> list[str]:
+    """Fitted exponents beside the theoretical ones."""
+    found = sweeps(groups)
+    if not found:
+        return []
+    lines = ["", "### Scaling: exponent of time against size", ""]
+    lines += ["| sweep | provider | largest size | fitted | theory |", "|---|---|---|---|---|"]
+    for name, providers in found.items():
+        for provider, rows in providers.items():
+            points = [(row.info["size"], row.median) for row in rows]
+            top, theory = max(p[0] for p in points), rows[0].info["theory"]
+            lines.append(f"| {name} | {provider} | {top} | {exponent(points):.2f} | {theory} |")
+    return lines
+
+
+def iterations(groups: Groups) -> dict[str, dict[str, dict[str, float]]]:
+    """label -> method -> side -> median seconds."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for rows in groups.values():
+        for row in rows:
+            if row.info.get("op") == "iteration":
+                methods = found.setdefault(row.info["label"], {})
+                methods.setdefault(row.info["method"], {})[row.provider] = row.median
+    return found
+
+
+def iteration_tables(groups: Groups) -> list[str]:
+    """Seconds per iteration, surcharge over SoftTarget, and what of it kdops removes."""
+    lines: list[str] = []
+    for label, methods in iterations(groups).items():
+        lines += ["", f"### Training iteration: {label}", ""]
+        lines += ["| method | PyTorch | kdops | surcharge PyTorch | surcharge kdops | removed |"]
+        lines += ["|---|---|---|---|---|---|"]
+        base = methods.get("SoftTarget", {})
+        for method, sides in methods.items():
+            plain, mine = sides.get("published"), sides.get("kdops")
+            cells = [method, *(duration(v) if v else "" for v in (plain, mine))]
+            if method.startswith("part: ") or len(base) < 2 or not plain or not mine:
+                cells += ["", "", ""]
+            else:
+                extra = [plain - base["published"], mine - base["kdops"]]
+                cells += [f"{1e3 * v:.1f} ms" for v in extra]
+                # a surcharge below 5 % of the iteration is noise, its share means nothing
+                clear = extra[0] > 0.05 * base["published"] and method not in ("DML", "Student")
+                cells.append(f"{100 * (1 - extra[1] / extra[0]):.0f} %" if clear else "")
+            lines.append("| " + " | ".join(cells) + " |")
+        lines += ["", "Rows 'part: ...' are the SVD and the relation of KD-SVD by themselves;"]
+        lines += ["'two passes' less SoftTarget is the cost of the second backward pass."]
+    return lines
+
+
+def header(record: dict[str, Any]) -> list[str]:
+    """Where the numbers come from."""
+    machine, commit = record.get("machine_info", {}), record.get("commit_info", {})
+    cpu = machine.get("cpu", {})
+    facts = {
+        "date": record.get("datetime"),
+        "commit": commit.get("id", "")[:12] + (" (dirty)" if commit.get("dirty") else ""),
+        "machine": cpu.get("brand_raw") or machine.get("processor"),
+        "threads": machine.get("threads"),
+        "torch": machine.get("torch"),
+        "kdops": machine.get("kdops"),
+        "python": machine.get("python_version"),
+    }
+    lines = ["## Benchmark report", ""]
+    return lines + [f"- {name}: {value}" for name, value in facts.items() if value]
+
+
+def markdown(record: dict[str, Any], groups: Groups) -> str:
+    """The whole report."""
+    lines = header(record) + iteration_tables(groups) + tables(groups)
+    return "\n".join(lines + scaling(groups) + losses(groups)) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report")
+    parser.add_argument("results", type=Path, help="JSON of pytest --benchmark-json")
+    parser.add_argument("--out", type=Path, help="folder of report.md and the plots")
+    options = parser.parse_args(arguments)
+    record, groups = load(options.results)
+    text = markdown(record, groups)
+    if options.out is None:
+        print(text)
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "report.md").write_text(text)
+    from benchmarks.plots import draw  # matplotlib, wanted for plots only
+
+    for path in draw(groups, options.out):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
