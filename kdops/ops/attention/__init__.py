@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kdops import _check
 from kdops.ops.attention import reference, registration
-from kdops.ops.gram.reference import pool_pair
+from kdops.ops.gram.reference import pool_pair, safe_norm
 
 __all__ = ["attention_loss", "attention_map"]
 
@@ -75,7 +75,7 @@ def attention_loss(
     batch = max(student.shape[0], 1)
     if variant == "code":
         return difference.square().sum() / (batch * max(difference.shape[1], 1))
-    return reference.safe_norm(difference, 1).sum() / (2 * batch)
+    return safe_norm(difference, 1).sum() / (2 * batch)
 
 
 def _map(f: Tensor, p: float, reduce: str) -> Tensor:
