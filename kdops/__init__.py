@@ -2,6 +2,7 @@
 
 from kdops._backends import backend, explain
 from kdops._library import VERSION, build_info
+from kdops.features import FeatureTap
 from kdops.ops.attention import attention_loss, attention_map
 from kdops.ops.gram import fsp_loss, fsp_matrix, gram, nst_loss
 from kdops.ops.rbf import rbf_affinity, rbf_affinity_loss, svd_rbf_loss
@@ -18,6 +19,7 @@ from kdops.ops.svd import align_singular_vectors, batched_eigh, batched_svd, bat
 __version__ = VERSION
 
 __all__ = [
+    "FeatureTap",
     "align_singular_vectors",
     "attention_loss",
     "attention_map",

@@ -114,6 +114,12 @@ CASES = [
         "IEP-black-box",
         lambda s, t: prepared(kd.IEP.from_sample(s, t, black_box=True), t, epochs=2),
     ),
+    Case("AttentionTransfer", lambda s, t: kd.AttentionTransfer()),
+    Case("AttentionTransfer-paper", lambda s, t: kd.AttentionTransfer(variant="paper", p=3)),
+    Case("FSP", lambda s, t: kd.FSP.from_sample(s, t)),
+    Case("FSP-columns", lambda s, t: kd.FSP(variant="columns")),
+    Case("NST", lambda s, t: kd.NST()),
+    Case("NST-gaussian", lambda s, t: kd.NST(kernel="gaussian")),
     Case("Overhaul", lambda s, t: prepared(kd.Overhaul.from_sample(s, t), t)),
     Case(
         "WeightedSum",

@@ -1,0 +1,50 @@
+"""A gift from knowledge distillation: the flow of solution procedure (Yim et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from kdops.distillers._base import Levels, Pair, channel_numbers
+from kdops.distillers._connectors import ConnectedDistiller
+from kdops.ops.gram import fsp_loss
+
+
+class FSP(ConnectedDistiller):
+    """L = Σ_pairs mean_b ½ Σ_ij (G_S - G_T)², G = F1ᵀ F2 / (h w) between consecutive levels.
+
+    Two or more levels of maps (B, C, H, W) in network order; the larger map of a pair is pooled to
+    the smaller. Channels must agree at every level, or connectors do it (student_channels and
+    teacher_channels, or from_sample). Per-pair weights.
+
+    pool: "max" or "avg". variant: "paper"; "mse": mean over B·C1·C2, which with pool="avg" is the
+    form of the most used zoo; "columns": Σ of the column norms of G_S - G_T over B.
+    """
+
+    def __init__(
+        self,
+        student_channels: int | Sequence[int] | None = None,
+        teacher_channels: int | Sequence[int] | None = None,
+        *,
+        pool: str = "max",
+        variant: str = "paper",
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(student_channels, teacher_channels, weights=weights)
+        self.pool, self.variant = pool, variant
+
+    @classmethod
+    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
+        return channel_numbers(pairs)
+
+    def forward(self, student: Levels, teacher: Levels) -> Tensor:
+        pairs = self.pairs(student, teacher)
+        self.check_maps(pairs, least=2)
+        s, t = zip(*self.connect(pairs), strict=True)
+        terms = [
+            fsp_loss((s[i - 1], s[i]), (t[i - 1], t[i]), pool=self.pool, variant=self.variant)
+            for i in range(1, len(s))
+        ]
+        return self.total(terms)

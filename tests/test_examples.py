@@ -1,0 +1,63 @@
+"""The examples run, and do what they say."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _from_examples(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(name, *args):
+    return importlib.import_module(name).main(*args)
+
+
+def test_kdsvd_resnet():
+    losses = run("kdsvd_resnet")
+    assert losses[-1] < losses[0]
+
+
+def test_custom_distiller():
+    losses = run("custom_distiller")
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_replace_zoo_rkd(capsys):
+    usual, ours = run("replace_zoo_rkd", 24, 16)
+    assert ours == pytest.approx(usual, rel=1e-4)
+    norms = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert norms[1] < 100 < norms[0]
+
+
+def test_mixed_precision():
+    history = run("mixed_precision")
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_global_batch_under_torchrun(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+               "--master-port", "0", "--standalone", str(EXAMPLES / "global_batch.py")]  # fmt: skip
+    path = os.pathsep.join([str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split("by ")[1].split()[0]) < 1e-5
