@@ -1,0 +1,164 @@
+// The k <= 16 largest singular triples: one block per matrix (topk_kernels.cuh, and its gradient in
+// topk_backward_kernels.cuh). This file: the plan, the shared memory, rows of B staged in it.
+//
+// B (length x p, p <= 128) is the oriented matrix, scaled by a power of two. Vectors of the small
+// side lie in shared memory as X[i * kx + c], kx odd (entry i of vector c): no bank conflicts along
+// either index. `saved` of a matrix, (p + 3) x p: the factorised Gram matrix B^T B = Q T Q^T
+// (reflector k below the diagonal of column k), then d, tau, e of T, and in its last entry the
+// scale.
+#pragma once
+
+#include "svd/svd_block_context.cuh"
+
+namespace kdops::gpu {
+
+inline constexpr int kTopkThreads = 256, kMaxK = 16, kGramTile = 8;
+
+struct TopkPlan {
+  int rows;    // rows of B that are staged at a time
+  int stride;  // between staged rows: a multiple of 8 plus 4, so that 16-byte reads do not collide
+  int splits;  // threads (a power of two) that share a tile of the Gram matrix
+  int pool;    // numbers of the region that phases use one after the other
+  bool gram_shared, factors_shared;
+};
+
+template <class T>
+struct TopkArguments {
+  const T* A;
+  T *U, *S, *Vh, *saved;  // U may be null
+  int64_t count, m, n;
+  int k;
+  bool canonical;
+
+  KDOPS_DEVICE bool wide() const { return m < n; }
+  KDOPS_DEVICE int p() const { return static_cast<int>(min(m, n)); }
+  KDOPS_DEVICE int64_t length() const { return max(m, n); }
+};
+
+// One matrix of a batch as the tall B.
+template <class T>
+struct Oriented {
+  const T* A;
+  int64_t length;
+  int p;
+  bool wide;
+  T up;
+
+  // Rows row0 .. of B to chunk[i * stride + j]; zeros beyond the matrix. Ends with a barrier.
+  KDOPS_DEVICE void stage(T* chunk, const TopkPlan& plan, int64_t row0) const {
+    const int padded = plan.stride - 4, rows = plan.rows;
+    for (int at = static_cast<int>(threadIdx.x); at < rows * padded; at += kTopkThreads) {
+      const int i = wide ? at % rows : at / padded, j = wide ? at / rows : at % padded;
+      const int64_t row = row0 + i;
+      T value = T(0);
+      if (row < length && j < p) value = A[wide ? j * length + row : row * p + j] * up;
+      chunk[i * plan.stride + j] = value;
+    }
+    __syncthreads();
+  }
+};
+
+// A long-side matrix (length x k): entry (row, c) of U (tall) or of Vh (wide).
+template <class T>
+struct LongSide {
+  T* data;
+  int64_t length;
+  int k;
+  bool wide;
+  KDOPS_DEVICE T& at(int64_t row, int c) const {
+    return wide ? data[c * length + row] : data[row * k + c];
+  }
+};
+
+template <class T>
+struct TopkContext {
+  int p, k, kx, kp;              // kx: stride of X; kp: k rounded up to a multiple of 4
+  T *d, *e, *tau;                // of the tridiagonal matrix
+  T* x;                          // p x kx
+  T* columns;                    // p x kp: small-side vectors, padded with zero columns
+  T *matrix, *turn;              // kMaxK x kMaxK each
+  T* line;                       // kMaxK numbers per warp and more: sums of a block
+  T *low, *high, *value, *sign;  // kMaxK each
+  int *rank, *counter;           // kMaxK each
+  T* pool;
+
+  // Places everything in shared memory; the pool comes last.
+  KDOPS_DEVICE TopkContext(T* shared, int p_, int k_) : p(p_), k(k_) {
+    kx = k | 1, kp = (k + 3) / 4 * 4;
+    columns = shared, shared += p * kp;
+    matrix = shared, shared += kMaxK * kMaxK;
+    turn = shared, shared += kMaxK * kMaxK;
+    line = shared, shared += kTopkThreads + 2 * kMaxK * kMaxK;
+    d = shared, shared += p;
+    e = shared, shared += p;
+    tau = shared, shared += p;
+    x = shared, shared += p * kx;
+    low = shared, high = low + kMaxK, value = high + kMaxK, sign = value + kMaxK;
+    rank = reinterpret_cast<int*>(sign + kMaxK), counter = rank + kMaxK;
+    shared += 6 * kMaxK;
+    pool = shared + (4 - (3 * p + p * kx) % 4) % 4;  // 16-byte aligned
+  }
+};
+inline constexpr int topk_fixed_numbers(int p, int k) {
+  const int kx = k | 1, kp = (k + 3) / 4 * 4;
+  return p * kp + 4 * kMaxK * kMaxK + kTopkThreads + 3 * p + p * kx + 6 * kMaxK + 4;
+}
+
+// Sums over the block of value[a][b] (4 x 4), to out[a * kMaxK + b]; two barriers.
+template <class T>
+KDOPS_DEVICE void sum_tile(T (&value)[16], T* line, T* out) {
+  const T sum = scatter_sum(value);
+  if (lane_id() % 2 == 0) line[warp_id() * 16 + lane_id() / 2] = sum;
+  __syncthreads();
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread < 16) {
+    T total = T(0);
+    for (int w = 0; w < kTopkThreads / kWarp; ++w) total += line[w * 16 + thread];
+    out[thread / 4 * kMaxK + thread % 4] = total;
+  }
+  __syncthreads();
+}
+
+// out (k x k, rows kMaxK apart) = sum over rows of left(row, a) right(row, b); upper: only the
+// blocks on and above the diagonal.
+template <class T, class Left, class Right>
+KDOPS_DEVICE void inner_products(const TopkContext<T>& t, int64_t rows, const Left& left,
+                                 const Right& right, bool upper, T* out) {
+#pragma unroll 1
+  for (int a0 = 0; a0 < t.k; a0 += 4) {
+#pragma unroll 1
+    for (int b0 = upper ? a0 : 0; b0 < t.k; b0 += 4) {
+      T sum[16];
+#pragma unroll
+      for (int i = 0; i < 16; ++i) sum[i] = T(0);
+      for (int64_t row = threadIdx.x; row < rows; row += kTopkThreads) {
+        T a[4], b[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          a[i] = a0 + i < t.k ? left(row, a0 + i) : T(0);
+          b[i] = b0 + i < t.k ? right(row, b0 + i) : T(0);
+        }
+#pragma unroll
+        for (int i = 0; i < 16; ++i) sum[i] = fma(a[i / 4], b[i % 4], sum[i]);
+      }
+      sum_tile(sum, t.line, out + a0 * kMaxK + b0);
+    }
+  }
+}
+
+// X = X - V (V^T X) on the small side, V orthonormal columns in t.columns, X in t.x.
+template <class T>
+KDOPS_DEVICE void project_out(const TopkContext<T>& t) {
+  inner_products(
+      t, t.p, [&](int64_t i, int c) { return t.columns[i * t.kp + c]; },
+      [&](int64_t i, int c) { return t.x[i * t.kx + c]; }, false, t.matrix);
+  for (int at = static_cast<int>(threadIdx.x); at < t.p * t.k; at += kTopkThreads) {
+    const int i = at / t.k, c = at % t.k;
+    T sum = t.x[i * t.kx + c];
+    for (int a = 0; a < t.k; ++a) sum = fma(-t.columns[i * t.kp + a], t.matrix[a * kMaxK + c], sum);
+    t.x[i * t.kx + c] = sum;
+  }
+  __syncthreads();
+}
+
+}  // namespace kdops::gpu

@@ -1,0 +1,67 @@
+// The top-k SVD kernels for test_topk_kernels.py, launched as topk_cuda.cu launches them.
+#include "sim_module.h"
+#include "svd/topk_launch.h"
+
+namespace {
+
+using namespace kdops::gpu;
+
+// A [count, m, n], U [count, m, k] or None, S [count, k], Vh [count, k, n], saved [count, p + 3,
+// p].
+template <class T>
+void run_topk(const py::array& A, const py::object& U, const py::array& S, const py::array& Vh,
+              const py::array& saved, bool canonical, size_t shared_limit) {
+  const TopkArguments<T> args{data_of<T>(A),  data_of<T>(U),     data_of<T>(S),
+                              data_of<T>(Vh), data_of<T>(saved), A.shape(0),
+                              A.shape(1),     A.shape(2),        static_cast<int>(S.shape(1)),
+                              canonical};
+  const auto launch = plan_topk_forward<T>(args.m, args.n, args.k, shared_limit);
+  std::vector<T> workspace(launch.workspace * args.count + 1, kNaN<T>);
+  cusim::launch(static_cast<unsigned>(args.count), kTopkThreads, launch.shared_bytes,
+                [&] { svd_topk_kernel<T>(args, launch.plan, workspace.data()); });
+}
+
+void topk(const py::array& A, const py::object& U, const py::array& S, const py::array& Vh,
+          const py::array& saved, bool canonical, size_t shared_limit) {
+  if (A.itemsize() == 4) return run_topk<float>(A, U, S, Vh, saved, canonical, shared_limit);
+  run_topk<double>(A, U, S, Vh, saved, canonical, shared_limit);
+}
+
+// Cotangents may be None, U too; gA is written.
+template <class T>
+void run_backward(const py::object& gU, const py::object& gS, const py::object& gVh,
+                  const py::array& A, const py::object& U, const py::array& S, const py::array& Vh,
+                  const py::array& saved, const py::array& gA, bool lorentz, size_t shared_limit) {
+  const TopkGradientArguments<T> args{data_of<T>(A),
+                                      data_of<T>(U),
+                                      data_of<T>(S),
+                                      data_of<T>(Vh),
+                                      data_of<T>(saved),
+                                      data_of<T>(gU),
+                                      data_of<T>(gS),
+                                      data_of<T>(gVh),
+                                      data_of<T>(gA),
+                                      A.shape(0),
+                                      A.shape(1),
+                                      A.shape(2),
+                                      static_cast<int>(S.shape(1)),
+                                      lorentz};
+  const auto launch = plan_topk_backward<T>(args.m, args.n, args.k, shared_limit);
+  std::vector<T> workspace(launch.workspace * args.count + 1, kNaN<T>);
+  cusim::launch(static_cast<unsigned>(args.count), kTopkThreads, launch.shared_bytes,
+                [&] { svd_topk_backward_kernel<T>(args, launch.plan, workspace.data()); });
+}
+
+void topk_backward(const py::object& gU, const py::object& gS, const py::object& gVh,
+                   const py::array& A, const py::object& U, const py::array& S, const py::array& Vh,
+                   const py::array& saved, const py::array& gA, bool lorentz, size_t shared_limit) {
+  const auto run = A.itemsize() == 4 ? &run_backward<float> : &run_backward<double>;
+  run(gU, gS, gVh, A, U, S, Vh, saved, gA, lorentz, shared_limit);
+}
+
+const SimRegistration registration([](py::module_& m) {
+  m.def("svd_topk", &topk);
+  m.def("svd_topk_backward", &topk_backward);
+});
+
+}  // namespace

@@ -1,0 +1,196 @@
+"""The top-k SVD kernel and its gradient against numpy in float64, under every schedule.
+
+The gradient is compared with first-order perturbation theory over the whole spectrum: every pair
+(i, j) of singular vectors, computed or not, contributes; the kernel sees only the k triples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+FULL_SHARED = 227 << 10
+
+
+class Solver:
+    """Calls the kernels under every schedule; outputs start as NaN."""
+
+    def __init__(self, sim, every_schedule):
+        self.sim, self.every_schedule = sim, every_schedule
+
+    def forward(self, A, k, *, u=True, shared=FULL_SHARED):
+        count, m, n = A.shape
+        p = min(m, n)
+
+        def call():
+            U = np.full((count, m, k), np.nan, A.dtype) if u else None
+            S = np.full((count, k), np.nan, A.dtype)
+            Vh = np.full((count, k, n), np.nan, A.dtype)
+            # a backend may leave parts of saved unwritten: zeros, so that schedules compare equal
+            saved = np.zeros((count, p + 3, p), A.dtype)
+            self.sim.svd_topk(A, U, S, Vh, saved, True, shared)
+            return [x for x in (U, S, Vh, saved) if x is not None]
+
+        result = self.every_schedule(call)
+        return tuple(result) if u else (None, *result)
+
+    def backward(self, cotangents, A, state, *, lorentz=False, shared=FULL_SHARED):
+        def call():
+            gA = np.full_like(A, np.nan)
+            self.sim.svd_topk_backward(*cotangents, A, *state, gA, lorentz, shared)
+            return gA
+
+        return self.every_schedule(call)[0]
+
+
+@pytest.fixture
+def solver(sim, every_schedule):
+    return Solver(sim, every_schedule)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+def normal(shape, dtype, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def assert_triples(A, U, S, Vh):
+    """Values, orthonormality, A V = U S and A^T U = V S, all to 20 p eps of s_1."""
+    k, gate = S.shape[1], 20 * min(A.shape[1:]) * np.finfo(A.dtype).eps
+    unit = max(np.abs(A.astype(np.float64)).max(), 1e-300)
+    A, U, S, V = (x.astype(np.float64) for x in (A, U, S, np.swapaxes(Vh, 1, 2)))
+    At = np.swapaxes(A, 1, 2) / unit
+    A, S = A / unit, S / unit
+    expected = np.linalg.svd(A, compute_uv=False)
+    largest = np.maximum(expected[:, :1], 1e-300)
+    assert (np.diff(S, axis=1) <= 0).all()
+    assert (np.abs(S - expected[:, :k]) <= gate * largest).all()
+    for Q in (U, V):
+        assert np.abs(np.swapaxes(Q, 1, 2) @ Q - np.eye(k)).max() <= gate
+    assert (np.linalg.norm(A @ V - U * S[:, None], axis=1) <= gate * largest).all()
+    assert (np.linalg.norm(At @ U - V * S[:, None], axis=1) <= gate * largest).all()
+
+
+SHAPES = [((1, 1), 1), ((2, 2), 2), ((1, 5), 1), ((9, 9), 4), ((16, 16), 16), ((49, 60), 4)]
+SHAPES += [((60, 33), 5), ((300, 12), 4), ((12, 300), 3)]
+
+
+@pytest.mark.parametrize(("shape", "k"), SHAPES, ids=str)
+def test_random(solver, dtype, shape, k):
+    A = normal((1, *shape), dtype)
+    assert_triples(A, *solver.forward(A, k)[:3])
+
+
+def special(name, dtype, m, n):
+    rng = np.random.default_rng(3)
+    A = rng.standard_normal((m, n))
+    match name:
+        case "identity":
+            A = np.eye(m, n)
+        case "zero":
+            A = np.zeros((m, n))
+        case "ones":
+            A = np.ones((m, n))
+        case "rank 2":
+            A = A[:, :2] @ rng.standard_normal((2, n))
+        case "dead channels":
+            A[:, ::3] = 0
+        case "repeated":
+            q, p = (lambda size: np.linalg.qr(rng.standard_normal((size, size)))[0]), min(m, n)
+            A = (q(m)[:, :p] * (3 - np.arange(p) // 5)) @ q(n)[:p]
+        case "large":
+            A *= 1e25 if dtype.itemsize == 4 else 1e150
+        case "tiny":
+            A *= 1e-25 if dtype.itemsize == 4 else 1e-150
+    return A.astype(dtype)[None]
+
+
+KINDS = ["identity", "zero", "ones", "rank 2", "dead channels", "repeated", "large", "tiny"]
+
+
+@pytest.mark.parametrize("shape", [(18, 10), (10, 18)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_special(solver, dtype, kind, shape):
+    A = special(kind, dtype, *shape)
+    state = solver.forward(A, 4)
+    assert_triples(A, *state[:3])
+    cotangents = [normal(x.shape, dtype, seed) for seed, x in enumerate(state[:3])]
+    for lorentz in (False, True):
+        assert np.isfinite(solver.backward(cotangents, A, state, lorentz=lorentz)).all()
+        zeros = [np.zeros_like(g) for g in cotangents]
+        assert (solver.backward(zeros, A, state, lorentz=lorentz) == 0).all()
+
+
+def perturbation_gradient(A, S, Vh, gU, gS, gVh):
+    """gA in float64 from all singular pairs, with the kernel's signs."""
+    (m, n), k, p = A.shape, len(S), min(A.shape)
+    U, s, V = np.linalg.svd(A.astype(np.float64))
+    V = V.T
+    signs = np.sign((V[:, :k] * Vh.T).sum(0))
+    U[:, :k] *= signs
+    V[:, :k] *= signs
+    left = np.zeros((m, k)) if gU is None else U.T @ gU
+    right = np.zeros((n, k)) if gVh is None else V.T @ gVh.T
+    core = np.zeros((m, n))  # the coefficients of U^T dA V
+    for i in range(k):
+        core[i, i] += 0 if gS is None else gS[i]
+        for j in range(max(m, n)):
+            if j == i:
+                continue
+            sj = s[j] if j < p else 0.0
+            gap = s[i] ** 2 - sj**2
+            if j < m:
+                core[j, i] += left[j, i] * s[i] / gap
+                if j < p:
+                    core[i, j] += left[j, i] * sj / gap
+            if j < n:
+                core[i, j] += right[j, i] * s[i] / gap
+                if j < p:
+                    core[j, i] += right[j, i] * sj / gap
+    return U @ core @ V.T
+
+
+@pytest.mark.parametrize("wanted", ["U", "V", "S", "USV", "SV without U"])
+@pytest.mark.parametrize(("shape", "k"), [((3, 7), 2), ((16, 6), 6), ((40, 9), 4), ((12, 33), 5)])
+def test_gradient(solver, dtype, shape, k, wanted):
+    A = normal((1, *shape), dtype, 5)
+    state = solver.forward(A, k, u="without" not in wanted)
+    shapes = {"U": (1, shape[0], k), "S": (1, k), "V": (1, k, shape[1])}
+    names = wanted.split()[0]
+    cotangents = [normal(s, dtype, 6) if name in names else None for name, s in shapes.items()]
+    gA = solver.backward(cotangents, A, state)[0]
+    arguments = [None if g is None else g[0].astype(np.float64) for g in cotangents]
+    expected = perturbation_gradient(A[0], state[1][0], state[2][0], *arguments)
+    tolerance = 1e-3 if dtype.itemsize == 4 else 1e-10
+    np.testing.assert_allclose(gA, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("shape", [(20, 8), (8, 20)], ids=str)
+def test_bad_matrix_stays_alone(solver, dtype, shape):
+    A = normal((2, *shape), dtype)
+    clean = solver.forward(A, 3)
+    cotangents = [normal(x.shape, dtype) for x in clean[:3]]
+    gradient = solver.backward(cotangents, A, clean)
+    A[1, 2, 3] = np.nan
+    state = solver.forward(A, 3)
+    for before, after in zip(clean, state, strict=True):
+        assert np.array_equal(before[0], after[0])
+        assert np.isnan(after[1]).all()
+    bad = solver.backward(cotangents, A, state)
+    assert np.array_equal(bad[0], gradient[0])
+    assert np.isnan(bad[1]).all()
+
+
+def test_small_shared_memory(solver):
+    """Gram matrix in `saved`, factors in the workspace: other places, close results."""
+    A = normal((1, 50, 40), np.dtype("float64"))
+    state, few = solver.forward(A, 4), solver.forward(A, 4, shared=16 << 10)
+    for here, there in zip(state[:3], few[:3], strict=True):
+        np.testing.assert_allclose(here, there, rtol=0, atol=1e-12)
+    cotangents = [normal(x.shape, A.dtype) for x in state[:3]]
+    here = solver.backward(cotangents, A, state)
+    there = solver.backward(cotangents, A, few, shared=32 << 10)
+    np.testing.assert_allclose(here, there, rtol=0, atol=1e-10)
