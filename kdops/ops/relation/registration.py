@@ -33,8 +33,12 @@ def choose(op: str, x: Tensor, *sizes: int) -> str:
 
 def _native_on_cpu(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
     if device != "cpu":
-        return "this op has a C++ kernel for the cpu only"
+        return "the C++ kernel runs on cpu; the GPU kernel, where there is one, is Triton's"
     return _backends.native_obstacle(device, dtype, _REAL)
+
+
+def _triton(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
+    return _backends.triton_obstacle(device, dtype, _REAL)
 
 
 def _native_rkd(device: str, dtype: torch.dtype, n: int, *sizes: int) -> str | None:
@@ -45,10 +49,25 @@ def _native_rkd(device: str, dtype: torch.dtype, n: int, *sizes: int) -> str | N
 
 _backends.register("rkd_distance", native=_native_rkd, typical_sizes=(128, 512, 512))
 _backends.register("rkd_angle", native=_native_rkd, typical_sizes=(128, 512, 512))
-_backends.register("similarity", native=_native_on_cpu, typical_sizes=(128, 512, 512))
+_backends.register(
+    "similarity", native=_native_on_cpu, triton=_triton, typical_sizes=(128, 512, 512)
+)
 for _name in _PAIRS:
-    _backends.register(_name, native=_native_on_cpu, typical_sizes=(1, 128, 128, 512))
+    _backends.register(
+        _name, native=_native_on_cpu, triton=_triton, typical_sizes=(1, 128, 128, 512)
+    )
 _backends.register("pairwise_angle", native=_native_on_cpu, typical_sizes=(64, 512))
+
+
+def _from_triton(name: str) -> Callable[..., Any]:
+    """The Triton launcher `name`; the module (and Triton) is imported at the first call."""
+
+    def launch(*arguments: Any) -> Any:
+        from kdops.ops.relation import triton
+
+        return getattr(triton, name)(*arguments)
+
+    return launch
 
 
 def _in_turn(name: str) -> Callable[..., Any]:
@@ -77,6 +96,8 @@ def _fake_pairs_backward(
 
 def _define() -> None:
     fake = torch.library.register_fake
+    for name in ("similarity", *_PAIRS, *(f"{pair}_backward" for pair in _PAIRS)):
+        torch.library.impl(f"kdops::{name}", "CUDA", _from_triton(name))
     for name in _LOSSES:
         fake(f"kdops::{name}", _fake_loss)
     for name in _PAIRS:

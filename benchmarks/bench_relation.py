@@ -1,0 +1,71 @@
+"""The RKD, similarity and pairwise ops against the published forms and torch.cdist."""
+
+import pytest
+import torch
+
+import kdops
+from benchmarks.harness import Problem, identify, measure, parametrise
+from benchmarks.published import relation as published
+
+
+def _rows(n, d, teacher=True):
+    def make(generator, dtype, device):
+        x, t = (torch.randn(n, d, generator=generator).to(device, dtype) for _ in range(2))
+        return (x.requires_grad_(), t) if teacher else (x.requires_grad_(),)
+
+    return make
+
+
+def _naive_similarity(student, teacher):
+    s, t = (torch.nn.functional.normalize(x @ x.mT, dim=1) for x in (student, teacher))
+    return (s - t).square().mean()
+
+
+# What runs in float64 as the truth: the published form of each loss (of rows in general position).
+LOSSES = {
+    "rkd_angle_loss": (kdops.rkd_angle_loss, published.rkd_angle, published.rkd_angle),
+    "rkd_distance_loss": (kdops.rkd_distance_loss, published.rkd_distance, published.rkd_distance),
+    "similarity_loss": (kdops.similarity_loss, published.similarity, _naive_similarity),
+}
+
+
+def _loss(op, n, d, dtype=torch.float32):
+    ours, theirs, exact = LOSSES[op]
+    return Problem(
+        op=op,
+        label=f"N={n} D={d}",
+        make=_rows(n, d),
+        providers={"published": lambda s, t: theirs(s, t).sum(), "kdops": ours},
+        reference=exact,
+        dtype=dtype,
+        tolerance=1e-4 if dtype == torch.float32 else 1e-10,
+    )
+
+
+def _distance(n, d, dtype=torch.float32):
+    return Problem(
+        op="pairwise_distance",
+        label=f"N={n} D={d}",
+        make=_rows(n, d, teacher=False),
+        providers={"torch cdist": lambda x: torch.cdist(x, x), "kdops": kdops.pairwise_distance},
+        reference=kdops.ops.relation.reference.pairwise_distance,
+        dtype=dtype,
+        modes=("forward", "both"),
+        tolerance=1e-4 if dtype == torch.float32 else 1e-10,
+    )
+
+
+PROBLEMS = [
+    *(_loss("rkd_angle_loss", n, 512) for n in (64, 128, 256)),
+    *(_loss("rkd_distance_loss", n, 512) for n in (64, 128, 256, 512)),
+    _loss("similarity_loss", 512, 128),
+    *(_distance(n, 512) for n in (64, 256, 512)),
+    _loss("rkd_angle_loss", 128, 512, torch.float64),
+    _loss("rkd_distance_loss", 128, 512, torch.float64),
+    _loss("similarity_loss", 512, 128, torch.float64),
+]
+
+
+@pytest.mark.parametrize(("problem", "provider", "mode"), parametrise(PROBLEMS), ids=identify)
+def test_relation(benchmark, problem, provider, mode, quick):
+    measure(benchmark, problem, provider, mode, quick)

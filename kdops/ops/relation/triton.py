@@ -1,0 +1,282 @@
+"""Triton kernels of the pairwise matrices and of similarity_loss; imported when first used.
+
+`pairs_kernel` makes a tile of x yT, with the distances as its epilogue; `pull_kernel` is the
+gradient of both, a product with weights that are made tile by tile from the cotangent;
+`similarity_kernel` turns a row of the student's Gram matrix into the loss gradient. For y = x
+half of the tiles are computed and mirrored. Products are IEEE (no TF32); sums have a fixed order.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kdops.ops.relation.gradient import to_unit_rows
+from kdops.ops.relation.reference import centre, power_of_two_scale, unit_rows
+
+GRAM, DISTANCE, SQUARED = 0, 1, 2
+ROW_BLOCK = 1024  # columns of a Gram row that similarity_kernel holds at once
+
+
+def tiling(dtype: torch.dtype) -> dict[str, int]:
+    """TILE: rows and columns of a tile; DEPTH: step of a product along the width of the rows."""
+    size = 32 if dtype == torch.float64 else 64
+    return {"TILE": size, "DEPTH": 32, "num_warps": 4, "num_stages": 2}
+
+
+# ---- kernels -------------------------------------------------------------------------------------
+
+
+@triton.jit
+def tile_of(base, rows, cols, row_stride, col_stride, n, m):
+    """The tile base[rows, cols], zero outside n x m."""
+    inside = (rows[:, None] < n) & (cols[None, :] < m)
+    return tl.load(base + rows[:, None] * row_stride + cols[None, :] * col_stride, inside, 0.0)
+
+
+@triton.jit
+def squares_of(products, x, y, x_norms, y_norms, rows, cols, n, m, width, SAME: tl.constexpr):
+    """|x_i - y_j|^2 from the products. A tile that holds a pair much closer than its norms is made
+    again from differences: equal rows give exactly zero."""
+    left = tl.load(x_norms + rows, rows < n, 0.0)[:, None]
+    norms = left + tl.load(y_norms + cols, cols < m, 0.0)[None, :]
+    squares = norms - 2.0 * products
+    itself = (rows[:, None] == cols[None, :]) & SAME
+    inside = (rows[:, None] < n) & (cols[None, :] < m)
+    close = (squares <= norms * 0.01) & inside
+    if tl.max((close & (itself == 0)).to(tl.int32)) > 0:
+        exact = squares - squares
+        exact = tl.where(exact == 0.0, exact, 0.0)
+        for k in range(0, width):
+            difference = (
+                tl.load(x + rows * width + k, rows < n, 0.0)[:, None]
+                - tl.load(y + cols * width + k, cols < m, 0.0)[None, :]
+            )
+            exact += difference * difference
+        squares = tl.where(close, exact, squares)
+    return tl.where(itself & (left == left), 0.0, squares)
+
+
+@triton.jit
+def pairs_kernel(
+    x, x_norms, y, y_norms, unit, out, n, m, width,
+    KIND: tl.constexpr, SAME: tl.constexpr, TILE: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """out (B, n, m): <x_i, y_j>, or the distance times unit, or the squared one times unit^2.
+    SAME: y is x, tiles below the diagonal are written by their mirror images."""
+    i, j, b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    if (j >= i) | (not SAME):
+        rows, cols = i * TILE + tl.arange(0, TILE), j * TILE + tl.arange(0, TILE)
+        x += b * n * width
+        y += b * m * width
+        scale = tl.load(unit + b)
+        value = tl.zeros((TILE, TILE), scale.dtype)
+        for k0 in range(0, width, DEPTH):
+            k = k0 + tl.arange(0, DEPTH)
+            left = tile_of(x, rows, k, width, 1, n, width)
+            right = tile_of(y, k, cols, 1, width, width, m)
+            value = tl.dot(left, right, value, input_precision="ieee", out_dtype=value.dtype)
+        if KIND != 0:
+            value = squares_of(
+                value, x, y, x_norms + b * n, y_norms + b * m, rows, cols, n, m, width, SAME
+            )
+            value = value * scale * scale if KIND == 2 else tl.sqrt(value) * scale
+        inside = (rows[:, None] < n) & (cols[None, :] < m)
+        place = out + b * n * m
+        tl.store(place + rows.to(tl.int64)[:, None] * m + cols[None, :], value, inside)
+        if SAME:
+            mirrored = (cols[:, None] < m) & (rows[None, :] < n)
+            wide = cols.to(tl.int64)[:, None]
+            tl.store(place + wide * n + rows[None, :], tl.trans(value), mirrored)
+
+
+@triton.jit
+def weights_of(grad, out, rows, cols, row_stride, col_stride, n, m, KIND: tl.constexpr):
+    """dL/dD of a tile: the cotangent, over 2 d for distances (zero where d is)."""
+    weights = tile_of(grad, rows, cols, row_stride, col_stride, n, m)
+    if KIND == 1:
+        d = tile_of(out, rows, cols, row_stride, col_stride, n, m)
+        weights = tl.where(d == 0.0, 0.0, weights * 0.5 / tl.where(d == 0.0, 1.0, d))
+    return weights
+
+
+@triton.jit
+def pull_kernel(
+    grad, out, row_stride, col_stride, x, y, result, n, m, width,
+    KIND: tl.constexpr, SAME: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Gram: sum_j g_ij y_j. Distances: 2 sum_j W_ij (x_i - y_j). The weights are read with free
+    strides (their transpose gives the gradient of y); SAME adds the transpose."""
+    i, c, b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    rows, chunk = i * TILE + tl.arange(0, TILE), c * TILE + tl.arange(0, TILE)
+    wide = rows.to(tl.int64)
+    grad += b * n * m
+    out += b * n * m
+    mine = tile_of(x + b * n * width, rows, chunk, width, 1, n, width)
+    total = tl.zeros((TILE, TILE), mine.dtype)
+    sums = tl.zeros((TILE,), mine.dtype)
+    for j0 in range(0, m, TILE):
+        cols = (j0 + tl.arange(0, TILE)).to(tl.int64)
+        weights = weights_of(grad, out, wide, cols, row_stride, col_stride, n, m, KIND)
+        if SAME:
+            weights += weights_of(grad, out, wide, cols, col_stride, row_stride, n, m, KIND)
+        others = tile_of(y + b * m * width, cols, chunk, width, 1, m, width)
+        total = tl.dot(weights, others, total, input_precision="ieee", out_dtype=total.dtype)
+        sums += tl.sum(weights, 1)
+    if KIND != 0:
+        total = 2.0 * (sums[:, None] * mine - total)
+    inside = (rows[:, None] < n) & (chunk[None, :] < width)
+    tl.store(result + b * n * width + wide[:, None] * width + chunk[None, :], total, inside)
+
+
+@triton.jit
+def inverse_norm(row, n, BLOCK: tl.constexpr):
+    """1 / |row|, or zero."""
+    sums = tl.zeros((BLOCK,), row.dtype.element_ty)
+    for j0 in range(0, n, BLOCK):
+        cols = j0 + tl.arange(0, BLOCK)
+        value = tl.load(row + cols, cols < n, 0.0)
+        sums += value * value
+    square = tl.sum(sums, 0)
+    return tl.where(square == 0.0, 0.0, 1.0 / tl.sqrt(tl.where(square == 0.0, 1.0, square)))
+
+
+@triton.jit
+def similarity_kernel(
+    student, teacher, factor, losses, n, GRADIENT: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Row i: losses[i] = |u - t|^2 for the unit rows u, t of both Gram matrices; the student's row
+    becomes factor * (e - (e . u) u) / |G_i|, e = u - t."""
+    i = tl.program_id(0).to(tl.int64)
+    row, other = student + i * n, teacher + i * n
+    inverse, inverse_t = inverse_norm(row, n, BLOCK), inverse_norm(other, n, BLOCK)
+    loss = tl.zeros((BLOCK,), student.dtype.element_ty)
+    along = tl.zeros((BLOCK,), student.dtype.element_ty)
+    for j0 in range(0, n, BLOCK):
+        cols = j0 + tl.arange(0, BLOCK)
+        unit = tl.load(row + cols, cols < n, 0.0) * inverse
+        error = unit - tl.load(other + cols, cols < n, 0.0) * inverse_t
+        loss += error * error
+        along += error * unit
+    tl.store(losses + i, tl.sum(loss, 0))
+    if GRADIENT:
+        projection = tl.sum(along, 0)
+        scale = tl.load(factor) * inverse
+        for j0 in range(0, n, BLOCK):
+            cols = j0 + tl.arange(0, BLOCK)
+            unit = tl.load(row + cols, cols < n, 0.0) * inverse
+            error = unit - tl.load(other + cols, cols < n, 0.0) * inverse_t
+            tl.store(row + cols, scale * (error - projection * unit), cols < n)
+
+
+# ---- launchers: the same signatures as the ops in csrc/relation/relation.cpp ---------------------
+
+
+def pairwise_distance(x: Tensor, y: Tensor | None, squared: bool) -> Tensor:
+    """x (B, N, D), y (B, M, D) or None -> (B, N, M)."""
+    scale = power_of_two_scale(x)
+    if y is not None:
+        scale = torch.minimum(scale, power_of_two_scale(y))
+    rows = _centred(x * scale, None if y is None else y * scale)
+    return _pairs(SQUARED if squared else DISTANCE, *rows, (1 / scale).view(-1))
+
+
+def pairwise_distance_backward(
+    grad: Tensor, x: Tensor, y: Tensor | None, squared: bool, out: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cotangents of x and y; the second is empty without y."""
+    kind = SQUARED if squared else DISTANCE
+    return _pull_both(kind, grad, out.contiguous(), *_centred(x, y))
+
+
+def pairwise_cosine(x: Tensor, y: Tensor | None) -> Tensor:
+    """x (B, N, D), y (B, M, D) or None -> (B, N, M)."""
+    rows, others = _unit(x, y)
+    return _pairs(GRAM, rows, others, x.new_ones(x.shape[0]))
+
+
+def pairwise_cosine_backward(grad: Tensor, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Cotangents of x and y; the second is empty without y."""
+    gx, gy = _pull_both(GRAM, grad, grad, *_unit(x, y))
+    return to_unit_rows(gx, x), gy if y is None else to_unit_rows(gy, y)
+
+
+def similarity(student: Tensor, teacher: Tensor, want_grad: bool) -> tuple[Tensor, Tensor]:
+    """(loss, dL/dstudent), the gradient empty unless wanted."""
+    scale = power_of_two_scale(student)
+    rows = (student * scale).contiguous()[None]
+    others = (teacher * power_of_two_scale(teacher)).contiguous()[None]
+    one, n = student.new_ones(1), student.shape[0]
+    gram, teacher_gram = _pairs(GRAM, rows, None, one), _pairs(GRAM, others, None, one)
+    losses = student.new_empty(n)
+    factor = 2 * scale / max(n * n, 1)
+    if n:
+        similarity_kernel[(n,)](
+            gram, teacher_gram, factor, losses, n, GRADIENT=want_grad, BLOCK=ROW_BLOCK
+        )
+    loss = losses.double().sum().to(student.dtype) / max(n * n, 1)
+    if not want_grad:
+        return loss, student.new_empty(0)
+    return loss, _pull(GRAM, gram, gram, (n, 1), rows, rows, True)[0]
+
+
+# ---- behind them ---------------------------------------------------------------------------------
+
+
+def _cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _centred(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    parts = [part.contiguous() for part in (centre(x) if y is None else centre(x, y))]
+    return parts[0], None if y is None else parts[1]
+
+
+def _unit(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    return unit_rows(x).contiguous(), None if y is None else unit_rows(y).contiguous()
+
+
+def _pairs(kind: int, x: Tensor, y: Tensor | None, unit: Tensor) -> Tensor:
+    others = x if y is None else y
+    batch, n, width = x.shape
+    m = others.shape[1]
+    out = x.new_empty((batch, n, m))
+    if out.numel():
+        options = tiling(x.dtype)
+        grid = (_cdiv(n, options["TILE"]), _cdiv(m, options["TILE"]), batch)
+        norms = [rows.square().sum(-1) for rows in (x, others)]
+        pairs_kernel[grid](
+            x, norms[0], others, norms[1], unit, out, n, m, width,
+            KIND=kind, SAME=y is None, **options,
+        )  # fmt: skip
+    return out
+
+
+def _pull(
+    kind: int, grad: Tensor, out: Tensor, strides: tuple[int, int], x: Tensor, y: Tensor, same: bool
+) -> Tensor:
+    batch, n, width = x.shape
+    result = torch.empty_like(x)
+    if result.numel():
+        options = tiling(x.dtype)
+        del options["DEPTH"]
+        grid = (_cdiv(n, options["TILE"]), _cdiv(width, options["TILE"]), batch)
+        pull_kernel[grid](
+            grad, out, *strides, x, y, result, n, y.shape[1], width,
+            KIND=kind, SAME=same, **options,
+        )  # fmt: skip
+    return result
+
+
+def _pull_both(
+    kind: int, grad: Tensor, out: Tensor, x: Tensor, y: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    grad = grad.contiguous()
+    m = grad.shape[2]
+    if y is None:
+        return _pull(kind, grad, out, (m, 1), x, x, True), x.new_empty(0)
+    gx = _pull(kind, grad, out, (m, 1), x, y, False)
+    return gx, _pull(kind, grad, out, (1, m), y, x, False)

@@ -1,0 +1,122 @@
+"""The Triton kernels of the pairwise ops and similarity: interpreted against the references, and
+compiled ahead of time. The interpreter is chosen when triton is imported: a process of its own."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+ROOT = Path(__file__).parents[2]
+
+
+def run_python(code, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+INTERPRETED = """
+import torch
+from kdops.ops.relation import gradient, reference, triton as T
+from kdops.testing import assert_close
+
+torch.manual_seed(0)
+DTYPE = torch.{dtype}
+
+def exact(*tensors):
+    return [None if t is None else t.double() for t in tensors]
+
+def check_pairs(x, y):
+    x, y = x.to(DTYPE), None if y is None else y.to(DTYPE)
+    for squared in (False, True):
+        d = T.pairwise_distance(x, y, squared)
+        wide = reference.pairwise_distance(*exact(x, y), squared)
+        assert_close(d, wide, DTYPE)
+        grad = torch.randn(d.shape, dtype=DTYPE)
+        actual = T.pairwise_distance_backward(grad, x, y, squared, d)
+        expected = gradient.pairwise_distance_gradient(*exact(grad, x, y), squared, wide)
+        assert_close(actual, expected, DTYPE, factor=4)
+    c = T.pairwise_cosine(x, y)
+    assert_close(c, reference.pairwise_cosine(*exact(x, y)), DTYPE)
+    actual = T.pairwise_cosine_backward(grad, x, y)
+    expected = gradient.pairwise_cosine_gradient(*exact(grad, x, y))
+    assert_close(actual, expected, DTYPE, factor=4)
+    return d
+
+check_pairs(torch.randn(2, 70, 5), torch.randn(2, 40, 5))
+check_pairs(torch.randn(1, 33, 70), torch.randn(1, 65, 70))
+check_pairs(5 + torch.randn(2, 66, 37), None)
+x = torch.randn(1, 40, 3)
+x[0, 30] = x[0, 2]
+d = check_pairs(x, None)[0]
+assert d[30, 2] == 0 and (d.diagonal() == 0).all() and torch.equal(d, d.mT)
+x[0, 7] = float("nan")
+d = T.pairwise_distance(x, None, False)[0]
+assert d[7].isnan().all() and d[:7, :7].isfinite().all()
+
+for n, d_s, d_t in ((70, 5, 40), (1, 3, 3), (9, 66, 2)):
+    student, teacher = torch.randn(n, d_s).to(DTYPE), torch.randn(n, d_t).to(DTYPE)
+    loss, grad = T.similarity(student, teacher, True)
+    s, t = exact(student, teacher)
+    if n > 1:
+        assert_close(loss, reference.similarity_loss(s, t), DTYPE, factor=4)
+        assert_close(grad, gradient.similarity_gradient(s, t), DTYPE, factor=4)
+    assert T.similarity(student, teacher, False)[1].numel() == 0
+assert T.similarity(torch.randn(0, 3), torch.randn(0, 3), True)[0] == 0
+for n, m, width in ((0, 3, 2), (3, 0, 2), (3, 2, 0)):
+    d = T.pairwise_distance(torch.randn(1, n, width), torch.randn(1, m, width), False)
+    assert d.shape == (1, n, m) and (d == 0).all()
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_interpreter_against_the_references(dtype):
+    run_python(INTERPRETED.format(dtype=dtype), TRITON_INTERPRET="1")
+
+
+COMPILED = """
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from kdops.ops.relation import triton as T
+
+number = "%(kind)s"
+POINTERS = {
+    "pairs_kernel": "x x_norms y y_norms unit out",
+    "pull_kernel": "grad out x y result",
+    "similarity_kernel": "student teacher factor losses",
+}
+options = T.tiling({"fp32": torch.float32, "fp64": torch.float64}[number])
+launch = {k: options.pop(k) for k in ("num_warps", "num_stages")}
+SIZES = dict(KIND=1, SAME=True, GRADIENT=True, BLOCK=T.ROW_BLOCK, **options)
+
+for name, pointers in POINTERS.items():
+    kernel = getattr(T, name)
+    names = kernel.arg_names
+    constants = {n: SIZES[n] for n in names if n in SIZES}
+    signature = {
+        n: "constexpr" if n in constants else ("*" + number if n in pointers.split() else "i32")
+        for n in names
+    }
+    for arch in (80, 90, 100):
+        source = ASTSource(kernel, signature, constexprs=constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=launch)
+        assert len(compiled.asm["cubin"]) > 1000, (name, arch)
+        assert compiled.metadata.shared <= 99 << 10, (name, arch, compiled.metadata.shared)
+        assert "tf32" not in compiled.asm["ptx"], (name, arch)
+"""
+
+
+@pytest.mark.parametrize("kind", ["fp32", "fp64"])
+def test_compiles_for_sm_80_90_and_100(kind):
+    run_python(COMPILED % {"kind": kind}, TRITON_INTERPRET="0")
