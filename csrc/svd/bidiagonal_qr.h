@@ -23,16 +23,17 @@ struct Rotation {
   V c, s, r;
 };
 
-// c f + s g = r, c g - s f = 0; the identity where both are negligible.
+// c f + s g = r, c g - s f = 0 with c >= 0. The offset, far below one rounding error of the scaled
+// matrix, makes it the identity where f = g = 0 without a comparison on the critical path.
 template <class V>
 inline Rotation<V> make_rotation(V f, V g) {
   using T = Scalar<V>;
-  const T tiny = sizeof(T) == 4 ? T(1e-36) : T(1e-300);
-  const V square = fma(f, f, g * g);
-  const auto present = square > V(tiny);
-  const V inverse = rsqrt(select(present, square, V(T(1))));
-  return {select(present, f * inverse, V(T(1))), select(present, g * inverse, V(T(0))),
-          select(present, square * inverse, f)};
+  const V offset(sizeof(T) == 4 ? T(1e-18) : T(1e-150));
+  const V size = abs(f) + offset;
+  const V square = fma(size, size, g * g);
+  const auto [estimate, correction] = reciprocal_root(square);
+  return {(size * estimate) * correction, multiply_sign((g * estimate) * correction, f),
+          multiply_sign((square * estimate) * correction, f)};
 }
 
 // The last unreduced block of every lane, as small integers in floating point.

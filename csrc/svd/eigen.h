@@ -10,7 +10,7 @@ template <class T>
 void symmetric_eigen(const T* a, T* values, T* vectors, int64_t count, int n) {
   constexpr int kLanes = Pack<T>::kLanes;
   const int64_t square = static_cast<int64_t>(n) * n;
-  SquareBatch<T> eigen(n, false, true);
+  SquareBatch<T> eigen(n, false, true, false);
   Scratch<T> keys(n), ones(n);
   Scratch<int> order(n);
   std::fill_n(ones.get(), n, T(1));

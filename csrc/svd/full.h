@@ -67,6 +67,7 @@ class FullSvd {
   void run_gram(const T* a, int64_t count, std::vector<int64_t>& rest);
   void run_qr(const T* a, const std::vector<int64_t>& rest);
 
+  int gram_group() const;
   bool gram_matrix(const T* a, T* gram);
   bool finish_gram(const T* a, int64_t b, SquareBatch<T>& eigen, int lane);
   void tall_from_gram(const T* a, int64_t b, const T* v, int stride);
@@ -88,9 +89,8 @@ class FullSvd {
   }
   // Signs of rows `row(j)` of the right vectors into factor_.
   template <class Row>
-  void choose_signs(int length, const Row& row) {
-    for (int j = 0; j < small_; ++j)
-      factor_[j] = out_.canonical ? canonical_sign(row(j), length) : T(1);
+  void choose_signs(bool choose, int length, const Row& row) {
+    for (int j = 0; j < small_; ++j) factor_[j] = choose ? canonical_sign(row(j), length) : T(1);
   }
   // The values of a square core are signed: the left vector takes the sign.
   void sign_left(const T* values) {
@@ -106,7 +106,7 @@ class FullSvd {
 
 template <class T>
 void FullSvd<T>::run_square(const T* a, int64_t count) {
-  SquareBatch<T> square(n_, out_.u != nullptr, vectors());
+  SquareBatch<T> square(n_, out_.u != nullptr, vectors(), out_.canonical);
   for (int64_t b0 = 0; b0 < count; b0 += kLanes) {
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - b0));
     square.singular(a + b0 * size(), size(), lanes);
@@ -119,7 +119,8 @@ void FullSvd<T>::run_square(const T* a, int64_t count) {
       write_values(square.values(l), square.scale[l], b);
       if (!vectors()) continue;
       const T* v = square.v(l);
-      choose_signs(n_, [&](int j) { return v + order_[j] * square.stride; });
+      choose_signs(out_.canonical && !square.is_signed, n_,
+                   [&](int j) { return v + order_[j] * square.stride; });
       write_rows(v, square.stride, order_.get(), factor_.get(), n_, n_, vh(b), n_);
       if (out_.u == nullptr) continue;
       sign_left(square.values(l));

@@ -13,18 +13,24 @@ void wide_gram(const T* x, int rows, int64_t length, T* gram, int gram_stride) {
   for (int i0 = 0; i0 < rows; i0 += kTile)
     for (int j0 = 0; j0 <= i0; j0 += kTile) {
       const T *left[kTile], *right[kTile];
+#pragma GCC unroll 16
       for (int t = 0; t < kTile; ++t) {  // rows past the end repeat the last one
         left[t] = x + std::min(i0 + t, rows - 1) * length;
         right[t] = x + std::min(j0 + t, rows - 1) * length;
       }
       P acc[kTile][kTile];
+#pragma GCC unroll 16
       for (auto& row : acc)
+#pragma GCC unroll 16
         for (auto& value : row) value = P(T(0));
       const auto add = [&](const auto& load) {
         P b[kTile];
+#pragma GCC unroll 16
         for (int t = 0; t < kTile; ++t) b[t] = load(right[t]);
+#pragma GCC unroll 16
         for (int i = 0; i < kTile; ++i) {
           const P value = load(left[i]);
+#pragma GCC unroll 16
           for (int j = 0; j < kTile; ++j) acc[i][j] = fma(value, b[j], acc[i][j]);
         }
       };
@@ -32,9 +38,11 @@ void wide_gram(const T* x, int rows, int64_t length, T* gram, int gram_stride) {
       for (; k + kLanes <= length; k += kLanes) add([&](const T* p) { return P::load(p + k); });
       if (k < length)
         add([&](const T* p) { return P::load_partial(p + k, static_cast<int>(length - k)); });
+#pragma GCC unroll 16
       for (int i = 0; i < kTile && i0 + i < rows; ++i) {
         T sums[kTile];
         reduce_add4(acc[i], sums);
+#pragma GCC unroll 16
         for (int j = 0; j < kTile && j0 + j < rows; ++j)
           gram[(i0 + i) * gram_stride + j0 + j] = gram[(j0 + j) * gram_stride + i0 + i] = sums[j];
       }
@@ -60,7 +68,7 @@ bool FullSvd<T>::gram_matrix(const T* a, T* gram) {
 
 template <class T>
 void FullSvd<T>::tall_from_gram(const T* a, int64_t b, const T* v, int stride) {
-  choose_signs(n_, [&](int j) { return v + order_[j] * stride; });
+  choose_signs(out_.canonical, n_, [&](int j) { return v + order_[j] * stride; });
   write_rows(v, stride, order_.get(), factor_.get(), n_, n_, vh(b), n_);
   if (out_.u == nullptr) return;
   for (int j = 0; j < n_; ++j) factor_[j] = s(b)[j] > T(0) ? factor_[j] / s(b)[j] : T(0);
@@ -76,7 +84,7 @@ void FullSvd<T>::wide_from_gram(const T* a, int64_t b, const T* v, int stride) {
   T* scaled = squares_.get();  // diag(1 / s) UT
   write_rows(v, stride, order_.get(), factor_.get(), m_, m_, scaled, width_);
   product(scaled, width_, m_, a, n_, m_, n_, n_, vh(b), n_);
-  choose_signs(n_, [&](int j) { return vh(b) + static_cast<int64_t>(j) * n_; });
+  choose_signs(out_.canonical, n_, [&](int j) { return vh(b) + static_cast<int64_t>(j) * n_; });
   for (int j = 0; j < m_; ++j)
     if (factor_[j] < T(0)) {
       T* row = vh(b) + static_cast<int64_t>(j) * n_;
@@ -103,11 +111,21 @@ bool FullSvd<T>::finish_gram(const T* a, int64_t b, SquareBatch<T>& eigen, int l
   return true;
 }
 
+// Matrices per group. Where the small eigenvalue problem is cheap it is better to leave lanes idle
+// than to let A fall out of L2 between its two passes.
+template <class T>
+int FullSvd<T>::gram_group() const {
+  const int64_t bytes = size() * static_cast<int64_t>(sizeof(T)), l2 = int64_t(640) << 10;
+  if (small_ > kLanesOrder || bytes > l2) return kLanes;
+  return static_cast<int>(std::clamp<int64_t>(l2 / bytes, 1, kLanes));
+}
+
 template <class T>
 void FullSvd<T>::run_gram(const T* a, int64_t count, std::vector<int64_t>& rest) {
-  SquareBatch<T> eigen(small_, false, vectors());
-  for (int64_t b0 = 0; b0 < count; b0 += kLanes) {
-    const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - b0));
+  SquareBatch<T> eigen(small_, false, vectors(), false);
+  const int group = gram_group();
+  for (int64_t b0 = 0; b0 < count; b0 += group) {
+    const int lanes = static_cast<int>(std::min<int64_t>(group, count - b0));
     const int64_t square = static_cast<int64_t>(small_) * small_;
     bool safe[kLanes];
     for (int l = 0; l < lanes; ++l)

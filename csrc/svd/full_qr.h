@@ -20,7 +20,8 @@ void load_tall(const T* a, bool transposed, int64_t rows, int cols, int stride, 
 template <class T>
 void FullSvd<T>::tall_from_qr(int64_t b, const TallQr<T>& qr, SquareBatch<T>& square, int lane) {
   const T* v = square.v(lane);
-  choose_signs(n_, [&](int j) { return v + order_[j] * square.stride; });
+  choose_signs(out_.canonical && !square.is_signed, n_,
+               [&](int j) { return v + order_[j] * square.stride; });
   write_rows(v, square.stride, order_.get(), factor_.get(), n_, n_, vh(b), n_);
   if (out_.u == nullptr) return;
   sign_left(square.values(lane));
@@ -44,7 +45,7 @@ void FullSvd<T>::wide_from_qr(int64_t b, const TallQr<T>& qr, SquareBatch<T>& sq
   T* rows = vh(b);
   for (int j = 0; j < m_; ++j)
     for (int64_t i = 0; i < n_; ++i) rows[j * static_cast<int64_t>(n_) + i] = tall[i * m_ + j];
-  choose_signs(n_, [&](int j) { return rows + static_cast<int64_t>(j) * n_; });
+  choose_signs(out_.canonical, n_, [&](int j) { return rows + static_cast<int64_t>(j) * n_; });
   for (int j = 0; j < m_; ++j)
     for (int64_t i = 0; i < n_; ++i)
       rows[j * static_cast<int64_t>(n_) + i] =
@@ -63,7 +64,7 @@ void FullSvd<T>::run_qr(const T* a, const std::vector<int64_t>& rest) {
   const bool right = vectors() && (!wide() || out_.u != nullptr);
   Scratch<T> rows(group * one), tall(wide() && vectors() ? one : 0);
   Scratch<T> vectors_of(static_cast<int64_t>(group) * 4 * padded_);
-  SquareBatch<T> square(small_, left, right);
+  SquareBatch<T> square(small_, left, right, out_.canonical && !wide());
   for (size_t r0 = 0; r0 < rest.size(); r0 += group) {
     const int lanes = static_cast<int>(std::min<size_t>(group, rest.size() - r0));
     TallQr<T> qr[kLanes];

@@ -24,17 +24,21 @@ inline V squared_norm(const V* x, int stride, int count) {
 template <int kBlock, class V>
 inline void reflect_block(V tau, const V* v, int v_step, int count, V* x, int step, int next) {
   V sum[kBlock];
+#pragma GCC unroll 16
   for (int b = 0; b < kBlock; ++b) sum[b] = x[b * next];
   for (int i = 1; i <= count; ++i) {
     const V weight = v[(i - 1) * v_step];
+#pragma GCC unroll 16
     for (int b = 0; b < kBlock; ++b) sum[b] = fma(weight, x[i * step + b * next], sum[b]);
   }
+#pragma GCC unroll 16
   for (int b = 0; b < kBlock; ++b) {
     sum[b] = -(tau * sum[b]);
     x[b * next] = x[b * next] + sum[b];
   }
   for (int i = 1; i <= count; ++i) {
     const V weight = v[(i - 1) * v_step];
+#pragma GCC unroll 16
     for (int b = 0; b < kBlock; ++b)
       x[i * step + b * next] = fma(weight, sum[b], x[i * step + b * next]);
   }

@@ -21,6 +21,7 @@ inline void update_columns(T* a, int stride, int first, int rows, const RowUpdat
   using P = Pack<T>;
   constexpr int kLanes = P::kLanes;
   P y[kPacks], w[kPacks], sum[kPacks];
+#pragma GCC unroll 16
   for (int p = 0; p < kPacks; ++p) {
     y[p] = P::load(u.y + col + p * kLanes);
     if constexpr (kRankTwo) w[p] = P::load(u.w + col + p * kLanes);
@@ -31,6 +32,7 @@ inline void update_columns(T* a, int stride, int first, int rows, const RowUpdat
     const P x(-u.x[i]), weight(u.weight[i]);
     P z(T(0));
     if constexpr (kRankTwo) z = P(-u.z[i]);
+#pragma GCC unroll 16
     for (int p = 0; p < kPacks; ++p) {
       P value = fma(x, y[p], P::load(row + p * kLanes));
       if constexpr (kRankTwo) value = fma(z, w[p], value);
@@ -38,6 +40,7 @@ inline void update_columns(T* a, int stride, int first, int rows, const RowUpdat
       sum[p] = fma(weight, value, sum[p]);
     }
   }
+#pragma GCC unroll 16
   for (int p = 0; p < kPacks; ++p) sum[p].store(u.sum + col + p * kLanes);
 }
 
@@ -97,38 +100,40 @@ void transpose_square(const T* a, int n, int stride, T* out) {
     }
 }
 
-// One chain of rotations of rows low..high of q: rows (i, i + 1) by (c[i], s[i]), which lie
-// `step` numbers apart. The row that all rotations share stays in registers.
+// One chain of rotations of rows low..high of q: rows (i, i + 1) by (c[i], s[i]). The row that all
+// rotations share stays in registers and waits for a single instruction per rotation.
 template <int kPacks, class T>
-inline void rotate_chain_columns(T* q, int stride, int low, int high, const T* c, const T* s,
-                                 int step) {
+inline void rotate_chain_columns(T* q, int stride, int low, int high, const T* c, const T* s) {
   using P = Pack<T>;
   constexpr int kLanes = P::kLanes;
   P moving[kPacks];
   T* row = q + static_cast<int64_t>(low) * stride;
+#pragma GCC unroll 16
   for (int p = 0; p < kPacks; ++p) moving[p] = P::load(row + p * kLanes);
   for (int i = low; i < high; ++i, row += stride) {
-    const P cosine(c[static_cast<int64_t>(i) * step]), sine(s[static_cast<int64_t>(i) * step]);
+    const P cosine(c[i]), sine(s[i]);
+#pragma GCC unroll 16
     for (int p = 0; p < kPacks; ++p) {
       const P next = P::load(row + stride + p * kLanes);
-      fma(cosine, moving[p], sine * next).store(row + p * kLanes);
-      moving[p] = fma(cosine, next, -(sine * moving[p]));
+      add_product(sine * next, cosine, moving[p]).store(row + p * kLanes);
+      moving[p] = subtract_product(cosine * next, sine, moving[p]);
     }
   }
+#pragma GCC unroll 16
   for (int p = 0; p < kPacks; ++p) moving[p].store(row + p * kLanes);
 }
 
 template <class T>
-void rotate_chain(T* q, int stride, int low, int high, const T* c, const T* s, int step) {
+void rotate_chain(T* q, int stride, int low, int high, const T* c, const T* s) {
   constexpr int kLanes = Pack<T>::kLanes;
   int col = 0;
   for (; col + 4 * kLanes <= stride; col += 4 * kLanes)
-    rotate_chain_columns<4>(q + col, stride, low, high, c, s, step);
+    rotate_chain_columns<4>(q + col, stride, low, high, c, s);
   if (col + 2 * kLanes <= stride) {
-    rotate_chain_columns<2>(q + col, stride, low, high, c, s, step);
+    rotate_chain_columns<2>(q + col, stride, low, high, c, s);
     col += 2 * kLanes;
   }
-  if (col < stride) rotate_chain_columns<1>(q + col, stride, low, high, c, s, step);
+  if (col < stride) rotate_chain_columns<1>(q + col, stride, low, high, c, s);
 }
 
 }  // namespace kdops::KDOPS_ISA

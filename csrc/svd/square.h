@@ -1,8 +1,9 @@
 // Singular value and eigenvalue decompositions of up to kLanes square matrices at a time.
 //
 // n <= kLanesOrder: one matrix per lane throughout. Above, 16 interleaved matrices would fall out
-// of L1: the reductions and the rotations run on one row-major matrix at a time, and only the
-// scalar recurrences of the QR iteration are interleaved over the lanes.
+// of L1: the rotations run on one row-major matrix at a time, and only the scalar recurrences of
+// the QR iteration are interleaved over the lanes. The reductions follow the lanes up to
+// kLanesReduceOrder (short rows and the latency of reflectors cost more than L2 does).
 #pragma once
 
 #include <algorithm>
@@ -15,7 +16,7 @@
 
 namespace kdops::KDOPS_ISA {
 
-inline constexpr int kLanesOrder = 16;
+inline constexpr int kLanesOrder = 16, kLanesReduceOrder = 32;
 
 struct NoRotations {
   template <class V>
@@ -46,10 +47,10 @@ struct RotateLanes {
 template <class T>
 class RotateMatrices {
   using V = Pack<T>;
-  static constexpr int kLanes = V::kLanes, kSweeps = 8;
+  static constexpr int kLanes = V::kLanes, kSweeps = 8, kKinds = 4;  // c, s of v and of u
 
  public:
-  static int64_t memory(int n) { return (4 * kSweeps * n + 2 * kSweeps) * kLanes; }
+  static int64_t memory(int n) { return (2 * kKinds * n + 2) * int64_t(kSweeps) * kLanes; }
 
   RotateMatrices(T* memory, int n, int stride, int lanes, T* u, T* v)
       : buffer_(reinterpret_cast<V*>(memory)),
@@ -59,22 +60,31 @@ class RotateMatrices {
         u_(u),
         v_(v) {}
 
-  void begin(V low, V high, int, int) {
+  void begin(V low, V high, int first, int end) {
     bounds()[2 * count_] = low;
     bounds()[2 * count_ + 1] = high;
+    first_[count_] = first;
+    end_[count_] = end;
   }
   void right(int i, V c, V s) {
-    row(0)[i] = c;
-    row(1)[i] = s;
+    row(count_, 0)[i] = c;
+    row(count_, 1)[i] = s;
   }
   void left(int i, V c, V s) {
-    row(2)[i] = c;
-    row(3)[i] = s;
+    row(count_, 2)[i] = c;
+    row(count_, 3)[i] = s;
   }
   void end() {
     if (++count_ == kSweeps) flush();
   }
   void flush() {
+    // One lane's coefficients side by side: read in place, each would cost a cache line.
+    for (int sweep = 0; sweep < count_; ++sweep)
+      for (int kind = v_ != nullptr ? 0 : 2; kind < (u_ != nullptr ? kKinds : 2); ++kind) {
+        const int first = first_[sweep], length = end_[sweep] - first;
+        scatter_lanes(row(sweep, kind) + first, length, lanes_, chain(0, sweep, kind) + first,
+                      lane_size());
+      }
     const int64_t matrix = static_cast<int64_t>(n_) * stride_;
     for (int l = 0; l < lanes_; ++l) {
       if (v_ != nullptr) apply(l, 0, v_ + l * matrix);
@@ -84,26 +94,32 @@ class RotateMatrices {
   }
 
  private:
-  V* bounds() const { return buffer_ + 4 * kSweeps * n_; }
-  V* row(int kind) const { return buffer_ + (4 * count_ + kind) * n_; }
+  int64_t lane_size() const { return static_cast<int64_t>(kSweeps) * kKinds * n_; }
+  V* row(int sweep, int kind) const { return buffer_ + (kKinds * sweep + kind) * n_; }
+  V* bounds() const { return buffer_ + lane_size(); }
+  T* chain(int lane, int sweep, int kind) const {
+    return reinterpret_cast<T*>(bounds() + 2 * kSweeps) + lane * lane_size() +
+           (kKinds * sweep + kind) * n_;
+  }
   void apply(int lane, int kind, T* q) const {
     for (int sweep = 0; sweep < count_; ++sweep) {
       const T low = bounds()[2 * sweep].lane(lane), high = bounds()[2 * sweep + 1].lane(lane);
-      const V* c = buffer_ + (4 * sweep + kind) * n_;
       if (low < high)
         rotate_chain(q, stride_, static_cast<int>(low), static_cast<int>(high),
-                     reinterpret_cast<const T*>(c) + lane,
-                     reinterpret_cast<const T*>(c + n_) + lane, kLanes);
+                     chain(lane, sweep, kind), chain(lane, sweep, kind + 1));
     }
   }
 
   V* buffer_;
   int n_, stride_, lanes_, count_ = 0;
+  int first_[kSweeps], end_[kSweeps];
   T *u_, *v_;
 };
 
 // Results for lane l: rows of u(l) and v(l) are the left and right vectors, `stride` apart, in the
-// order of values(l): signed, unsorted, to be multiplied by scale[l]. finite[l]: no NaN or Inf.
+// order of values(l): unsorted, signed (the vectors are as computed) unless is_signed: then the
+// values are magnitudes, v carries canonical signs if asked for, and u follows. scale[l] multiplies
+// the values. finite[l]: the matrix had no NaN or Inf (otherwise the results are those of zero).
 template <class T>
 class SquareBatch {
   using V = Pack<T>;
@@ -111,18 +127,25 @@ class SquareBatch {
  public:
   static constexpr int kLanes = V::kLanes;
   const int n, stride;
+  const bool is_signed;  // small orders, where signs are chosen in all lanes at once
   T scale[kLanes];
   bool finite[kLanes];
 
-  SquareBatch(int order, bool want_u, bool want_v)
+  SquareBatch(int order, bool want_u, bool want_v, bool canonical)
       : n(order),
         stride(order <= kLanesOrder ? order : (order + kLanes - 1) / kLanes * kLanes),
+        is_signed(order <= kLanesOrder),
         want_u_(want_u),
         want_v_(want_v),
+        canonical_(canonical),
         u_(want_u ? matrix() * kLanes : 0),
         v_(want_v ? matrix() * kLanes : 0),
         values_(static_cast<int64_t>(order) * kLanes),
-        work_(work_size()) {}
+        work_(work_size()) {
+    // The padding of rows is rotated with them: it must not be denormal garbage.
+    if (want_u) std::fill_n(u_.get(), matrix() * kLanes, T(0));
+    if (want_v) std::fill_n(v_.get(), matrix() * kLanes, T(0));
+  }
 
   T* u(int l) { return u_.get() + l * matrix(); }
   T* v(int l) { return v_.get() + l * matrix(); }
@@ -130,14 +153,14 @@ class SquareBatch {
 
   // a: row-major n x n matrices, `apart` numbers between them. Singular values and vectors.
   void singular(const T* a, int64_t apart, int lanes) {
-    if (n <= kLanesOrder)
+    if (n <= kLanesReduceOrder)
       lanes_singular(a, apart, lanes);
     else
       hybrid_singular(a, apart, lanes);
   }
   // Symmetric a (its lower triangle is read): eigenvalues, and eigenvectors as rows of v.
   void symmetric(const T* a, int64_t apart, int lanes) {
-    if (n <= kLanesOrder)
+    if (n <= kLanesReduceOrder)
       lanes_symmetric(a, apart, lanes);
     else
       hybrid_symmetric(a, apart, lanes);
@@ -146,7 +169,9 @@ class SquareBatch {
  private:
   int64_t matrix() const { return static_cast<int64_t>(n) * stride; }
   int64_t work_size() const {
-    if (n <= kLanesOrder) return static_cast<int64_t>(kLanes) * (3 * n * n + 5 * n);
+    if (n <= kLanesReduceOrder)
+      return static_cast<int64_t>(kLanes) * (3 * n * n + 5 * n) +
+             (n > kLanesOrder ? RotateMatrices<T>::memory(n) : 0);
     const int64_t square = static_cast<int64_t>(stride) * stride;
     return 4 * square + (ReduceWork<T>::kVectors + 4) * stride + 2 * kLanes * n +
            RotateMatrices<T>::memory(n);
@@ -156,11 +181,15 @@ class SquareBatch {
   void lanes_symmetric(const T* a, int64_t apart, int lanes);
   void hybrid_singular(const T* a, int64_t apart, int lanes);
   void hybrid_symmetric(const T* a, int64_t apart, int lanes);
+  void iterate_singular(V* d, V* e, T* memory, int lanes);
+  void iterate_symmetric(V* d, V* e, T* memory, int lanes);
   void load_lanes(const T* a, int64_t apart, int lanes, bool lower, V* w);
   void load_matrix(const T* a, bool lower, int lane, T* w);
+  void choose_lane_signs(V* d, V* ut, V* vt) const;
+  void separate(const V* vectors, int lanes, T* out) const;
   void store_values(const V* d, int lanes) { scatter_lanes(d, n, lanes, values_.get(), n); }
 
-  bool want_u_, want_v_;
+  bool want_u_, want_v_, canonical_;
   Scratch<T> u_, v_, values_, work_;
 };
 

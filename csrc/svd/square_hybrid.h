@@ -1,4 +1,4 @@
-// SquareBatch for 16 < n: reductions and rotations matrix by matrix, recurrences lane by lane.
+// SquareBatch for large orders: reductions and rotations matrix by matrix, recurrences in lanes.
 #pragma once
 
 #include "svd/square.h"
@@ -20,6 +20,32 @@ void SquareBatch<T>::load_matrix(const T* a, bool lower, int lane, T* w) {
   const V factor(T(1) / size.power);
   for (int i = 0; i < stride * stride; i += kLanes)
     (size.finite ? factor * V::load(w + i) : V(T(0))).store(w + i);
+}
+
+// QR iterations of all lanes on d and e, their rotations applied to u and v.
+template <class T>
+void SquareBatch<T>::iterate_singular(V* d, V* e, T* memory, int lanes) {
+  if (want_u_ || want_v_) {
+    RotateMatrices<T> sink(memory, n, stride, lanes, want_u_ ? u_.get() : nullptr,
+                           want_v_ ? v_.get() : nullptr);
+    bidiagonal_qr(d, e, n, sink);
+    sink.flush();
+  } else {
+    NoRotations sink;
+    bidiagonal_qr(d, e, n, sink);
+  }
+}
+
+template <class T>
+void SquareBatch<T>::iterate_symmetric(V* d, V* e, T* memory, int lanes) {
+  if (want_v_) {
+    RotateMatrices<T> sink(memory, n, stride, lanes, nullptr, v_.get());
+    tridiagonal_qr(d, e, n, sink);
+    sink.flush();
+  } else {
+    NoRotations sink;
+    tridiagonal_qr(d, e, n, sink);
+  }
 }
 
 template <class T>
@@ -48,15 +74,7 @@ void SquareBatch<T>::hybrid_singular(const T* a, int64_t apart, int lanes) {
       transpose_square(w, n, stride, v(l));
     }
   }
-  if (want_u_ || want_v_) {
-    RotateMatrices<T> sink(reinterpret_cast<T*>(lane_e + n), n, stride, lanes,
-                           want_u_ ? u_.get() : nullptr, want_v_ ? v_.get() : nullptr);
-    bidiagonal_qr(lane_d, lane_e, n, sink);
-    sink.flush();
-  } else {
-    NoRotations sink;
-    bidiagonal_qr(lane_d, lane_e, n, sink);
-  }
+  iterate_singular(lane_d, lane_e, reinterpret_cast<T*>(lane_e + n), lanes);
   store_values(lane_d, lanes);
 }
 
@@ -81,14 +99,7 @@ void SquareBatch<T>::hybrid_symmetric(const T* a, int64_t apart, int lanes) {
       transpose_square(w, n, stride, v(l));
     }
   }
-  if (want_v_) {
-    RotateMatrices<T> sink(reinterpret_cast<T*>(lane_e + n), n, stride, lanes, nullptr, v_.get());
-    tridiagonal_qr(lane_d, lane_e, n, sink);
-    sink.flush();
-  } else {
-    NoRotations sink;
-    tridiagonal_qr(lane_d, lane_e, n, sink);
-  }
+  iterate_symmetric(lane_d, lane_e, reinterpret_cast<T*>(lane_e + n), lanes);
   store_values(lane_d, lanes);
 }
 

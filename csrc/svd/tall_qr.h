@@ -27,12 +27,15 @@ inline void qr_pass_columns(const TallQr<T>& qr, int k, int col, T pending) {
   const int64_t stride = qr.stride;
   const int previous = k > 0 ? k - 1 : 0;
   P total[kRows][kPacks], update[kPacks];
+#pragma GCC unroll 16
   for (int p = 0; p < kPacks; ++p) {
     update[p] = -P::load(qr.w + col + p * kLanes);
+#pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) total[i][p] = P(T(0));
   }
   const auto step = [&](T* row, P* acc) {
     const P reflected(row[previous]), weight(row[k] - row[previous] * pending);
+#pragma GCC unroll 16
     for (int p = 0; p < kPacks; ++p) {
       const P value = fma(reflected, update[p], P::load(row + col + p * kLanes));
       value.store(row + col + p * kLanes);
@@ -42,8 +45,10 @@ inline void qr_pass_columns(const TallQr<T>& qr, int k, int col, T pending) {
   int64_t r = k + 1;
   T* row = qr.a + r * stride;
   for (; r + kRows <= qr.m; r += kRows, row += kRows * stride)
+#pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) step(row + i * stride, total[i]);
   for (; r < qr.m; ++r, row += stride) step(row, total[0]);
+#pragma GCC unroll 16
   for (int p = 0; p < kPacks; ++p) {
     for (int i = 1; i < kRows; ++i) total[0][p] += total[i][p];
     total[0][p].store(qr.sum + col + p * kLanes);
