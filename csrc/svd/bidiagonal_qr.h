@@ -18,23 +18,28 @@ namespace kdops::KDOPS_ISA {
 template <class T>
 inline constexpr T kNegligibleCoupling = 2 * std::numeric_limits<T>::epsilon();
 
+// The rotation with c f + s g = r, c g - s f = 0, c >= 0. Everything is kept before its division by
+// the root: a product x c + y s is normal(x * size + y * toward), whose numerator does not wait for
+// the root, the longest latency of a sweep.
 template <class V>
 struct Rotation {
-  V c, s, r;
-};
+  V size, toward, square;
+  ReciprocalRoot<V> root;
 
-// c f + s g = r, c g - s f = 0 with c >= 0. The offset, far below one rounding error of the scaled
-// matrix, makes it the identity where f = g = 0 without a comparison on the critical path.
-template <class V>
-inline Rotation<V> make_rotation(V f, V g) {
-  using T = Scalar<V>;
-  const V offset(sizeof(T) == 4 ? T(1e-18) : T(1e-150));
-  const V size = abs(f) + offset;
-  const V square = fma(size, size, g * g);
-  const auto [estimate, correction] = reciprocal_root(square);
-  return {(size * estimate) * correction, multiply_sign((g * estimate) * correction, f),
-          multiply_sign((square * estimate) * correction, f)};
-}
+  // The offset, far below one rounding error of the scaled matrix, makes this the identity where
+  // f = g = 0 without a comparison.
+  Rotation(V f, V g) {
+    using T = Scalar<V>;
+    size = abs(f) + V(sizeof(T) == 4 ? T(1e-18) : T(1e-150));
+    toward = multiply_sign(g, f);
+    square = fma(size, size, g * g);
+    root = reciprocal_root(square);
+  }
+  V normal(V numerator) const { return (numerator * root.estimate) * root.correction; }
+  V c() const { return normal(size); }
+  V s() const { return normal(toward); }
+  V r(V f) const { return multiply_sign(normal(square), f); }
+};
 
 // The last unreduced block of every lane, as small integers in floating point.
 template <class V>
@@ -119,25 +124,25 @@ void bidiagonal_sweep(const ActiveBlock<V>& block, V* d, V* e, Sink& sink) {
     const V first = here - select(shifted, shift * (shift / select(shifted, here, one)), zero);
     f = select(starts, first, f);
     g = select(starts, e[i], g);
-    const Rotation<V> right = make_rotation(f, g);
-    V c = select(on, right.c, one), s = select(on, right.s, zero);
-    if (i > block.first) e[i - 1] = select(on & !starts, right.r, e[i - 1]);
+    const Rotation<V> right(f, g);
+    V c = select(on, right.c(), one), s = select(on, right.s(), zero);
+    if (i > block.first) e[i - 1] = select(on & !starts, right.r(f), e[i - 1]);
     sink.right(i, c, s);
-    f = fma(c, here, s * e[i]);
-    const V above = c * e[i] - s * here;
-    g = s * d[i + 1];
-    const V below = c * d[i + 1];
-    const Rotation<V> left = make_rotation(f, g);
-    c = select(on, left.c, one);
-    s = select(on, left.s, zero);
+    // In lanes outside their block f and g are never used: these need no select.
+    f = right.normal(fma(right.size, here, right.toward * e[i]));
+    g = right.normal(right.toward * d[i + 1]);
+    const V above = c * e[i] - s * here, below = c * d[i + 1];
+    const Rotation<V> left(f, g);
+    c = select(on, left.c(), one);
+    s = select(on, left.s(), zero);
     sink.left(i, c, s);
-    d[i] = select(on, left.r, here);
-    f = fma(c, above, s * below);
+    d[i] = select(on, left.r(f), here);
+    f = left.normal(fma(left.size, above, left.toward * below));
     d[i + 1] = c * below - s * above;
     const V next_index(static_cast<T>(i + 1));
     e[i] = select(on & (next_index == block.high), f, above);
     if (i + 1 < block.end) {
-      g = s * e[i + 1];
+      g = left.normal(left.toward * e[i + 1]);
       e[i + 1] = c * e[i + 1];
     }
   }

@@ -40,7 +40,8 @@ class FullSvd {
         order_(small_) {}
 
   void run(const T* a, int64_t count) {
-    if (m_ == n_ && !out_.fast) {
+    // Up to kLanesOrder the accurate route is the faster one as well.
+    if (m_ == n_ && (!out_.fast || n_ <= kLanesOrder)) {
       run_square(a, count);
       return;
     }
@@ -109,18 +110,20 @@ void FullSvd<T>::run_square(const T* a, int64_t count) {
   SquareBatch<T> square(n_, out_.u != nullptr, vectors(), out_.canonical);
   for (int64_t b0 = 0; b0 < count; b0 += kLanes) {
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - b0));
-    square.singular(a + b0 * size(), size(), lanes);
+    const Target<T> target{out_.u != nullptr ? u(b0) : nullptr, s(b0),
+                           vectors() ? vh(b0) : nullptr};
+    square.singular(a + b0 * size(), size(), lanes, &target);
     for (int l = 0; l < lanes; ++l) {
       const int64_t b = b0 + l;
       if (!square.finite[l]) {
         write_nan(b);
         continue;
       }
+      if (square.is_sorted) continue;
       write_values(square.values(l), square.scale[l], b);
       if (!vectors()) continue;
       const T* v = square.v(l);
-      choose_signs(out_.canonical && !square.is_signed, n_,
-                   [&](int j) { return v + order_[j] * square.stride; });
+      choose_signs(out_.canonical, n_, [&](int j) { return v + order_[j] * square.stride; });
       write_rows(v, square.stride, order_.get(), factor_.get(), n_, n_, vh(b), n_);
       if (out_.u == nullptr) continue;
       sign_left(square.values(l));

@@ -20,7 +20,7 @@ void load_tall(const T* a, bool transposed, int64_t rows, int cols, int stride, 
 template <class T>
 void FullSvd<T>::tall_from_qr(int64_t b, const TallQr<T>& qr, SquareBatch<T>& square, int lane) {
   const T* v = square.v(lane);
-  choose_signs(out_.canonical && !square.is_signed, n_,
+  choose_signs(out_.canonical && !square.is_sorted, n_,
                [&](int j) { return v + order_[j] * square.stride; });
   write_rows(v, square.stride, order_.get(), factor_.get(), n_, n_, vh(b), n_);
   if (out_.u == nullptr) return;

@@ -116,10 +116,16 @@ class RotateMatrices {
   T *u_, *v_;
 };
 
+// Where the results of a whole group go: n x n, n and n x n numbers per matrix.
+template <class T>
+struct Target {
+  T *u, *s, *vh;
+};
+
 // Results for lane l: rows of u(l) and v(l) are the left and right vectors, `stride` apart, in the
-// order of values(l): unsorted, signed (the vectors are as computed) unless is_signed: then the
-// values are magnitudes, v carries canonical signs if asked for, and u follows. scale[l] multiplies
-// the values. finite[l]: the matrix had no NaN or Inf (otherwise the results are those of zero).
+// order of values(l): unsorted and signed (the vectors are as computed) unless is_sorted: then the
+// values descend and are not negative, v has canonical signs if asked for, and u follows. scale[l]
+// multiplies the values. finite[l]: no NaN or Inf (otherwise the results are those of zero).
 template <class T>
 class SquareBatch {
   using V = Pack<T>;
@@ -127,14 +133,14 @@ class SquareBatch {
  public:
   static constexpr int kLanes = V::kLanes;
   const int n, stride;
-  const bool is_signed;  // small orders, where signs are chosen in all lanes at once
+  const bool is_sorted;  // small orders: signs and order are found in all lanes at once
   T scale[kLanes];
   bool finite[kLanes];
 
   SquareBatch(int order, bool want_u, bool want_v, bool canonical)
       : n(order),
         stride(order <= kLanesOrder ? order : (order + kLanes - 1) / kLanes * kLanes),
-        is_signed(order <= kLanesOrder),
+        is_sorted(order <= kLanesOrder),
         want_u_(want_u),
         want_v_(want_v),
         canonical_(canonical),
@@ -151,10 +157,11 @@ class SquareBatch {
   T* v(int l) { return v_.get() + l * matrix(); }
   const T* values(int l) const { return values_.get() + static_cast<int64_t>(l) * n; }
 
-  // a: row-major n x n matrices, `apart` numbers between them. Singular values and vectors.
-  void singular(const T* a, int64_t apart, int lanes) {
+  // a: row-major n x n matrices, `apart` numbers between them. Singular values and vectors; sorted
+  // ones go straight to the target if there is one, and not to u(), v() and values().
+  void singular(const T* a, int64_t apart, int lanes, const Target<T>* target = nullptr) {
     if (n <= kLanesReduceOrder)
-      lanes_singular(a, apart, lanes);
+      lanes_singular(a, apart, lanes, target);
     else
       hybrid_singular(a, apart, lanes);
   }
@@ -177,7 +184,7 @@ class SquareBatch {
            RotateMatrices<T>::memory(n);
   }
 
-  void lanes_singular(const T* a, int64_t apart, int lanes);
+  void lanes_singular(const T* a, int64_t apart, int lanes, const Target<T>* target);
   void lanes_symmetric(const T* a, int64_t apart, int lanes);
   void hybrid_singular(const T* a, int64_t apart, int lanes);
   void hybrid_symmetric(const T* a, int64_t apart, int lanes);
@@ -186,6 +193,8 @@ class SquareBatch {
   void load_lanes(const T* a, int64_t apart, int lanes, bool lower, V* w);
   void load_matrix(const T* a, bool lower, int lane, T* w);
   void choose_lane_signs(V* d, V* ut, V* vt) const;
+  void write_lanes(const V* d, const V* ut, const V* vt, V* work, int lanes,
+                   const Target<T>& target) const;
   void separate(const V* vectors, int lanes, T* out) const;
   void store_values(const V* d, int lanes) { scatter_lanes(d, n, lanes, values_.get(), n); }
 

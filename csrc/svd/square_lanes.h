@@ -43,19 +43,60 @@ V lanes_canonical_sign(const V* row, int n) {
   return select(tie, select(first >= zero, one, -one), sign);
 }
 
-// Magnitudes into d, canonical signs into the vectors.
+// Magnitudes into d, canonical signs into the vectors; no negative zeros, whose sign would depend
+// on how long the neighbours iterate.
 template <class T>
 void SquareBatch<T>::choose_lane_signs(V* d, V* ut, V* vt) const {
-  const V one(T(1));
+  const V zero(T(0)), one(T(1));
   for (int j = 0; j < n; ++j) {
     const V sign = canonical_ && want_v_ ? lanes_canonical_sign(vt + j * n, n) : one;
     const V left = multiply_sign(sign, d[j]);
     d[j] = abs(d[j]);
-    if (want_v_ && canonical_)
-      for (int i = 0; i < n; ++i) vt[j * n + i] = sign * vt[j * n + i];
+    if (want_v_)
+      for (int i = 0; i < n; ++i) vt[j * n + i] = fma(sign, vt[j * n + i], zero);
     if (want_u_)
-      for (int i = 0; i < n; ++i) ut[j * n + i] = left * ut[j * n + i];
+      for (int i = 0; i < n; ++i) ut[j * n + i] = fma(left, ut[j * n + i], zero);
   }
+}
+
+// Swaps values i < j and their vectors in the lanes where d[i] < d[j].
+template <class V>
+inline void order_pair(V* d, V* ut, V* vt, int n, int i, int j) {
+  const auto swap = d[i] < d[j];
+  if (!any(swap)) return;
+  const auto exchange = [&](V& x, V& y) {
+    const V old = x;
+    x = select(swap, y, old);
+    y = select(swap, old, y);
+  };
+  exchange(d[i], d[j]);
+  for (int k = 0; ut != nullptr && k < n; ++k) exchange(ut[i * n + k], ut[j * n + k]);
+  for (int k = 0; vt != nullptr && k < n; ++k) exchange(vt[i * n + k], vt[j * n + k]);
+}
+
+// Batcher's odd-even merge sort, descending: the same comparisons in every lane.
+template <class V>
+void sort_lanes(V* d, V* ut, V* vt, int n) {
+  for (int run = 1; run < n; run *= 2)
+    for (int step = run; step >= 1; step /= 2)
+      for (int start = step % run; start + step < n; start += 2 * step)
+        for (int i = start; i < start + step && i + step < n; ++i)
+          if (i / (2 * run) == (i + step) / (2 * run)) order_pair(d, ut, vt, n, i, i + step);
+}
+
+// Sorted, signed lanes -> the caller's tensors. work: n * n.
+template <class T>
+void SquareBatch<T>::write_lanes(const V* d, const V* ut, const V* vt, V* work, int lanes,
+                                 const Target<T>& target) const {
+  V power;
+  for (int l = 0; l < kLanes; ++l) power.set_lane(l, l < lanes ? scale[l] : T(0));
+  for (int j = 0; j < n; ++j) work[j] = power * d[j];
+  scatter_lanes(work, n, lanes, target.s, n);
+  if (want_v_) scatter_lanes(vt, n * n, lanes, target.vh, n * n);
+  if (!want_u_) return;
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < n; ++j) work[i * n + j] = ut[j * n + i];
+  scatter_lanes(work, n * n, lanes, target.u, n * n);
 }
 
 // Interleaved rows -> the rows of each matrix, `stride` apart.
@@ -70,7 +111,7 @@ void SquareBatch<T>::separate(const V* vectors, int lanes, T* out) const {
 }
 
 template <class T>
-void SquareBatch<T>::lanes_singular(const T* a, int64_t apart, int lanes) {
+void SquareBatch<T>::lanes_singular(const T* a, int64_t apart, int lanes, const Target<T>* target) {
   V* w = reinterpret_cast<V*>(work_.get());
   V *ut = w + n * n, *vt = ut + n * n, *d = vt + n * n, *e = d + n, *tau_u = e + n,
     *tau_v = tau_u + n, *rest = tau_v + n;
@@ -78,14 +119,16 @@ void SquareBatch<T>::lanes_singular(const T* a, int64_t apart, int lanes) {
   lanes_bidiagonalise(w, n, d, e, tau_u, tau_v);
   if (want_u_) lanes_form_q(w, tau_u, n, 0, n, n - 1, ut);
   if (want_v_) lanes_form_q(w, tau_v, n, 1, 1, n - 1, vt);
-  if (n <= kLanesOrder) {
+  if (is_sorted) {
     RotateLanes<V> sink{want_u_ ? ut : nullptr, want_v_ ? vt : nullptr, n};
     bidiagonal_qr(d, e, n, sink);
     choose_lane_signs(d, ut, vt);
+    sort_lanes(d, want_u_ ? ut : nullptr, want_v_ ? vt : nullptr, n);
+    if (target != nullptr) return write_lanes(d, ut, vt, w, lanes, *target);
   }
   if (want_u_) separate(ut, lanes, u_.get());
   if (want_v_) separate(vt, lanes, v_.get());
-  if (n > kLanesOrder) iterate_singular(d, e, reinterpret_cast<T*>(rest), lanes);
+  if (!is_sorted) iterate_singular(d, e, reinterpret_cast<T*>(rest), lanes);
   store_values(d, lanes);
 }
 

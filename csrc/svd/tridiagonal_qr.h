@@ -29,10 +29,10 @@ void tridiagonal_sweep(const ActiveBlock<V>& block, V* d, V* e, Sink& sink) {
     const auto starts = block.low == index;
     f = select(starts, d[i] - shift, f);
     g = select(starts, e[i], g);
-    const Rotation<V> rotation = make_rotation(f, g);
-    const V c = select(on, rotation.c, one), s = select(on, rotation.s, zero);
+    const Rotation<V> rotation(f, g);
+    const V c = select(on, rotation.c(), one), s = select(on, rotation.s(), zero);
     sink.right(i, c, s);
-    if (i > block.first) e[i - 1] = select(on & !starts, rotation.r, e[i - 1]);
+    if (i > block.first) e[i - 1] = select(on & !starts, rotation.r(f), e[i - 1]);
     const V turn = fma(s, d[i + 1] - d[i], (c + c) * e[i]);
     const V move = s * turn;
     d[i] = d[i] + move;
