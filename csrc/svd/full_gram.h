@@ -39,11 +39,10 @@ void wide_gram(const T* x, int rows, int64_t length, T* gram, int gram_stride) {
       if (k < length)
         add([&](const T* p) { return P::load_partial(p + k, static_cast<int>(length - k)); });
 #pragma GCC unroll 16
-      for (int i = 0; i < kTile && i0 + i < rows; ++i) {
+      for (int i = 0; i < kTile; ++i) {
         T sums[kTile];
         reduce_add4(acc[i], sums);
-#pragma GCC unroll 16
-        for (int j = 0; j < kTile && j0 + j < rows; ++j)
+        for (int j = 0; j < kTile && i0 + i < rows && j0 + j < rows; ++j)
           gram[(i0 + i) * gram_stride + j0 + j] = gram[(j0 + j) * gram_stride + i0 + i] = sums[j];
       }
     }
