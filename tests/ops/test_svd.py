@@ -1,5 +1,9 @@
 """Values of batched_svd, batched_svdvals and batched_eigh: accuracy, isolation, signs, errors."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from svd_inputs import (
@@ -192,6 +196,35 @@ def test_backends_agree_to_rounding(shape, k):
         actual = batched_svd(A, k)
     for x, y in zip(actual, expected, strict=True):
         assert (x - y).abs().max() <= 1e-11
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(isa):
+    """Full, top-k and their gradients: the residuals that each compiled set leaves."""
+    code = (
+        "import torch, kdops; torch.manual_seed(1); worst = 0.0\n"
+        "for shape in ((8, 8), (40, 40), (100, 90), (64, 9), (9, 64)):\n"
+        "    A = torch.randn(18, *shape, dtype=torch.float64, requires_grad=True)\n"
+        "    U, S, Vh = kdops.batched_svd(A)\n"
+        "    top = kdops.batched_svd(A, 2)\n"
+        "    left = kdops.batched_eigh(A.detach() @ A.detach().mT)[0][..., -1:].sqrt()\n"
+        "    loss = lambda S, Vh: (S[..., :2].sum(-1) * Vh[..., :2, 0].pow(2).sum(-1)).sum()\n"
+        "    g, h = (torch.autograd.grad(loss(*r[1:]), A)[0] for r in ((U, S, Vh), top))\n"
+        "    values = kdops.batched_svdvals(A)\n"
+        "    for e in (A - U * S.unsqueeze(-2) @ Vh, top.S - S[:, :2], left - S[:, :1],\n"
+        "              values - S, (g - h) / g.abs().amax((1, 2), keepdim=True) / 1e3):\n"
+        "        worst = max(worst, e.abs().max().item())\n"
+        "print(kdops.build_info()['active_instruction_set'], worst)"
+    )
+    environment = os.environ | {"KDOPS_ISA": isa}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    active, worst = run.stdout.split()[-2:]
+    if active != isa:
+        pytest.skip(f"this build or processor has no {isa}")
+    assert float(worst) < 1e-11
 
 
 def test_canonical_false_still_decomposes(backend):
