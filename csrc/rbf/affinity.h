@@ -69,21 +69,26 @@ void weight_block(const T* grad, const T* k, int64_t n, int64_t m, Sides sides, 
       }
 }
 
-// g[i] = factor * (sum_j w_ij x_i - (w y)_i) for the block, and its inner product with x.
+template <class T>
+T sum_of(const T* values, int64_t count) {
+  using P = Pack<T>;
+  P sum(T(0));
+  for (int64_t j = 0; j < count; j += P::kLanes)
+    sum += load_first(values + j, static_cast<int>(std::min<int64_t>(P::kLanes, count - j)));
+  return reduce_add(sum);
+}
+
+// g[i] = factor * (sum_j w_ij x_i - (w y)_i) for the block, and its inner product with x unless
+// `moments` is null.
 template <class T>
 void pull_block(const T* weights, const T* x, const T* y, int64_t rows, int64_t others,
                 int64_t width, T factor, T* g, double* moments) {
   gemm<T, T, T>(rows, width, others, T(1), {weights, others, 1}, {y, width, 1}, {g, width, 1});
   for (int64_t i = 0; i < rows; ++i) {
-    T sum = T(0);
-    for (int64_t j = 0; j < others; ++j) sum += weights[i * others + j];
-    double moment = 0;
-    for (int64_t k = 0; k < width; ++k) {
-      T& value = g[i * width + k];
-      value = factor * (sum * x[i * width + k] - value);
-      moment += static_cast<double>(value) * static_cast<double>(x[i * width + k]);
-    }
-    moments[i] = moment;
+    const T sum = sum_of(weights + i * others, others);
+    T* row = g + i * width;
+    for (int64_t k = 0; k < width; ++k) row[k] = factor * (sum * x[i * width + k] - row[k]);
+    if (moments != nullptr) moments[i] = static_cast<double>(dot(row, x + i * width, width));
   }
 }
 

@@ -129,14 +129,14 @@ Tensor rbf_affinity_cpu(const Tensor& x, const std::optional<Tensor>& y,
   return out;
 }
 
-// The gradient of one set of rows; its moments <row, gradient> go to `moments` (batch * count).
+// The gradient of one set of rows; with `moments`, also <row, gradient> for all batch * count.
 template <class T>
 Tensor backward_side(const Tensor& like, const RowSet<T>& own, const RowSet<T>& other, Sides sides,
                      const std::vector<T>& gammas, const Tensor& grad, const Tensor& k,
-                     std::vector<double>& moments) {
+                     std::vector<double>* moments) {
   const int64_t batch = grad.size(0);
   Tensor out = torch::stable::new_empty(like, {batch, own.count, own.width});
-  moments.assign(static_cast<size_t>(batch * own.count), 0.0);
+  if (moments != nullptr) moments->assign(static_cast<size_t>(batch * own.count), 0.0);
   const AffinityBackward<T> problem{own,
                                     other,
                                     sides,
@@ -144,7 +144,7 @@ Tensor backward_side(const Tensor& like, const RowSet<T>& own, const RowSet<T>& 
                                     static_cast<const T*>(grad.data_ptr()),
                                     static_cast<const T*>(k.data_ptr()),
                                     static_cast<T*>(out.data_ptr()),
-                                    moments.data(),
+                                    moments == nullptr ? nullptr : moments->data(),
                                     kBlock,
                                     blocks_of(own.count)};
   const double flops = 2.0 * static_cast<double>(kBlock * other.count * (own.width + 8));
@@ -196,9 +196,11 @@ std::tuple<Tensor, Tensor, Tensor> rbf_affinity_backward_cpu(const Tensor& grad,
     const std::vector<T> gammas = bandwidths<T>(gamma, value, x.size(0));
     std::vector<double> of_x, of_y;
     const RowSet<T>& other = others ? others->set() : rows.set();
-    gx =
-        backward_side(x, rows.set(), other, y ? Sides::rows : Sides::both, gammas, g, kernel, of_x);
-    if (y) gy = backward_side(x, other, rows.set(), Sides::columns, gammas, g, kernel, of_y);
+    gx = backward_side(x, rows.set(), other, y ? Sides::rows : Sides::both, gammas, g, kernel,
+                       gamma ? &of_x : nullptr);
+    if (y)
+      gy = backward_side(x, other, rows.set(), Sides::columns, gammas, g, kernel,
+                         gamma ? &of_y : nullptr);
     if (gamma) g_gamma = gamma_gradient(x, gammas, {&of_x, &of_y});
   });
   return {gx, gy, g_gamma};

@@ -32,7 +32,7 @@ struct AffinityBackward {
   Sides sides;
   const T *gamma, *grad, *k;  // grad and k (batch, x.count, y.count)
   T* out;                     // (batch, own.count, width)
-  double* moments;            // <row, gradient> of every own row
+  double* moments;            // <row, gradient> of every own row, or null
   int64_t block, blocks;
 };
 

@@ -71,7 +71,8 @@ void rbf_affinity_backward_blocks(const AffinityBackward<T>& problem, int64_t be
     weight_block(q.grad + b * n * m, q.k + b * n * m, n, m, q.sides, i0, i1, weights.get());
     pull_block(weights.get(), q.own.centred + row * q.own.width,
                q.other.centred + b * q.other.count * q.own.width, i1 - i0, q.other.count,
-               q.own.width, T(-2) * q.gamma[b], q.out + row * q.own.width, q.moments + row);
+               q.own.width, T(-2) * q.gamma[b], q.out + row * q.own.width,
+               q.moments == nullptr ? nullptr : q.moments + row);
   }
 }
 

@@ -23,6 +23,10 @@ struct Rows {
   int64_t count, width;
 };
 
+// Below this part of n_i + n_j a distance is taken again: it has lost up to five bits.
+template <class T>
+inline constexpr T kClose = T(1) / T(32);
+
 // The first `count` values, whole packs without a mask.
 template <class T>
 inline Pack<T> load_first(const T* p, int count) {
@@ -36,9 +40,17 @@ inline void store_first(Pack<T> value, T* p, int count) {
     value.store_partial(p, count);
 }
 
-// Below this part of n_i + n_j a distance is taken again: it has lost up to five bits.
+// Sum of left * right, in the order of the packs.
 template <class T>
-inline constexpr T kClose = T(1) / T(32);
+T dot(const T* left, const T* right, int64_t count) {
+  using P = Pack<T>;
+  P sum(T(0));
+  for (int64_t k = 0; k < count; k += P::kLanes) {
+    const int lanes = static_cast<int>(std::min<int64_t>(P::kLanes, count - k));
+    sum = fma(load_first(left + k, lanes), load_first(right + k, lanes), sum);
+  }
+  return reduce_add(sum);
+}
 
 template <class T>
 T distance_of(const T* x, const T* y, int64_t width) {
@@ -103,11 +115,8 @@ void centre_rows(const T* x, const T* centre, int64_t count, int64_t width, int6
                  int64_t end, T* centred, T* transposed, T* norms) {
   for (int64_t i = begin; i < end; ++i) {
     T* row = centred + i * width;
-    T norm = T(0);
     for (int64_t k = 0; k < width; ++k) row[k] = x[i * width + k] - centre[k];
-    if (norms == nullptr) continue;
-    for (int64_t k = 0; k < width; ++k) norm += row[k] * row[k];
-    norms[i] = norm;
+    if (norms != nullptr) norms[i] = dot(row, row, width);
   }
   if (transposed == nullptr) return;
   constexpr int64_t kBlock = 16;
