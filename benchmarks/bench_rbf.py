@@ -1,0 +1,97 @@
+"""svd_rbf_loss, rbf_affinity and rbf_affinity_loss against the published and the GEMM forms."""
+
+import pytest
+import torch
+
+import kdops
+from benchmarks.harness import Problem, identify, measure, parametrise
+from benchmarks.published.rbf import rbf_broadcast, rbf_cdist, rbf_gemm, svd_rbf_broadcast
+from kdops.ops.rbf import reference
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
+
+
+def _vectors(batch, front, back, k, orthonormal):
+    """Student and teacher: singular vectors (orthonormal columns) or standard normal values."""
+
+    def make(generator, dtype, device):
+        drawn = [
+            torch.randn(batch, d, k, generator=generator, dtype=torch.float64)
+            for d in (front, back, front, back)
+        ]
+        if orthonormal:
+            drawn = [torch.linalg.qr(v)[0].contiguous() for v in drawn]
+        sf, sb, tf, tb = (v.to(device, dtype) for v in drawn)
+        return sf.requires_grad_(), sb.requires_grad_(), tf, tb
+
+    return make
+
+
+def _svd(front, back, dtype=torch.float32, orthonormal=True):
+    return Problem(
+        op="svd_rbf_loss",
+        label=f"(128; {front},{back}; 4) {'vectors' if orthonormal else 'normal'}",
+        make=_vectors(128, front, back, 4, orthonormal),
+        providers={"published": svd_rbf_broadcast, "kdops": kdops.svd_rbf_loss},
+        reference=lambda *vectors: reference.svd_rbf_loss(*vectors, 8.0, 1 / 128),
+        dtype=dtype,
+        tolerance=TOLERANCE[dtype],
+    )
+
+
+def _rows(n, width, count):
+    def make(generator, dtype, device):
+        rows = [torch.randn(n, width, generator=generator).to(device, dtype) for _ in range(count)]
+        return rows[0].requires_grad_(), *rows[1:]
+
+    return make
+
+
+def _affinity(n, width, dtype=torch.float32):
+    gamma = 1 / width
+    return Problem(
+        op="rbf_affinity",
+        label=f"({n}, {width})",
+        make=_rows(n, width, 1),
+        providers={
+            "published": lambda x: rbf_broadcast(x, gamma),
+            "torch cdist": lambda x: rbf_cdist(x, gamma),
+            "torch gemm": lambda x: rbf_gemm(x, gamma),
+            "kdops": lambda x: kdops.rbf_affinity(x, gamma=gamma),
+        },
+        reference=lambda x: reference.rbf_affinity(x, None, gamma),
+        dtype=dtype,
+        tolerance=TOLERANCE[dtype],
+    )
+
+
+def _affinity_loss(n, width, dtype=torch.float32):
+    gamma = 1 / width
+    return Problem(
+        op="rbf_affinity_loss",
+        label=f"({n}, {width})",
+        make=_rows(n, width, 2),
+        providers={
+            "torch gemm": lambda s, t: (rbf_gemm(s, gamma) - rbf_gemm(t, gamma)).square().mean(),
+            "kdops": lambda s, t: kdops.rbf_affinity_loss(s, t, gamma=gamma),
+        },
+        reference=lambda s, t: reference.rbf_affinity_loss(s, t, gamma),
+        dtype=dtype,
+        tolerance=TOLERANCE[dtype],
+    )
+
+
+PROBLEMS = [
+    _svd(64, 256),
+    _svd(256, 256),
+    _svd(64, 256, orthonormal=False),
+    _svd(64, 256, torch.float64),
+    _affinity(512, 128),
+    _affinity(512, 128, torch.float64),
+    _affinity_loss(512, 128),
+]
+
+
+@pytest.mark.parametrize(("problem", "provider", "mode"), parametrise(PROBLEMS), ids=identify)
+def test_rbf(benchmark, problem, provider, mode, quick):
+    measure(benchmark, problem, provider, mode, quick)
