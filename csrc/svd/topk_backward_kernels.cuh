@@ -31,7 +31,7 @@ inline constexpr int topk_gradient_numbers(int p, int k) {
   return 3 * kMaxK * kMaxK + 2 * kMaxK + p * kp + 2 * p * kx + 4;
 }
 
-// What the gradient keeps in shared memory beside the context: p x p, small tables and columns.
+// What the gradient keeps in shared memory beside the context.
 template <class T>
 struct GradientContext {
   T *X, *Y, *core;      // kMaxK x kMaxK
@@ -202,7 +202,7 @@ KDOPS_DEVICE void row_coefficients(const TopkContext<T>& t, const GradientContex
   }
 }
 
-// One entry of gB: `fixed` and `moving` hold the two coefficient vectors of kp numbers each.
+// One entry of gB.
 template <class T>
 KDOPS_DEVICE T gradient_entry(const T (&first)[kMaxK], const T (&second)[kMaxK], const T* v,
                               const T* x, int kp) {
@@ -268,10 +268,9 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
     return;
   }
   const Oriented<T> B{args.A + index * matrix, args.length(), t.p, args.wide(), g.up};
-  const int64_t tall_size = args.m * k, wide_size = args.n * k;
   const auto side = [&](const T* x, int64_t size) { return x ? x + index * size : nullptr; };
-  const T *U = side(args.U, tall_size), *Vh = side(args.Vh, wide_size);
-  const T *gU = side(args.gU, tall_size), *gVh = side(args.gVh, wide_size);
+  const T *U = side(args.U, args.m * k), *Vh = side(args.Vh, args.n * k);
+  const T *gU = side(args.gU, args.m * k), *gVh = side(args.gVh, args.n * k);
   g.U = {B.wide ? Vh : U, B.length, k, B.wide};
   g.gl = {B.wide ? gVh : gU, B.length, k, B.wide};
   const T* small_cotangent = B.wide ? gU : gVh;

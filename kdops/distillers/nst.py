@@ -17,7 +17,8 @@ class NST(Distiller):
     x^i = channel i as a unit vector of length H·W, MMD² = mean k(t, t') + mean k(s, s') -
     2 mean k(s, t), averaged over the batch. kernel: "poly" (xᵀy + c)^degree, degree 2, c = 0;
     "linear"; "gaussian" exp(-|x - y|² / (2 σ²)), σ the bandwidth, by default σ² = the sample's mean
-    squared distance between s and t. Maps (B, C, H, W); channels may differ; the larger map is average-pooled. β = 50.
+    squared distance between s and t. Maps (B, C, H, W); channels may differ; the larger map is
+    average-pooled. β = 50.
     Differs from the published code in memory: Gram matrices of the smaller side only.
     """
 

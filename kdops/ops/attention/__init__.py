@@ -52,8 +52,8 @@ def attention_loss(
             "paper": ½ mean_b ‖Q̂_S - Q̂_T‖₂. Multiply by β (1000 for "code").
 
     Returns:
-        A 0-d tensor; float32 for half inputs. A map that is zero everywhere has Q̂ = 0 and a zero
-        gradient. An empty batch gives 0.
+        A 0-d tensor; float32 for half inputs. A map that is zero everywhere, or so small that
+        |A|^p vanishes in its dtype, has Q̂ = 0 and a zero gradient. An empty batch gives 0.
 
     Differs from: two popular codes forget |A| for odd p.
 

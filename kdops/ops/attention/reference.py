@@ -29,6 +29,11 @@ def _power(size: Tensor, p: float) -> Tensor:
 
 
 def unit_maps(Q: Tensor) -> Tensor:
-    """Q / ‖Q‖₂ per sample; zero stays zero, with zero gradient. Q (B, L)."""
+    """Q / ‖Q‖₂ per sample; zero stays zero, with zero gradient. Q (B, L).
+
+    A norm so small that its reciprocal would leave the range of the gradient counts as zero.
+    """
     norm = safe_norm(Q, 1).unsqueeze(1)
-    return torch.where(norm == 0, Q * 0, Q / torch.where(norm == 0, torch.ones_like(norm), norm))
+    kind = torch.finfo(Q.dtype)
+    negligible = norm < kind.tiny / kind.eps
+    return torch.where(negligible, Q * 0, Q / torch.where(negligible, torch.ones_like(norm), norm))
