@@ -13,11 +13,11 @@ test:  ## the whole test suite
 lint:  ## ruff, mypy strict, clang-format
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	@test -z "$(CPP_FILES)" || "$(dir $(PYTHON))clang-format" --dry-run --Werror $(CPP_FILES)
+	@test -z "$(CPP_FILES)" || PATH="$(dir $(PYTHON)):$$PATH" clang-format --dry-run --Werror $(CPP_FILES)
 
 format:  ## rewrite all files in the house format
 	$(PYTHON) -m ruff check --fix . && $(PYTHON) -m ruff format .
-	@test -z "$(CPP_FILES)" || "$(dir $(PYTHON))clang-format" -i $(CPP_FILES)
+	@test -z "$(CPP_FILES)" || PATH="$(dir $(PYTHON)):$$PATH" clang-format -i $(CPP_FILES)
 
 sim:  ## every CUDA kernel on the CPU simulator
 	$(PYTHON) -m pytest tests/sim
