@@ -69,6 +69,12 @@ def test_library_leaves_only_torch_and_system_symbols_open():
     assert not foreign
 
 
+def test_no_test_folder_shadows_a_package():
+    """pytest puts tests/ on the path: a folder named like a package would be imported for it."""
+    folders = {folder.name for folder in (ROOT / "tests").iterdir() if folder.is_dir()}
+    assert not folders & {"triton", "torch", "numpy", "kdops", "benchmarks"}
+
+
 def test_one_version():
     assert f'version = "{_library.VERSION}"' in (ROOT / "pyproject.toml").read_text()
 
