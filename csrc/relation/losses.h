@@ -102,16 +102,4 @@ void similarity_rows(T* student, const T* teacher, int64_t n, bool grad, T scale
   }
 }
 
-template <class T>
-void add_transpose(T* g, int64_t n, int64_t begin, int64_t end) {
-  constexpr int64_t kTile = kTransposeTile;
-  for (int64_t i0 = begin * kTile; i0 < std::min(n, end * kTile); i0 += kTile)
-    for (int64_t j0 = i0; j0 < n; j0 += kTile)
-      for (int64_t i = i0; i < std::min(n, i0 + kTile); ++i)
-        for (int64_t j = std::max(i, j0); j < std::min(n, j0 + kTile); ++j) {
-          const T sum = g[i * n + j] + g[j * n + i];
-          g[i * n + j] = g[j * n + i] = sum;
-        }
-}
-
 }  // namespace kdops::KDOPS_ISA

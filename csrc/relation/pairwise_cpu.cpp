@@ -1,4 +1,4 @@
-// CPU glue of the pairwise ops. Products run in torch's matmul; everything around them is fused.
+// CPU glue of the pairwise ops: everything around the matrix products is fused.
 #include <torch/csrc/stable/library.h>
 
 #include <optional>
@@ -52,7 +52,7 @@ struct CentredPairs {
 template <class T>
 Tensor distance_of(const Tensor& x, const std::optional<Tensor>& y, bool squared) {
   const CentredPairs<T> pairs(x, y);
-  Tensor out = y ? gram_of(pairs.x, pairs.y) : gram_of(pairs.x);
+  Tensor out = gram_of<T>(pairs.x, pairs.y, !y);
   const int64_t n = out.size(1), m = out.size(2);
   for (int64_t b = 0; b < x.size(0); ++b) {
     const Centred<T>&left = pairs.items[b].front(), &right = pairs.items[b].back();
@@ -79,22 +79,18 @@ Tensor pairwise_distance_cpu(const Tensor& x_any, const std::optional<Tensor>& y
 template <class Body>
 void over_batch(const Tensor& x, double flops, const Body& body) {
   const int64_t n = x.size(1);
-  parallel_for(x.size(0) * n, flops, [&](int64_t begin, int64_t end) {
-    while (begin < end) {
-      const int64_t b = begin / n, stop = std::min(end, (b + 1) * n);
-      body(b, begin - b * n, stop - b * n);
-      begin = stop;
-    }
-  });
+  parallel_for(x.size(0) * n, flops,
+               [&](int64_t begin, int64_t end) { over_items(begin, end, n, body); });
 }
 
 template <class T>
 void add_transposes(Tensor& w) {
-  const int64_t n = w.size(1), tiles = symmetric_tiles(n);
-  for (int64_t b = 0; b < w.size(0); ++b)
-    parallel_for(tiles, 1.0 * kTransposeTile * n, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(add_transpose<T>)(pointer<T>(w) + b * n * n, n, begin, end);
+  const int64_t n = w.size(1), tiles = tile_rows(n);
+  parallel_for(w.size(0) * tiles, 1.0 * kTileSide * n, [&](int64_t begin, int64_t end) {
+    over_items(begin, end, tiles, [&](int64_t b, int64_t first, int64_t last) {
+      KDOPS_BEST(add_transpose<T>)(pointer<T>(w) + b * n * n, n, first, last);
     });
+  });
 }
 
 // gx of W (B, n, m): 2 (s_i x_i - (W y)_i); `columns` for the other side.
@@ -173,8 +169,8 @@ Tensor pairwise_cosine_cpu(const Tensor& x_any, const std::optional<Tensor>& y_a
   return for_real_type("pairwise_cosine", x, [&](auto real) {
     using T = decltype(real);
     const UnitRows<T> left(x);
-    if (!y_any) return gram_of(left.rows);
-    return gram_of(left.rows, UnitRows<T>(torch::stable::contiguous(*y_any)).rows);
+    if (!y_any) return gram_of<T>(left.rows, left.rows, true);
+    return gram_of<T>(left.rows, UnitRows<T>(torch::stable::contiguous(*y_any)).rows, false);
   });
 }
 
@@ -206,6 +202,7 @@ struct HalfAndInverse {
 
   explicit HalfAndInverse(const Tensor& x)
       : prepared(x), half(x.size(0) * x.size(0)), inverse(x.size(0) * x.size(0)) {
+    prepared.compute();
     const int64_t n = x.size(0);
     parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
       KDOPS_BEST(distances<T>)(prepared.pairs(), false, T(1), half.get(), begin, end);

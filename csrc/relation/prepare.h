@@ -37,43 +37,83 @@ auto for_real_type(const char* op, const Tensor& x, const Body& body) {
   return dtype == ScalarType::Float ? body(float{}) : body(double{});
 }
 
-// a (.., n, d) times b (.., d, m), or b (.., m, d) transposed. Below kSmallProduct multiply-adds
-// the dispatcher costs more than the work, and the house's own product serves.
-inline constexpr int64_t kSmallProduct = int64_t(1) << 16;
+// body(b, first, last): the items begin .. end of a batch, `count` items each, matrix by matrix.
+template <class Body>
+void over_items(int64_t begin, int64_t end, int64_t count, const Body& body) {
+  while (begin < end) {
+    const int64_t b = begin / count, stop = std::min(end, (b + 1) * count);
+    body(b, begin - b * count, stop - b * count);
+    begin = stop;
+  }
+}
 
-inline Tensor product(const Tensor& a, const Tensor& b, bool transposed = false) {
-  const int64_t n = a.size(-2), d = a.size(-1), m = b.size(transposed ? -2 : -1);
-  const bool one = a.dim() == 2 || a.size(0) == 1;
-  if (!one || n * d * m > kSmallProduct || !a.is_contiguous() || !b.is_contiguous())
-    return torch::stable::matmul(a, transposed ? torch::stable::transpose(b, -2, -1) : b);
-  Tensor out =
-      a.dim() == 2 ? torch::stable::new_empty(a, {n, m}) : torch::stable::new_empty(a, {1, n, m});
+// The last two dimensions as one product of a batch; 2-D tensors are a batch of one.
+inline Tensor result_of(const Tensor& like, int64_t n, int64_t m) {
+  return like.dim() == 2 ? torch::stable::new_empty(like, {n, m})
+                         : torch::stable::new_empty(like, {like.size(0), n, m});
+}
+inline int64_t batch_of(const Tensor& x) { return x.dim() == 2 ? 1 : x.size(0); }
+
+// a (.., n, d) times b (.., d, m), both of one batch, b contiguous.
+inline Tensor product(const Tensor& a, const Tensor& b) {
+  const int64_t batch = batch_of(a), n = a.size(-2), d = a.size(-1), m = b.size(-1);
+  Tensor out = result_of(b, n, m);
+  const int64_t a_step = a.dim() == 2 ? 0 : a.stride(0);
   for_real_type("product", a, [&](auto real) {
     using T = decltype(real);
-    KDOPS_BEST(small_product<T>)
-    (n, m, d, pointer<T>(a), pointer<T>(b), transposed, pointer<T>(out));
+    const Products<T> p{batch,
+                        n,
+                        m,
+                        d,
+                        pointer<T>(a),
+                        a.stride(-2),
+                        a.stride(-1),
+                        a_step,
+                        pointer<T>(b),
+                        m,
+                        d * m,
+                        pointer<T>(out)};
+    parallel_for(
+        batch * product_strips(n), 2.0 * strip_rows(n) * d * m,
+        [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_strips<T>)(p, begin, end); });
   });
   return out;
 }
-inline Tensor gram_of(const Tensor& a, const Tensor& b) { return product(a, b, true); }
 
-// x xT. Few long rows that fit in L2: half of the entries as dot products, which is 2 to 4 times
-// faster than the general product (measured: 64 to 256 rows of 512).
-inline Tensor gram_of(const Tensor& x) {
-  const int64_t n = x.size(-2), d = x.size(-1);
-  const int64_t bytes = n * d * (x.scalar_type() == ScalarType::Double ? 8 : 4);
-  if (d < 256 || bytes > (int64_t(1) << 20)) return gram_of(x, x);
-  const int64_t batch = x.dim() == 2 ? 1 : x.size(0);
-  Tensor out = x.dim() == 2 ? torch::stable::new_empty(x, {n, n})
-                            : torch::stable::new_empty(x, {batch, n, n});
-  for_real_type("gram", x, [&](auto real) {
-    using T = decltype(real);
-    for (int64_t b = 0; b < batch; ++b)
-      parallel_for(gram_items(n), 16.0 * n * d, [&](int64_t begin, int64_t end) {
-        KDOPS_BEST(symmetric_gram<T>)
-        ({pointer<T>(x) + b * n * d, n, d}, pointer<T>(out) + b * n * n, begin, end);
-      });
+// out (batch, n, m) = x (batch, n, d) times yT, y (batch, m, d); with `symmetric` y is x. x and y
+// are the rows of the first of the batch, the others follow.
+template <class T>
+void gram_into(int64_t batch, Rows<T> x, Rows<T> y, bool symmetric, T* out) {
+  const int64_t n = x.count, m = y.count, d = x.length;
+  // rows of the transposed copy: whole packs, and never a multiple of 4 KiB apart
+  const int64_t stride = (m + kTileSide - 1) / kTileSide * kTileSide + kTileSide;
+  Scratch<T> turned(batch * d * stride);
+  parallel_for(batch * tile_rows(m), 4.0 * kTileSide * d, [&](int64_t begin, int64_t end) {
+    over_items(begin, end, tile_rows(m), [&](int64_t b, int64_t first, int64_t last) {
+      KDOPS_BEST(transpose_rows<T>)
+      ({y.data + b * m * d, m, d}, turned.get() + b * d * stride, stride, first, last);
+    });
   });
+  const Products<T> p{batch, n, m, d, x.data, d, 1, n * d, turned.get(), stride, d * stride, out};
+  const double flops = 2.0 * strip_rows(n) * d * m;
+  if (!symmetric)
+    return parallel_for(batch * product_strips(n), flops, [&](int64_t begin, int64_t end) {
+      KDOPS_BEST(multiply_strips<T>)(p, begin, end);
+    });
+  parallel_for(batch * symmetric_strips(n), flops,
+               [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_upper<T>)(p, begin, end); });
+  parallel_for(batch * tile_rows(n), 1.0 * kTileSide * n, [&](int64_t begin, int64_t end) {
+    over_items(begin, end, tile_rows(n), [&](int64_t b, int64_t first, int64_t last) {
+      KDOPS_BEST(mirror_upper<T>)(out + b * n * n, n, first, last);
+    });
+  });
+}
+
+// The same as a new tensor, of contiguous x (.., n, d) and y (.., m, d).
+template <class T>
+Tensor gram_of(const Tensor& x, const Tensor& y, bool symmetric) {
+  Tensor out = result_of(x, x.size(-2), y.size(-2));
+  gram_into<T>(batch_of(x), rows_of<T>(x), rows_of<T>(y), symmetric, pointer<T>(out));
   return out;
 }
 
@@ -149,23 +189,41 @@ std::vector<Centred<T>> Centred<T>::of(const std::vector<Rows<T>>& parts,
   return result;
 }
 
-// One set of rows (N, D), ready for distances among them.
+// One set of rows (N, D), ready for distances among them once `compute` has run. The tensors are
+// made by the constructor, so that compute may run on any thread.
 template <class T>
 struct Prepared {
-  Tensor rows, gram;
+  Tensor x, rows, gram;
   Centred<T> centred;
 
-  explicit Prepared(const Tensor& x, CentreOptions options = {})
-      : rows(torch::stable::new_empty(x, {x.size(0), x.size(1)})),
-        gram(rows),
-        centred(std::move(Centred<T>::of({rows_of<T>(x)}, {pointer<T>(rows)}, options)[0])) {
-    gram = gram_of(rows);
+  explicit Prepared(const Tensor& x_in)
+      : x(x_in),
+        rows(result_of(x, x.size(0), x.size(1))),
+        gram(result_of(x, x.size(0), x.size(0))) {}
+
+  void compute(CentreOptions options = {}) {
+    centred = std::move(Centred<T>::of({rows_of<T>(x)}, {pointer<T>(rows)}, options)[0]);
+    gram_into<T>(1, centred.rows, centred.rows, true, pointer<T>(gram));
   }
   GramRows<T> pairs() const {
     return {centred.rows, centred.rows, centred.norms.data(), centred.norms.data(),
             pointer<T>(gram)};
   }
 };
+
+// body(0) for the student and body(1) for the teacher: each on a thread of its own where they are
+// too small to be worth several threads each.
+inline constexpr double kSmallGram = 1 << 23;
+
+template <class Body>
+void for_both_sides(const Tensor& student, const Body& body) {
+  const double multiplications =
+      static_cast<double>(student.size(0)) * student.size(0) * student.size(1);
+  if (multiplications > kSmallGram) return body(0), body(1);
+  parallel_for(2, 2 * multiplications, [&](int64_t begin, int64_t end) {
+    for (int64_t side = begin; side < end; ++side) body(side);
+  });
+}
 
 // Cost per pair of rows.h's distances, in the units of parallel_for.
 inline constexpr double kPairFlops = 8;

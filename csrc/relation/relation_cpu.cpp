@@ -1,5 +1,5 @@
-// CPU glue of the relation losses: rows -> centred rows -> Gram (torch's matmul, which is the
-// processor's own BLAS) -> fused loss and weights -> one product with the Laplacian of the weights.
+// CPU glue of the relation losses: rows -> centred rows -> Gram -> fused loss and weights -> one
+// product with the Laplacian of the weights.
 #include <torch/csrc/stable/library.h>
 
 #include <limits>
@@ -48,16 +48,15 @@ int64_t angle_groups(int64_t n, int64_t blocks) {
       1, std::min({blocks, std::max<int64_t>(2, blocks / 4), by_memory, int64_t(16)}));
 }
 
+// 1/d and d/2 of one side into the table of the sweep; true if some rows are too near.
 template <class T>
-bool fill_fields(const Tensor& x, int field, T* data, Tensor* rows, T* scale) {
-  const Prepared<T> prepared(x);
-  const int64_t n = x.size(0);
+bool fill_fields(Prepared<T>& prepared, int field, T* data) {
+  prepared.compute();
+  const int64_t n = prepared.centred.rows.count;
   std::atomic<bool> near = false;
   parallel_for(n, kPairFlops * n, [&](int64_t begin, int64_t end) {
     if (KDOPS_BEST(angle_fields<T>)(prepared.pairs(), field, data, begin, end)) near = true;
   });
-  if (rows != nullptr) *rows = prepared.rows;
-  if (scale != nullptr) *scale = prepared.centred.scale;
   return near;
 }
 
@@ -78,11 +77,13 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   const int64_t blocks = (n + lanes - 1) / lanes, groups = angle_groups(n, blocks);
   const int64_t table = blocks * lanes * n * kFields;
   Scratch<T> data(table);
-  Tensor rows = student;
-  T scale = 1;
-  bool near = fill_fields<T>(student, kStudentInverse, data.get(), &rows, &scale);
-  near |= fill_fields<T>(teacher, kTeacherInverse, data.get(), nullptr, nullptr);
-  if (near) return in_double(&rkd_angle_of<double>, student, teacher, want_grad);
+  Prepared<T> s(student), t(teacher);
+  bool near[2];
+  for_both_sides(student, [&](int64_t side) {
+    near[side] = side == 0 ? fill_fields(s, kStudentInverse, data.get())
+                           : fill_fields(t, kTeacherInverse, data.get());
+  });
+  if (near[0] || near[1]) return in_double(&rkd_angle_of<double>, student, teacher, want_grad);
   Scratch<T> opposite(want_grad ? groups * n * n : 0);
   std::vector<double> losses(groups);
   parallel_for(groups, 20.0 * blocks * lanes * n * n / (2 * groups),
@@ -97,14 +98,14 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   const double cube = static_cast<double>(n) * n * n, loss = sum_of(losses) / cube;
   if (!want_grad) return {scalar<T>(student, loss), torch::stable::new_empty(student, {0})};
   // D counts each unordered pair once: dL/dx_i = 2 sum_j V_ij (x_i - x_j).
-  const double factor = std::isnan(loss) ? loss : 2 * static_cast<double>(scale) / cube;
+  const double factor = std::isnan(loss) ? loss : 2 * static_cast<double>(s.centred.scale) / cube;
   Tensor weights = torch::stable::new_empty(student, {n, n});
   parallel_for(n, 4.0 * (groups + 4) * n, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(angle_laplacian<T>)
     (data.get(), n, opposite.get(), groups, static_cast<T>(factor), pointer<T>(weights), begin,
      end);
   });
-  return {scalar<T>(student, loss), product(weights, rows)};
+  return {scalar<T>(student, loss), product(weights, s.rows)};
 }
 
 LossAndGrad rkd_angle_cpu(const Tensor& student_any, const Tensor& teacher_any, bool want_grad) {
@@ -127,8 +128,11 @@ struct MeanDistances {
   double inverse_mean = 0, count = 0;
   bool near = false;
 
-  explicit MeanDistances(const Tensor& x) : prepared(x), d(pointer<T>(prepared.gram)) {
-    const int64_t n = x.size(0);
+  explicit MeanDistances(const Tensor& x) : prepared(x), d(pointer<T>(prepared.gram)) {}
+
+  void compute() {
+    prepared.compute();
+    const int64_t n = prepared.centred.rows.count;
     std::vector<double> sums(n), counts(n);
     std::atomic<bool> any_near = false;
     parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
@@ -145,7 +149,8 @@ struct MeanDistances {
 template <class T>
 LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   const int64_t n = student.size(0);
-  const MeanDistances<T> s(student), t(teacher);
+  MeanDistances<T> s(student), t(teacher);
+  for_both_sides(student, [&](int64_t side) { (side == 0 ? s : t).compute(); });
   if (s.near && want_grad) return in_double(&rkd_distance_of<double>, student, teacher, true);
   const T mean_s = static_cast<T>(s.inverse_mean), mean_t = static_cast<T>(t.inverse_mean);
   std::vector<double> losses(n), slopes(n);
@@ -181,7 +186,8 @@ LossAndGrad rkd_distance_cpu(const Tensor& student_any, const Tensor& teacher_an
 template <class T>
 LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   const int64_t n = student.size(0);
-  Prepared<T> s(student, {.centre = false}), t(teacher, {.centre = false});
+  Prepared<T> s(student), t(teacher);
+  for_both_sides(student, [&](int64_t side) { (side == 0 ? s : t).compute({.centre = false}); });
   Tensor& gram = s.gram;
   const double scale = s.centred.scale;
   const double pairs = static_cast<double>(n) * n;
@@ -193,7 +199,7 @@ LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool wan
   });
   const double loss = sum_of(losses) / pairs;
   if (!want_grad) return {scalar<T>(student, loss), torch::stable::new_empty(student, {0})};
-  parallel_for(symmetric_tiles(n), 1.0 * kTransposeTile * n, [&](int64_t begin, int64_t end) {
+  parallel_for(tile_rows(n), 1.0 * kTileSide * n, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(add_transpose<T>)(pointer<T>(gram), n, begin, end);
   });
   return {scalar<T>(student, loss), product(gram, s.rows)};

@@ -1,10 +1,10 @@
 // The relation kernels on raw pointers, compiled once per instruction set.
 #include "relation/relation_simd.h"
 
-#include "common/gemm.h"
 #include "relation/angle.h"
 #include "relation/losses.h"
 #include "relation/pairwise.h"
+#include "relation/product.h"
 #include "relation/rows.h"
 
 namespace kdops::KDOPS_ISA {
@@ -14,20 +14,15 @@ int angle_lanes() {
   return Pack<T>::kLanes;
 }
 
-template <class T>
-void small_product(int64_t n, int64_t m, int64_t d, const T* a, const T* b, bool transposed,
-                   T* out) {
-  const View<const T> right = transposed ? View<const T>{b, 1, d} : View<const T>{b, m, 1};
-  gemm<T, T, T>(n, m, d, T(1), {a, d, 1}, right, {out, m, 1});
-}
-
 #define KDOPS_INSTANTIATE(T)                                                                       \
   template T column_sums<T>(Rows<T>, T*, int64_t, int64_t);                                        \
   template void centre_rows<T>(Rows<T>, const T*, T, T*, T*, int64_t, int64_t);                    \
   template bool distances<T>(const GramRows<T>&, bool, T, T*, int64_t, int64_t);                   \
   template bool angle_fields<T>(const GramRows<T>&, int, T*, int64_t, int64_t);                    \
-  template void small_product<T>(int64_t, int64_t, int64_t, const T*, const T*, bool, T*);         \
-  template void symmetric_gram<T>(Rows<T>, T*, int64_t, int64_t);                                  \
+  template void multiply_strips<T>(const Products<T>&, int64_t, int64_t);                          \
+  template void multiply_upper<T>(const Products<T>&, int64_t, int64_t);                           \
+  template void transpose_rows<T>(Rows<T>, T*, int64_t, int64_t, int64_t);                         \
+  template void mirror_upper<T>(T*, int64_t, int64_t, int64_t);                                    \
   template int angle_lanes<T>();                                                                   \
   template double angle_sweep<T>(T*, int64_t, int64_t, int64_t, T*);                               \
   template void angle_laplacian<T>(const T*, int64_t, const T*, int64_t, T, T*, int64_t, int64_t); \

@@ -49,17 +49,42 @@ KDOPS_PER_ISA(template <class T> bool angle_fields(const GramRows<T>& g, int fie
 
 KDOPS_PER_ISA(template <class T> int angle_lanes();)  // anchors in a block
 
-// out (n, m) = a (n, d) times b (d, m), or b (m, d) transposed: for products of a few thousand
-// operations.
-KDOPS_PER_ISA(template <class T> void small_product(int64_t n, int64_t m, int64_t d, const T* a,
-                                                    const T* b, bool transposed, T* out);)
+// ---- product.h: matrix products ----------------------------------------------------------------
 
-// out (n, n) = x xT, half computed and mirrored. An item is a short strip of rows of the triangle
-// and a long one, so that all items are equal work; there are gram_items(n).
+// A batch of products out (n, m) = a (n, d) b (d, m). Rows of b lie b_row apart, entry (i, k) of a
+// is a[i * a_row + k * a_col]; *_step is the way from one product of the batch to the next.
+template <class T>
+struct Products {
+  int64_t batch, n, m, d;
+  const T* a;
+  int64_t a_row, a_col, a_step;
+  const T* b;
+  int64_t b_row, b_step;
+  T* out;
+};
+
+// An item is a strip of rows of one product; there are batch * product_strips(n). Wide strips read
+// b less often, narrow ones keep more threads busy.
+inline int64_t strip_rows(int64_t n) { return n >= 1024 ? 64 : n >= 512 ? 32 : 16; }
+inline int64_t product_strips(int64_t n) { return (n + strip_rows(n) - 1) / strip_rows(n); }
 KDOPS_PER_ISA(template <class T>
-              void symmetric_gram(Rows<T> x, T* out, int64_t begin, int64_t end);)
-inline constexpr int64_t kGramStrip = 4;
-inline int64_t gram_items(int64_t n) { return ((n + kGramStrip - 1) / kGramStrip + 1) / 2; }
+              void multiply_strips(const Products<T>& p, int64_t begin, int64_t end);)
+
+// The same for a product that is symmetric: the upper half only. An item is a strip from the top
+// and one from the bottom, so that all are equal work; there are batch * symmetric_strips(n).
+inline int64_t symmetric_strips(int64_t n) { return (product_strips(n) + 1) / 2; }
+KDOPS_PER_ISA(template <class T>
+              void multiply_upper(const Products<T>& p, int64_t begin, int64_t end);)
+
+// target (length, count) = xT, rows `stride` apart, for tile rows begin..end of x.
+KDOPS_PER_ISA(template <class T> void transpose_rows(Rows<T> x, T* target, int64_t stride,
+                                                     int64_t begin, int64_t end);)
+
+// g = g + gT, or the lower half = the upper one, for n x n; by tile rows of the upper half.
+KDOPS_PER_ISA(template <class T> void add_transpose(T* g, int64_t n, int64_t begin, int64_t end);)
+KDOPS_PER_ISA(template <class T> void mirror_upper(T* g, int64_t n, int64_t begin, int64_t end);)
+inline constexpr int64_t kTileSide = 16;
+inline int64_t tile_rows(int64_t n) { return (n + kTileSide - 1) / kTileSide; }
 
 // ---- losses ------------------------------------------------------------------------------------
 
@@ -96,12 +121,6 @@ KDOPS_PER_ISA(template <class T> void distance_laplacian(T* student, const T* te
 KDOPS_PER_ISA(template <class T> void similarity_rows(T* student, const T* teacher, int64_t n,
                                                       bool grad, T scale, double* losses,
                                                       int64_t begin, int64_t end);)
-
-// g = g + gT for n x n, by pairs of tiles; ranges of tile rows, of which there are
-// symmetric_tiles(n).
-KDOPS_PER_ISA(template <class T> void add_transpose(T* g, int64_t n, int64_t begin, int64_t end);)
-inline constexpr int64_t kTransposeTile = 32;
-inline int64_t symmetric_tiles(int64_t n) { return (n + kTransposeTile - 1) / kTransposeTile; }
 
 // ---- pairwise ----------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@
 #include <cstdint>
 
 #include "common/pack.h"
-#include "gram/dot_tile.h"
 #include "relation/relation_simd.h"
 
 namespace kdops::KDOPS_ISA {
@@ -113,40 +112,6 @@ void centre_rows(Rows<T> x, const T* centre, T scale, T* out, T* norms, int64_t 
       norm = fma(value, value, norm);
     });
     norms[i] = reduce_add(norm);
-  }
-}
-
-static_assert(kDotRows == kGramStrip);
-
-// The strip of kDotRows rows from i of x xT, from the diagonal on, and its mirror image.
-template <class T>
-void symmetric_strip(Rows<T> x, int64_t i, T* out) {
-  const int64_t n = x.count, d = x.length;
-  T tile[kDotRows * kDotCols];
-  for (int64_t j = i / kDotCols * kDotCols; j < n; j += kDotCols) {
-    const int64_t rows = std::min<int64_t>(kDotRows, n - i),
-                  cols = std::min<int64_t>(kDotCols, n - j);
-    const T *left = x.data + i * d, *right = x.data + j * d;
-    if (rows == kDotRows && cols == kDotCols)
-      dot_tile<T, kDotRows, kDotCols>(left, d, right, d, d, T(1), tile, kDotCols);
-    else
-      for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < cols; ++c)
-          dot_tile<T, 1, 1>(left + r * d, d, right + c * d, d, d, T(1), tile + r * kDotCols + c,
-                            kDotCols);
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = 0; c < cols; ++c)
-        out[(i + r) * n + j + c] = out[(j + c) * n + i + r] = tile[r * kDotCols + c];
-  }
-}
-
-template <class T>
-void symmetric_gram(Rows<T> x, T* out, int64_t begin, int64_t end) {
-  const int64_t strips = (x.count + kGramStrip - 1) / kGramStrip;
-  for (int64_t item = begin; item < end; ++item) {
-    symmetric_strip(x, item * kGramStrip, out);
-    if (const int64_t other = strips - 1 - item; other != item)
-      symmetric_strip(x, other * kGramStrip, out);
   }
 }
 

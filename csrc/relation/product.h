@@ -1,0 +1,119 @@
+// Products of a few rows to a few thousand, on the house's register tile, and the transposes around
+// them. The tile reads a by broadcasts and b by whole packs: x yT is x times the transposed copy of
+// y. Every entry adds up its products in the order of k, whatever the strip: results depend
+// neither on the number of threads nor on the side of the diagonal.
+#pragma once
+
+#include <algorithm>
+
+#include "common/gemm.h"
+#include "common/transpose.h"
+#include "relation/relation_simd.h"
+
+namespace kdops::KDOPS_ISA {
+
+// Rows i .. i + rows, columns j .. m of product number `item`.
+template <class T>
+void multiply_part(const Products<T>& p, int64_t item, int64_t i, int64_t rows, int64_t j) {
+  const View<const T> a{p.a + item * p.a_step + i * p.a_row, p.a_row, p.a_col};
+  const View<const T> b{p.b + item * p.b_step + j, p.b_row, 1};
+  gemm<T, T, T>(rows, p.m - j, p.d, T(1), a, b, {p.out + (item * p.n + i) * p.m + j, p.m, 1});
+}
+
+template <class T>
+void multiply_strips(const Products<T>& p, int64_t begin, int64_t end) {
+  const int64_t strips = product_strips(p.n), rows = strip_rows(p.n);
+  for (int64_t s = begin; s < end; ++s) {
+    const int64_t i = s % strips * rows;
+    multiply_part(p, s / strips, i, std::min(rows, p.n - i), 0);
+  }
+}
+
+template <class T>
+void multiply_upper(const Products<T>& p, int64_t begin, int64_t end) {
+  const int64_t strips = product_strips(p.n), rows = strip_rows(p.n), half = symmetric_strips(p.n);
+  for (int64_t s = begin; s < end; ++s) {
+    const int64_t top = s % half, bottom = strips - 1 - top;
+    for (const int64_t strip : {top, bottom}) {
+      const int64_t i = strip * rows;
+      multiply_part(p, s / half, i, std::min(rows, p.n - i), i);
+      if (top == bottom) break;
+    }
+  }
+}
+
+// A tile of rows x cols entries, at most kLanes each way, turned around.
+template <class T>
+struct Tile {
+  static constexpr int kLanes = Pack<T>::kLanes;
+  Pack<T> lines[kLanes];
+
+  void load_transposed(const T* source, int64_t stride, int rows, int cols) {
+    gather_lanes(source, stride, rows, cols, lines);
+  }
+  void store(T* target, int64_t stride, int rows, int cols) const {
+    for (int r = 0; r < rows; ++r)
+      if (cols == kLanes)
+        lines[r].store(target + r * stride);
+      else
+        lines[r].store_partial(target + r * stride, cols);
+  }
+};
+
+// body(i, j, rows, cols) for the tiles of the upper half of an n x n matrix in tile rows
+// begin .. end, the diagonal included.
+template <class T, class Body>
+void for_upper_tiles(int64_t n, int64_t begin, int64_t end, const Body& body) {
+  constexpr int64_t kLanes = Pack<T>::kLanes;
+  for (int64_t i = begin * kTileSide; i < std::min(n, end * kTileSide); i += kLanes)
+    for (int64_t j = i; j < n; j += kLanes)
+      body(i, j, static_cast<int>(std::min(kLanes, n - i)),
+           static_cast<int>(std::min(kLanes, n - j)));
+}
+
+template <class T>
+void transpose_rows(Rows<T> x, T* target, int64_t stride, int64_t begin, int64_t end) {
+  constexpr int64_t kLanes = Pack<T>::kLanes;
+  const int64_t stop = std::min(x.count, end * kTileSide);
+  Tile<T> tile;
+  for (int64_t i = begin * kTileSide; i < stop; i += kLanes)
+    for (int64_t e = 0; e < x.length; e += kLanes) {
+      const int rows = static_cast<int>(std::min(kLanes, stop - i));
+      const int cols = static_cast<int>(std::min(kLanes, x.length - e));
+      tile.load_transposed(x.data + i * x.length + e, x.length, rows, cols);
+      tile.store(target + e * stride + i, stride, cols, rows);
+    }
+}
+
+template <class T>
+void mirror_upper(T* g, int64_t n, int64_t begin, int64_t end) {
+  Tile<T> tile;
+  for_upper_tiles<T>(n, begin, end, [&](int64_t i, int64_t j, int rows, int cols) {
+    if (i == j) {  // the tile's own lower half was computed with it
+      for (int r = 1; r < rows; ++r)
+        for (int c = 0; c < r; ++c) g[(i + r) * n + j + c] = g[(i + c) * n + j + r];
+      return;
+    }
+    tile.load_transposed(g + i * n + j, n, rows, cols);
+    tile.store(g + j * n + i, n, cols, rows);
+  });
+}
+
+template <class T>
+void add_transpose(T* g, int64_t n, int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  Tile<T> upper, lower;
+  for_upper_tiles<T>(n, begin, end, [&](int64_t i, int64_t j, int rows, int cols) {
+    lower.load_transposed(g + j * n + i, n, cols, rows);
+    for (int r = 0; r < rows; ++r) lower.lines[r] += P::load_partial(g + (i + r) * n + j, cols);
+    if (i != j) {
+      upper = lower;
+      for (int r = rows; r < P::kLanes; ++r) upper.lines[r] = P(T(0));
+      transpose(upper.lines);
+      upper.store(g + j * n + i, n, cols, rows);
+    }
+    lower.store(g + i * n + j, n, rows, cols);
+  });
+}
+
+}  // namespace kdops::KDOPS_ISA
