@@ -179,6 +179,9 @@ def _attention_map_spec(label, **options):
     )
 
 
+_OP_OPTIONS = (3.0, False, True, 0.5, True)  # p, largest, paper, coefficient, gradients
+
+
 def _attention_loss_spec(label, **options):
     return OpSpec(
         name=f"attention_loss[{label}]",
@@ -190,6 +193,12 @@ def _attention_loss_spec(label, **options):
         ),
         small_cases=(Case("small", lambda make: _pair(make, 2, 3, 2, (2, 3))),),
         empty_cases=(Case("no batch", lambda make: _pair(make, 0, 3, 4, (2, 2))),),
+        op_calls=(
+            (
+                "attention_loss",
+                lambda make: (make.normal(2, 5, 7), make.normal(2, 3, 7), *_OP_OPTIONS),
+            ),
+        ),
         errors=(
             ErrorCase(
                 lambda make: (make.normal(2, 3, 4), make.normal(2, 3, 4, 4)),

@@ -3,9 +3,12 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <tuple>
+
 #include "attention/attention_simd.h"
 #include "common/check.h"
 #include "common/parallel.h"
+#include "common/scratch.h"
 
 namespace kdops {
 namespace {
@@ -16,6 +19,13 @@ using torch::headeronly::ScalarType;
 Tensor readable(const Tensor& x) {
   const bool readable = x.stride(2) == 1 || x.stride(1) == 1;
   return readable ? x : torch::stable::contiguous(x);
+}
+
+// As x lies: positions innermost, or channels innermost.
+Tensor gradient_like(const Tensor& x) {
+  const int64_t batch = x.size(0), channels = x.size(1), length = x.size(2);
+  if (x.stride(2) == 1) return torch::stable::new_empty(x, {batch, channels, length});
+  return torch::stable::transpose(torch::stable::new_empty(x, {batch, length, channels}), 1, 2);
 }
 
 template <class T>
@@ -75,16 +85,55 @@ Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, doubl
   check_size(op, "grad", grad, 1, input.size(2));
   const Tensor x = readable(input);
   const Tensor g = torch::stable::contiguous(grad);
-  // as x lies: positions innermost, or channels innermost
-  const int64_t batch = x.size(0), channels = x.size(1), length = x.size(2);
-  Tensor gx = x.stride(2) == 1 ? torch::stable::new_empty(x, {batch, channels, length})
-                               : torch::stable::transpose(
-                                     torch::stable::new_empty(x, {batch, length, channels}), 1, 2);
+  Tensor gx = gradient_like(x);
   if (x.scalar_type() == ScalarType::Double)
     backward<double>(g, x, p, largest, gx);
   else
     backward<float>(g, x, p, largest, gx);
   return gx;
+}
+
+template <class T>
+std::tuple<Tensor, Tensor> loss_of(const Tensor& student, const Tensor& teacher, double p,
+                                   bool largest, bool paper, double coefficient, bool gradients) {
+  const int64_t batch = student.size(0);
+  Tensor loss = torch::stable::new_empty(student, {});
+  Tensor gx = gradients ? gradient_like(student) : torch::stable::new_empty(student, {0});
+  Scratch<T> items(batch);
+  const AttentionLoss<T> problem{maps_of<T>(student),
+                                 maps_of<T>(teacher),
+                                 static_cast<T>(p),
+                                 largest,
+                                 paper,
+                                 static_cast<T>(coefficient),
+                                 items.get(),
+                                 gradients ? static_cast<T*>(gx.data_ptr()) : nullptr,
+                                 gradients ? gx.stride(0) : 0,
+                                 gradients ? gx.stride(1) : 0,
+                                 gradients ? gx.stride(2) : 0};
+  const double flops = 8.0 * (student.size(1) + teacher.size(1)) * student.size(2);
+  parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(attention_loss<T>)(problem, begin, end);
+  });
+  double total = 0;
+  for (int64_t b = 0; b < batch; ++b) total += static_cast<double>(items[b]);
+  *static_cast<T*>(loss.data_ptr()) = static_cast<T>(total);
+  return {loss, gx};
+}
+
+std::tuple<Tensor, Tensor> attention_loss_cpu(const Tensor& student, const Tensor& teacher,
+                                              double p, bool largest, bool paper,
+                                              double coefficient, bool gradients) {
+  const char* op = "attention_loss";
+  check(op, student);
+  check_dim(op, "teacher", teacher, 3);
+  check_like(op, "teacher", teacher, student);
+  check_size(op, "teacher", teacher, 0, student.size(0));
+  check_size(op, "teacher", teacher, 2, student.size(2));
+  const Tensor s = readable(student), t = readable(teacher);
+  return s.scalar_type() == ScalarType::Double
+             ? loss_of<double>(s, t, p, largest, paper, coefficient, gradients)
+             : loss_of<float>(s, t, p, largest, paper, coefficient, gradients);
 }
 
 }  // namespace
@@ -93,4 +142,5 @@ Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, doubl
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
   m.impl("attention_map", TORCH_BOX(&kdops::attention_map_cpu));
   m.impl("attention_map_backward", TORCH_BOX(&kdops::attention_map_backward_cpu));
+  m.impl("attention_loss", TORCH_BOX(&kdops::attention_loss_cpu));
 }

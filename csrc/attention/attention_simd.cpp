@@ -7,6 +7,8 @@
 #include <algorithm>
 
 #include "attention/power.h"
+#include "attention/unit.h"
+#include "common/scratch.h"
 
 namespace kdops::KDOPS_ISA {
 
@@ -153,10 +155,33 @@ void attention_backward(const AttentionMaps<T>& x, T p, bool largest, const T* g
   });
 }
 
+template <class T>
+void attention_loss(const AttentionLoss<T>& o, int64_t begin, int64_t end) {
+  const int64_t length = o.student.length;
+  Scratch<T> student(length), teacher(length);
+  for (int64_t b = begin; b < end; ++b) {  // the student's map stays in the cache for the gradient
+    const auto alone = [b](AttentionMaps<T> maps) {
+      maps.data += b * maps.batch;
+      return maps;
+    };
+    const AttentionMaps<T> s = alone(o.student), t = alone(o.teacher);
+    attention_forward<T>(s, o.p, o.largest, student.get(), 0, 1);
+    attention_forward<T>(t, o.p, o.largest, teacher.get(), 0, 1);
+    const T inverse = make_unit(student.get(), length);
+    make_unit(teacher.get(), length);
+    o.loss[b] = difference_loss(student.get(), teacher.get(), length, o.paper, o.coefficient);
+    if (o.gx == nullptr) continue;
+    unit_backward(student.get(), inverse, length, teacher.get());
+    attention_backward<T>(s, o.p, o.largest, teacher.get(), o.gx + b * o.gx_batch, 0, o.gx_channel,
+                          o.gx_position, 0, 1);
+  }
+}
+
 #define KDOPS_INSTANTIATE(T)                                                                   \
   template void attention_forward<T>(const AttentionMaps<T>&, T, bool, T*, int64_t, int64_t);  \
   template void attention_backward<T>(const AttentionMaps<T>&, T, bool, const T*, T*, int64_t, \
-                                      int64_t, int64_t, int64_t, int64_t);
+                                      int64_t, int64_t, int64_t, int64_t);                     \
+  template void attention_loss<T>(const AttentionLoss<T>&, int64_t, int64_t);
 KDOPS_INSTANTIATE(float)
 KDOPS_INSTANTIATE(double)
 

@@ -27,4 +27,19 @@ KDOPS_PER_ISA(template <class T>
                                       T* gx, int64_t gx_batch, int64_t gx_channel,
                                       int64_t gx_position, int64_t begin, int64_t end);)
 
+template <class T>
+struct AttentionLoss {
+  AttentionMaps<T> student, teacher;  // equal lengths, any channels
+  T p;
+  bool largest, paper;
+  T coefficient;
+  T* loss;  // (B), one value per item
+  T* gx;    // of the student with the strides below, or null
+  int64_t gx_batch, gx_channel, gx_position;
+};
+
+// Losses and gradients of the items begin..end; see attention.cpp for the formula.
+KDOPS_PER_ISA(template <class T>
+              void attention_loss(const AttentionLoss<T>& problem, int64_t begin, int64_t end);)
+
 }  // namespace kdops

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdops import _check
-from kdops.ops.attention import reference, registration
-from kdops.ops.gram.reference import pool_pair, safe_norm
+from kdops.ops.attention import registration
+from kdops.ops.gram.reference import pool_pair
 
 __all__ = ["attention_loss", "attention_map"]
 
@@ -55,6 +55,9 @@ def attention_loss(
         A 0-d tensor; float32 for half inputs. A map that is zero everywhere, or so small that
         |A|^p vanishes in its dtype, has Q̂ = 0 and a zero gradient. An empty batch gives 0.
 
+    Cost: loss and gradient read the teacher once and the student once from memory, write the
+    gradient once. Differentiable to any order.
+
     Differs from: two popular codes forget |A| for odd p.
 
     >>> attention_loss(torch.randn(8, 16, 8, 8), torch.randn(8, 64, 8, 8)).shape
@@ -70,12 +73,11 @@ def attention_loss(
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
     s, t = (f.to(_check.computing_dtype(f.dtype)) for f in (student, teacher.detach()))
     s, t = pool_pair(s, t, "avg")
-    q_s, q_t = (reference.unit_maps(_map(f, p, reduce)) for f in (s, t))
-    difference = q_s - q_t
-    batch = max(student.shape[0], 1)
-    if variant == "code":
-        return difference.square().sum() / (batch * max(difference.shape[1], 1))
-    return safe_norm(difference, 1).sum() / (2 * batch)
+    s, t = s.flatten(2), t.flatten(2)
+    batch, positions = max(s.shape[0], 1), max(s.shape[2], 1)
+    coefficient = 1 / (batch * positions) if variant == "code" else 1 / (2 * batch)
+    options = (float(p), reduce == "max", variant == "paper", coefficient)
+    return registration.attention_loss(s, t, *options)
 
 
 def _map(f: Tensor, p: float, reduce: str) -> Tensor:

@@ -1,13 +1,19 @@
-"""Gradient of the attention map: a pure function of tensors, differentiable itself.
+"""Gradients of the attention room: pure functions of tensors, differentiable themselves.
 
 Q_l = Σ_c |x_cl|^p gives dx_cl = dQ_l p |x_cl|^(p-1) sign(x_cl), zero at x = 0 for every p; for the
 maximum over c only the first largest channel receives it.
+
+The loss c f(Q̂_S - Q̂_T), Q̂ = Q / |Q|, has g = dL/dQ̂_S = 2 c D (or c D / |D| for the norm) and
+dQ_S = (g - Q̂_S <Q̂_S, g>) / |Q_S|, zero for a map that counts as zero.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from kdops.ops.attention import reference
+from kdops.ops.gram.reference import safe_norm
 
 
 def attention_map_backward(grad: Tensor, x: Tensor, p: float, largest: bool) -> Tensor:
@@ -22,3 +28,19 @@ def attention_map_backward(grad: Tensor, x: Tensor, p: float, largest: bool) -> 
         chosen = torch.zeros_like(x).scatter(1, x.abs().argmax(1, keepdim=True), 1.0)
         slope = slope * chosen
     return grad.unsqueeze(1) * slope
+
+
+def attention_loss_gradient(
+    student: Tensor, teacher: Tensor, p: float, largest: bool, paper: bool, coefficient: float
+) -> Tensor:
+    """Cotangent of student (B, C, L) for a unit cotangent of the loss."""
+    Q = reference.attention_map(student, p, largest)
+    norm, negligible = reference.map_norms(Q)
+    unit = torch.where(negligible, Q * 0, Q / norm)
+    pull = unit - reference.unit_maps(reference.attention_map(teacher, p, largest))
+    if paper:
+        size = safe_norm(pull, 1).unsqueeze(1)
+        pull = torch.where(size == 0, pull * 0, pull / torch.where(size == 0, 1, size)) / 2
+    pull = 2 * coefficient * pull
+    dQ = (pull - unit * (unit * pull).sum(1, keepdim=True)) / norm
+    return attention_map_backward(torch.where(negligible, dQ * 0, dQ), student, p, largest)

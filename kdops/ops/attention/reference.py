@@ -28,12 +28,31 @@ def _power(size: Tensor, p: float) -> Tensor:
     return torch.where(positive, power, size * 0)
 
 
-def unit_maps(Q: Tensor) -> Tensor:
-    """Q / ‖Q‖₂ per sample; zero stays zero, with zero gradient. Q (B, L).
+def map_norms(Q: Tensor) -> tuple[Tensor, Tensor]:
+    """(‖Q‖₂ per sample, or 1 where it is negligible; where it is). Q (B, L) -> (B, 1) each.
 
     A norm so small that its reciprocal would leave the range of the gradient counts as zero.
     """
     norm = safe_norm(Q, 1).unsqueeze(1)
     kind = torch.finfo(Q.dtype)
     negligible = norm < kind.tiny / kind.eps
-    return torch.where(negligible, Q * 0, Q / torch.where(negligible, torch.ones_like(norm), norm))
+    return torch.where(negligible, torch.ones_like(norm), norm), negligible
+
+
+def unit_maps(Q: Tensor) -> Tensor:
+    """Q / ‖Q‖₂ per sample; zero stays zero, with zero gradient. Q (B, L)."""
+    norm, negligible = map_norms(Q)
+    return torch.where(negligible, Q * 0, Q / norm)
+
+
+def attention_loss(
+    student: Tensor, teacher: Tensor, p: float, largest: bool, paper: bool, coefficient: float
+) -> Tensor:
+    """coefficient * f(Q̂_S - Q̂_T) summed over the batch, f the squared norm or (paper) the norm.
+
+    student (B, C_S, L), teacher (B, C_T, L).
+    """
+    Q_s, Q_t = (unit_maps(attention_map(x, p, largest)) for x in (student, teacher))
+    if paper:
+        return coefficient * safe_norm(Q_s - Q_t, 1).sum()
+    return coefficient * (Q_s - Q_t).square().sum()
