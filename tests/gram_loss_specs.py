@@ -179,7 +179,7 @@ def _attention_map_spec(label, **options):
     )
 
 
-_OP_OPTIONS = (3.0, False, True, 0.5, True)  # p, largest, paper, coefficient, gradients
+_OP_OPTIONS = (3.0, False, True, 0.5)  # p, largest, paper, coefficient
 
 
 def _attention_loss_spec(label, **options):

@@ -21,13 +21,6 @@ Tensor readable(const Tensor& x) {
   return readable ? x : torch::stable::contiguous(x);
 }
 
-// As x lies: positions innermost, or channels innermost.
-Tensor gradient_like(const Tensor& x) {
-  const int64_t batch = x.size(0), channels = x.size(1), length = x.size(2);
-  if (x.stride(2) == 1) return torch::stable::new_empty(x, {batch, channels, length});
-  return torch::stable::transpose(torch::stable::new_empty(x, {batch, length, channels}), 1, 2);
-}
-
 template <class T>
 AttentionMaps<T> maps_of(const Tensor& x) {
   return {static_cast<const T*>(x.data_ptr()),
@@ -85,7 +78,11 @@ Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, doubl
   check_size(op, "grad", grad, 1, input.size(2));
   const Tensor x = readable(input);
   const Tensor g = torch::stable::contiguous(grad);
-  Tensor gx = gradient_like(x);
+  // as x lies: positions innermost, or channels innermost
+  const int64_t batch = x.size(0), channels = x.size(1), length = x.size(2);
+  Tensor gx = x.stride(2) == 1 ? torch::stable::new_empty(x, {batch, channels, length})
+                               : torch::stable::transpose(
+                                     torch::stable::new_empty(x, {batch, length, channels}), 1, 2);
   if (x.scalar_type() == ScalarType::Double)
     backward<double>(g, x, p, largest, gx);
   else
@@ -95,10 +92,10 @@ Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, doubl
 
 template <class T>
 std::tuple<Tensor, Tensor> loss_of(const Tensor& student, const Tensor& teacher, double p,
-                                   bool largest, bool paper, double coefficient, bool gradients) {
+                                   bool largest, bool paper, double coefficient) {
   const int64_t batch = student.size(0);
   Tensor loss = torch::stable::new_empty(student, {});
-  Tensor gx = gradients ? gradient_like(student) : torch::stable::new_empty(student, {0});
+  Tensor pull = torch::stable::new_empty(student, {batch, student.size(2)});
   Scratch<T> items(batch);
   const AttentionLoss<T> problem{maps_of<T>(student),
                                  maps_of<T>(teacher),
@@ -107,23 +104,20 @@ std::tuple<Tensor, Tensor> loss_of(const Tensor& student, const Tensor& teacher,
                                  paper,
                                  static_cast<T>(coefficient),
                                  items.get(),
-                                 gradients ? static_cast<T*>(gx.data_ptr()) : nullptr,
-                                 gradients ? gx.stride(0) : 0,
-                                 gradients ? gx.stride(1) : 0,
-                                 gradients ? gx.stride(2) : 0};
-  const double flops = 8.0 * (student.size(1) + teacher.size(1)) * student.size(2);
+                                 static_cast<T*>(pull.data_ptr())};
+  const double flops = 4.0 * (student.size(1) + teacher.size(1)) * student.size(2);
   parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(attention_loss<T>)(problem, begin, end);
   });
   double total = 0;
   for (int64_t b = 0; b < batch; ++b) total += static_cast<double>(items[b]);
   *static_cast<T*>(loss.data_ptr()) = static_cast<T>(total);
-  return {loss, gx};
+  return {loss, pull};
 }
 
 std::tuple<Tensor, Tensor> attention_loss_cpu(const Tensor& student, const Tensor& teacher,
                                               double p, bool largest, bool paper,
-                                              double coefficient, bool gradients) {
+                                              double coefficient) {
   const char* op = "attention_loss";
   check(op, student);
   check_dim(op, "teacher", teacher, 3);
@@ -132,8 +126,8 @@ std::tuple<Tensor, Tensor> attention_loss_cpu(const Tensor& student, const Tenso
   check_size(op, "teacher", teacher, 2, student.size(2));
   const Tensor s = readable(student), t = readable(teacher);
   return s.scalar_type() == ScalarType::Double
-             ? loss_of<double>(s, t, p, largest, paper, coefficient, gradients)
-             : loss_of<float>(s, t, p, largest, paper, coefficient, gradients);
+             ? loss_of<double>(s, t, p, largest, paper, coefficient)
+             : loss_of<float>(s, t, p, largest, paper, coefficient);
 }
 
 }  // namespace

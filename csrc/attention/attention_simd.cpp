@@ -1,20 +1,19 @@
 // Attention maps on raw pointers, compiled once per instruction set. One read of x forward, one
-// read and one write backward. A block of positions (or, for channels_last maps, one position) is
-// reduced over the channels while its sums stay in L1. The lanes are positions where those are
-// contiguous and channels where those are; anything else was made contiguous by the glue.
+// read and one write backward. A group of positions (or, for channels_last maps, one position) is
+// reduced over the channels while its sums stay in registers. The lanes are positions where those
+// are contiguous and channels where those are; anything else was made contiguous by the glue.
 #include "attention/attention_simd.h"
 
 #include <algorithm>
 
 #include "attention/power.h"
 #include "attention/unit.h"
+#include "common/pack_loop.h"
 #include "common/scratch.h"
 
 namespace kdops::KDOPS_ISA {
 
 namespace {
-
-constexpr int64_t kBlock = 512;
 
 template <class T>
 inline Pack<T> larger(Pack<T> a, Pack<T> b) {  // NaN wins, so that it is not lost
@@ -31,21 +30,35 @@ struct Attention {
 
   P join(P sum, P value) const { return largest ? larger(sum, value) : sum + value; }
 
-  // Positions contiguous: sums of a block of positions, channel after channel.
-  void forward_rows(const T* item, T* out) const {
-    for (int64_t l0 = 0; l0 < x.length; l0 += kBlock) {
-      const int64_t count = std::min(kBlock, x.length - l0);
-      T* sums = out + l0;
-      std::fill(sums, sums + count, T(0));
-      for (int64_t c = 0; c < x.channels; ++c) {
-        const T* row = item + c * x.channel + l0;
-        for (int64_t l = 0; l < count; l += kLanes) {
-          const int valid = static_cast<int>(std::min<int64_t>(kLanes, count - l));
-          const P value = power<kind>(P::load_partial(row + l, valid), p);
-          join(P::load_partial(sums + l, valid), value).store_partial(sums + l, valid);
-        }
+  // Positions contiguous: sums of a group of packs in registers, channel after channel.
+  template <int kGroup>
+  void forward_group(const T* item, T* out, int last) const {
+    P sums[kGroup];
+    for (P& sum : sums) sum = P(T(0));
+    for (int64_t c = 0; c < x.channels; ++c) {
+      const T* row = item + c * x.channel;
+#pragma GCC unroll 16
+      for (int g = 0; g < kGroup; ++g) {
+        const P value = load_some(row + g * kLanes, g == kGroup - 1 ? last : kLanes);
+        sums[g] = join(sums[g], power<kind>(value, p));
       }
     }
+    for (int g = 0; g < kGroup; ++g)
+      store_some(sums[g], out + g * kLanes, g == kGroup - 1 ? last : kLanes);
+  }
+
+  void forward_rows(const T* item, T* out) const {
+    constexpr int kGroup = 16;
+    int64_t l = 0;
+    for (; l + kGroup * kLanes <= x.length; l += kGroup * kLanes)
+      forward_group<kGroup>(item + l, out + l, kLanes);
+    for (; l + 4 * kLanes <= x.length; l += 4 * kLanes) forward_group<4>(item + l, out + l, kLanes);
+    const int packs = static_cast<int>((x.length - l + kLanes - 1) / kLanes);
+    const int last = static_cast<int>(x.length - l) - (packs - 1) * kLanes;
+    if (packs == 4) forward_group<4>(item + l, out + l, last);
+    if (packs == 3) forward_group<3>(item + l, out + l, last);
+    if (packs == 2) forward_group<2>(item + l, out + l, last);
+    if (packs == 1) forward_group<1>(item + l, out + l, last);
   }
 
   // Channels contiguous: one position after the other.
@@ -53,11 +66,10 @@ struct Attention {
     for (int64_t l = 0; l < x.length; ++l) {
       const T* column = item + l * x.position;
       P sum(T(0));
-      for (int64_t c = 0; c < x.channels; c += kLanes) {
-        const int valid = static_cast<int>(std::min<int64_t>(kLanes, x.channels - c));
-        // absent lanes are zero and change neither the sum nor the maximum of |x|^p, p > 0
-        sum = join(sum, power<kind>(P::load_partial(column + c, valid), p));
-      }
+      // absent lanes are zero and change neither the sum nor the maximum of |x|^p, p > 0
+      for_packs<T>(x.channels, [&](int64_t c, int lanes) {
+        sum = join(sum, power<kind>(load_some(column + c, lanes), p));
+      });
       T total = sum.lane(0);
       for (int i = 1; i < kLanes; ++i) {
         const T value = sum.lane(i);
@@ -73,19 +85,17 @@ struct Attention {
   void backward_sum(const T* item, const T* grad, T* gx, int64_t channel, int64_t position) const {
     if (x.position == 1) {
       for (int64_t c = 0; c < x.channels; ++c)
-        for (int64_t l = 0; l < x.length; l += kLanes) {
-          const int valid = static_cast<int>(std::min<int64_t>(kLanes, x.length - l));
-          const P slope = power_slope<kind>(P::load_partial(item + c * x.channel + l, valid), p);
-          (slope * P::load_partial(grad + l, valid)).store_partial(gx + c * channel + l, valid);
-        }
+        for_packs<T>(x.length, [&](int64_t l, int lanes) {
+          const P slope = power_slope<kind>(load_some(item + c * x.channel + l, lanes), p);
+          store_some(slope * load_some(grad + l, lanes), gx + c * channel + l, lanes);
+        });
       return;
     }
     for (int64_t l = 0; l < x.length; ++l)
-      for (int64_t c = 0; c < x.channels; c += kLanes) {
-        const int valid = static_cast<int>(std::min<int64_t>(kLanes, x.channels - c));
-        const P slope = power_slope<kind>(P::load_partial(item + l * x.position + c, valid), p);
-        (slope * P(grad[l])).store_partial(gx + l * position + c, valid);
-      }
+      for_packs<T>(x.channels, [&](int64_t c, int lanes) {
+        const P slope = power_slope<kind>(load_some(item + l * x.position + c, lanes), p);
+        store_some(slope * P(grad[l]), gx + l * position + c, lanes);
+      });
   }
 
   void backward_largest(const T* item, const T* grad, T* gx, int64_t channel,
@@ -158,22 +168,19 @@ void attention_backward(const AttentionMaps<T>& x, T p, bool largest, const T* g
 template <class T>
 void attention_loss(const AttentionLoss<T>& o, int64_t begin, int64_t end) {
   const int64_t length = o.student.length;
-  Scratch<T> student(length), teacher(length);
-  for (int64_t b = begin; b < end; ++b) {  // the student's map stays in the cache for the gradient
+  Scratch<T> student(length);
+  for (int64_t b = begin; b < end; ++b) {
     const auto alone = [b](AttentionMaps<T> maps) {
       maps.data += b * maps.batch;
       return maps;
     };
-    const AttentionMaps<T> s = alone(o.student), t = alone(o.teacher);
-    attention_forward<T>(s, o.p, o.largest, student.get(), 0, 1);
-    attention_forward<T>(t, o.p, o.largest, teacher.get(), 0, 1);
+    T* pull = o.pull + b * length;
+    attention_forward<T>(alone(o.student), o.p, o.largest, student.get(), 0, 1);
+    attention_forward<T>(alone(o.teacher), o.p, o.largest, pull, 0, 1);
     const T inverse = make_unit(student.get(), length);
-    make_unit(teacher.get(), length);
-    o.loss[b] = difference_loss(student.get(), teacher.get(), length, o.paper, o.coefficient);
-    if (o.gx == nullptr) continue;
-    unit_backward(student.get(), inverse, length, teacher.get());
-    attention_backward<T>(s, o.p, o.largest, teacher.get(), o.gx + b * o.gx_batch, 0, o.gx_channel,
-                          o.gx_position, 0, 1);
+    make_unit(pull, length);
+    o.loss[b] = difference_loss(student.get(), pull, length, o.paper, o.coefficient);
+    unit_backward(student.get(), inverse, length, pull);
   }
 }
 

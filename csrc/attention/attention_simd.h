@@ -34,11 +34,10 @@ struct AttentionLoss {
   bool largest, paper;
   T coefficient;
   T* loss;  // (B), one value per item
-  T* gx;    // of the student with the strides below, or null
-  int64_t gx_batch, gx_channel, gx_position;
+  T* pull;  // (B, L), derivative of the loss by the student's attention map
 };
 
-// Losses and gradients of the items begin..end; see attention.cpp for the formula.
+// Losses and derivatives of the items begin..end; see attention.cpp for the formula.
 KDOPS_PER_ISA(template <class T>
               void attention_loss(const AttentionLoss<T>& problem, int64_t begin, int64_t end);)
 

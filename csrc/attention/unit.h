@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "common/pack.h"
+#include "common/pack_loop.h"
 
 namespace kdops::KDOPS_ISA {
 
@@ -18,11 +18,10 @@ inline T scaled_norm(const T* q, int64_t length) {
   for (int64_t l = 0; l < length; ++l) largest = std::max(largest, std::fabs(q[l]));
   const T inverse = largest >= std::numeric_limits<T>::min() ? 1 / largest : T(1);
   Pack<T> sum(T(0));
-  for (int64_t l = 0; l < length; l += Pack<T>::kLanes) {
-    const int valid = static_cast<int>(std::min<int64_t>(Pack<T>::kLanes, length - l));
-    const Pack<T> part = Pack<T>(inverse) * Pack<T>::load_partial(q + l, valid);
+  for_packs<T>(length, [&](int64_t l, int lanes) {
+    const Pack<T> part = Pack<T>(inverse) * load_some(q + l, lanes);
     sum = fma(part, part, sum);
-  }
+  });
   return std::sqrt(reduce_add(sum)) / inverse;
 }
 

@@ -1,5 +1,6 @@
-// In-register transposes, and the change of layout they exist for: matrices one after another
-// (how tensors lie in memory) <-> one matrix per lane (how a kernel on Pack<T> wants them).
+// In-register transposes, and what they exist for: the change of layout between matrices one after
+// another (how tensors lie in memory) and one matrix per lane (how a kernel on Pack<T> wants them),
+// and transposed copies.
 #pragma once
 
 #include <utility>
@@ -74,5 +75,24 @@ void scatter_lanes(const Pack<T>* in, int elements, int lanes, T* target, int64_
       for (int l = 0; l < lanes; ++l) rows[l].store_partial(target + l * stride + e, count);
   }
 }
+
+// A tile of a matrix, rows x cols entries with at most kLanes each way, turned around: line c holds
+// column c of what was loaded.
+template <class T>
+struct TurnedTile {
+  static constexpr int kLanes = Pack<T>::kLanes;
+  Pack<T> lines[kLanes];
+
+  void load(const T* source, int64_t stride, int rows, int cols) {
+    gather_lanes(source, stride, rows, cols, lines);
+  }
+  void store(T* target, int64_t stride, int rows, int cols) const {
+    for (int r = 0; r < rows; ++r)
+      if (cols == kLanes)
+        lines[r].store(target + r * stride);
+      else
+        lines[r].store_partial(target + r * stride, cols);
+  }
+};
 
 }  // namespace kdops::KDOPS_ISA

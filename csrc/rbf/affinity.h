@@ -6,6 +6,9 @@
 // a range of blocks.
 #pragma once
 
+#include <numbers>
+
+#include "common/transpose.h"
 #include "rbf/affinity_problem.h"
 #include "rbf/rows.h"
 
@@ -16,21 +19,26 @@ template <class T>
 void exponentiate_row(const Rows<T>& x, int64_t i, const Rows<T>& y, int64_t j0, int64_t j1,
                       T gamma, T* out) {
   using P = Pack<T>;
+  const P rate(gamma * std::numbers::log2e_v<T>);
   for (int64_t j = j0; j < j1; j += P::kLanes) {
     const int count = static_cast<int>(std::min<int64_t>(P::kLanes, j1 - j));
-    const P squared = distances(x, i, y, j, count, load_first(out + j, count));
-    store_first(exp(-(P(gamma) * squared)), out + j, count);
+    const P squared = distances(x, i, y, j, count, load_some(out + j, count));
+    store_some(exp2_of_negative(-(rate * squared)), out + j, count);
   }
 }
 
 // Copies out[i][j], i in the block i0..i1, j >= i1, to out[j][i].
 template <class T>
 void mirror_block(T* out, int64_t n, int64_t i0, int64_t i1) {
-  constexpr int64_t kBlock = 16;
-  for (int64_t j0 = i1; j0 < n; j0 += kBlock)
-    for (int64_t b0 = i0; b0 < i1; b0 += kBlock)
-      for (int64_t j = j0; j < std::min(j0 + kBlock, n); ++j)
-        for (int64_t i = b0; i < std::min(b0 + kBlock, i1); ++i) out[j * n + i] = out[i * n + j];
+  constexpr int64_t kLanes = Pack<T>::kLanes;
+  TurnedTile<T> tile;
+  for (int64_t j = i1; j < n; j += kLanes)
+    for (int64_t i = i0; i < i1; i += kLanes) {
+      const int rows = static_cast<int>(std::min(kLanes, i1 - i));
+      const int cols = static_cast<int>(std::min(kLanes, n - j));
+      tile.load(out + i * n + j, n, rows, cols);
+      tile.store(out + j * n + i, n, cols, rows);
+    }
 }
 
 // Rows i0..i1 of one K.
@@ -74,7 +82,7 @@ T sum_of(const T* values, int64_t count) {
   using P = Pack<T>;
   P sum(T(0));
   for (int64_t j = 0; j < count; j += P::kLanes)
-    sum += load_first(values + j, static_cast<int>(std::min<int64_t>(P::kLanes, count - j)));
+    sum += load_some(values + j, static_cast<int>(std::min<int64_t>(P::kLanes, count - j)));
   return reduce_add(sum);
 }
 

@@ -32,29 +32,29 @@ template <class T>
 T loss_row(const Rows<T>& s, const Rows<T>& t, int64_t i, int64_t j0, int64_t j1, T gamma,
            T* student, const T* teacher, LossSums& sums) {
   using P = Pack<T>;
-  const P g(gamma), zero(T(0)), large(T(1e30));
+  const P g(gamma * std::numbers::log2e_v<T>), zero(T(0)), large(T(1e30));  // K = 2^(-g d^2)
   P loss = zero, slope = zero, sum = zero;
   for (int64_t j = j0; j < j1; j += P::kLanes) {
     const int count = static_cast<int>(std::min<int64_t>(P::kLanes, j1 - j));
     const int64_t at = j - j0;
     // Beyond 1e30 a Gaussian is zero, and Inf - Inf would be NaN; this order lets NaN through.
-    const P p = min(large, g * distances(s, i, s, j, count, load_first(student + at, count)));
-    const P q = min(large, g * distances(t, i, t, j, count, load_first(teacher + at, count)));
+    const P p = min(large, g * distances(s, i, s, j, count, load_some(student + at, count)));
+    const P q = min(large, g * distances(t, i, t, j, count, load_some(teacher + at, count)));
     const P gap = q - p;
     P far;
-    const P lost = expm1_and_exp(-abs(gap), far);
-    const P base = exp(-min(p, q));
+    const P lost = exp2m1_and_exp2(-abs(gap), far);
+    const P base = exp2_of_negative(-min(p, q));
     const P delta = first_lanes(copysign(base * lost, gap), count);
     const auto behind = gap < zero;
     const P k_s = select(behind, base * far, base), k_t = select(behind, base, base * far);
     const P weight = delta * k_s;
-    store_first(weight, student + at, count);
+    store_some(weight, student + at, count);
     loss = fma(delta, delta, loss);
     slope = fma(delta, q * k_t - p * k_s, slope);
     sum += weight;
   }
   sums.loss += static_cast<double>(reduce_add(loss));
-  sums.slope += static_cast<double>(reduce_add(slope));
+  sums.slope += std::numbers::ln2 * static_cast<double>(reduce_add(slope));
   return reduce_add(sum);
 }
 

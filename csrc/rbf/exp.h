@@ -102,15 +102,54 @@ inline Pack<T> expm1(Pack<T> x) {
   return value + value;
 }
 
-// For x <= 0: exp(x) in e and expm1(x) returned, sharing the work.
+// The polynomial of reduced_expm1 for powers of two: 2^r - 1 = r ln2 + r^2 p(r).
 template <class T>
-inline Pack<T> expm1_and_exp(Pack<T> x, Pack<T>& e) {
+struct Exp2Polynomial {
+  static constexpr size_t kTerms = std::size(ExpTraits<T>::kPolynomial);
+  static constexpr double kLn2 = 0.693147180559945309417;
+  T terms[kTerms];
+
+  constexpr Exp2Polynomial() : terms() {
+    double power = kLn2;
+    for (size_t i = kTerms; i-- > 0;) {
+      power *= kLn2;
+      terms[i] = static_cast<T>(ExpTraits<T>::kPolynomial[i] * power);
+    }
+  }
+};
+
+// x = n + r; returns 2^r - 1. Two operations less than reduced_expm1, for whoever can have the
+// factor log2(e) in x already. x must be above kLow / ln2, at most 0, or NaN.
+template <class T>
+inline Pack<T> reduced_exp2m1(Pack<T> x, Pack<T>& n) {
   using P = Pack<T>;
-  using E = ExpTraits<T>;
+  static constexpr Exp2Polynomial<T> kPolynomial;
+  n = (x + P(ExpTraits<T>::kRound)) - P(ExpTraits<T>::kRound);
+  const P r = x - n;
+  P poly(kPolynomial.terms[0]);
+  for (size_t i = 1; i < kPolynomial.kTerms; ++i) poly = fma(poly, r, P(kPolynomial.terms[i]));
+  return r * fma(r, poly, P(static_cast<T>(kPolynomial.kLn2)));
+}
+
+template <class T>
+inline constexpr T kLowestPower = ExpTraits<T>::kLow / T(0.69);  // 2^x is 0 below
+
+// 2^x for x <= 0.
+template <class T>
+inline Pack<T> exp2_of_negative(Pack<T> x) {
+  Pack<T> n;
+  const Pack<T> q = reduced_exp2m1(max(Pack<T>(kLowestPower<T>), x), n);
+  return scale_by_power(q + Pack<T>(T(1)), n);
+}
+
+// For x <= 0: 2^x in e and 2^x - 1 returned, sharing the work.
+template <class T>
+inline Pack<T> exp2m1_and_exp2(Pack<T> x, Pack<T>& e) {
+  using P = Pack<T>;
   P n;
-  const P q = reduced_expm1(max(P(E::kLow), x), n);
-  e = scale_by_power(q + P(T(1)), n);
+  const P q = reduced_exp2m1(max(P(kLowestPower<T>), x), n);
   const P power = scale_by_power(P(T(1)), n);
+  e = fma(power, q, power);
   return fma(power, q, power - P(T(1)));
 }
 

@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "common/gemm.h"
+#include "common/pack_loop.h"
 #include "rbf/exp.h"
 
 namespace kdops::KDOPS_ISA {
@@ -27,19 +28,6 @@ struct Rows {
 template <class T>
 inline constexpr T kClose = T(1) / T(32);
 
-// The first `count` values, whole packs without a mask.
-template <class T>
-inline Pack<T> load_first(const T* p, int count) {
-  return count == Pack<T>::kLanes ? Pack<T>::load(p) : Pack<T>::load_partial(p, count);
-}
-template <class T>
-inline void store_first(Pack<T> value, T* p, int count) {
-  if (count == Pack<T>::kLanes)
-    value.store(p);
-  else
-    value.store_partial(p, count);
-}
-
 // Sum of left * right, in the order of the packs.
 template <class T>
 T dot(const T* left, const T* right, int64_t count) {
@@ -47,7 +35,7 @@ T dot(const T* left, const T* right, int64_t count) {
   P sum(T(0));
   for (int64_t k = 0; k < count; k += P::kLanes) {
     const int lanes = static_cast<int>(std::min<int64_t>(P::kLanes, count - k));
-    sum = fma(load_first(left + k, lanes), load_first(right + k, lanes), sum);
+    sum = fma(load_some(left + k, lanes), load_some(right + k, lanes), sum);
   }
   return reduce_add(sum);
 }
@@ -73,7 +61,7 @@ template <class T>
 inline Pack<T> distances(const Rows<T>& x, int64_t i, const Rows<T>& y, int64_t j, int count,
                          Pack<T> products) {
   using P = Pack<T>;
-  const P norms = P(x.norms[i]) + load_first(y.norms + j, count);
+  const P norms = P(x.norms[i]) + load_some(y.norms + j, count);
   P squared = fma(P(T(-2)), products, norms);
   const auto close = !(squared > P(kClose<T>) * norms);  // NaN and Inf - Inf count as close
   if (any(close)) {

@@ -2,6 +2,8 @@
 // pairs.
 #include "rbf/svd_rbf_simd.h"
 
+#include <numbers>
+
 #include "common/scratch.h"
 #include "rbf/svd_direct.h"
 #include "rbf/svd_low_rank.h"
@@ -72,6 +74,7 @@ void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end) 
   back_features.attach(rows.get() + Features::scratch(front.padded()), back.count, back.padded());
   Item<T> item{front, back, front_features, back_features};
   const double unit = std::sqrt(2 / q.beta);
+  const double direct_unit = std::sqrt(q.beta * std::numbers::ln2);
   const int64_t values = std::max<int64_t>(q.front + q.back, 1);
   for (int64_t i = begin; i < end; ++i) {
     const int64_t sample = i / q.components, component = i % q.components;
@@ -79,12 +82,12 @@ void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end) 
     back.load(q.student_back, q.teacher_back, sample, component);
     const T centre = (front.teacher_sum() + back.teacher_sum()) / static_cast<T>(values);
     const int rank = choose_rank(front, back, centre, unit);
-    // d loss / d value is 2 unit * (low rank) or -4 / beta * (direct)
+    // d loss / d value is 2 unit * (low rank) or -4 direct_unit / beta * (direct)
     double factor = 2 * unit * q.scale;
     if (rank == 0 || !svd_rbf_low_rank(item, rank, static_cast<double>(centre), unit, q.gradients,
                                        q.losses[i])) {
-      q.losses[i] = svd_rbf_direct(front, back, q.beta);
-      factor = -4 * q.scale / q.beta;
+      q.losses[i] = svd_rbf_direct(front, back, direct_unit);
+      factor = -4 * q.scale * direct_unit / q.beta;
     }
     if (!q.gradients) continue;
     const T scale = static_cast<T>(factor);

@@ -42,24 +42,6 @@ void multiply_upper(const Products<T>& p, int64_t begin, int64_t end) {
   }
 }
 
-// A tile of rows x cols entries, at most kLanes each way, turned around.
-template <class T>
-struct Tile {
-  static constexpr int kLanes = Pack<T>::kLanes;
-  Pack<T> lines[kLanes];
-
-  void load_transposed(const T* source, int64_t stride, int rows, int cols) {
-    gather_lanes(source, stride, rows, cols, lines);
-  }
-  void store(T* target, int64_t stride, int rows, int cols) const {
-    for (int r = 0; r < rows; ++r)
-      if (cols == kLanes)
-        lines[r].store(target + r * stride);
-      else
-        lines[r].store_partial(target + r * stride, cols);
-  }
-};
-
 // body(i, j, rows, cols) for the tiles of the upper half of an n x n matrix in tile rows
 // begin .. end, the diagonal included.
 template <class T, class Body>
@@ -75,26 +57,26 @@ template <class T>
 void transpose_rows(Rows<T> x, T* target, int64_t stride, int64_t begin, int64_t end) {
   constexpr int64_t kLanes = Pack<T>::kLanes;
   const int64_t stop = std::min(x.count, end * kTileSide);
-  Tile<T> tile;
+  TurnedTile<T> tile;
   for (int64_t i = begin * kTileSide; i < stop; i += kLanes)
     for (int64_t e = 0; e < x.length; e += kLanes) {
       const int rows = static_cast<int>(std::min(kLanes, stop - i));
       const int cols = static_cast<int>(std::min(kLanes, x.length - e));
-      tile.load_transposed(x.data + i * x.length + e, x.length, rows, cols);
+      tile.load(x.data + i * x.length + e, x.length, rows, cols);
       tile.store(target + e * stride + i, stride, cols, rows);
     }
 }
 
 template <class T>
 void mirror_upper(T* g, int64_t n, int64_t begin, int64_t end) {
-  Tile<T> tile;
+  TurnedTile<T> tile;
   for_upper_tiles<T>(n, begin, end, [&](int64_t i, int64_t j, int rows, int cols) {
     if (i == j) {  // the tile's own lower half was computed with it
       for (int r = 1; r < rows; ++r)
         for (int c = 0; c < r; ++c) g[(i + r) * n + j + c] = g[(i + c) * n + j + r];
       return;
     }
-    tile.load_transposed(g + i * n + j, n, rows, cols);
+    tile.load(g + i * n + j, n, rows, cols);
     tile.store(g + j * n + i, n, cols, rows);
   });
 }
@@ -102,9 +84,9 @@ void mirror_upper(T* g, int64_t n, int64_t begin, int64_t end) {
 template <class T>
 void add_transpose(T* g, int64_t n, int64_t begin, int64_t end) {
   using P = Pack<T>;
-  Tile<T> upper, lower;
+  TurnedTile<T> upper, lower;
   for_upper_tiles<T>(n, begin, end, [&](int64_t i, int64_t j, int rows, int cols) {
-    lower.load_transposed(g + j * n + i, n, cols, rows);
+    lower.load(g + j * n + i, n, cols, rows);
     for (int r = 0; r < rows; ++r) lower.lines[r] += P::load_partial(g + (i + r) * n + j, cols);
     if (i != j) {
       upper = lower;

@@ -9,7 +9,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "common/pack.h"
+#include "common/pack_loop.h"
 #include "relation/relation_simd.h"
 
 namespace kdops::KDOPS_ISA {
@@ -19,27 +19,6 @@ inline constexpr T kClose = sizeof(T) == 4 ? T(1e-2) : T(1e-6);
 // Below this the direction of the pair, out of a Gram matrix, has fewer than four digits in float.
 template <class T>
 inline constexpr T kNear = sizeof(T) == 4 ? T(1e-5) : T(0);
-
-// Calls body(j, lanes) for packs of columns; the last may have fewer lanes.
-template <class T, class Body>
-inline void for_packs(int64_t count, const Body& body) {
-  constexpr int kLanes = Pack<T>::kLanes;
-  int64_t j = 0;
-  for (; j + kLanes <= count; j += kLanes) body(j, kLanes);
-  if (j < count) body(j, static_cast<int>(count - j));
-}
-
-template <class T>
-inline Pack<T> load_some(const T* p, int lanes) {
-  return lanes == Pack<T>::kLanes ? Pack<T>::load(p) : Pack<T>::load_partial(p, lanes);
-}
-template <class T>
-inline void store_some(Pack<T> value, T* p, int lanes) {
-  if (lanes == Pack<T>::kLanes)
-    value.store(p);
-  else
-    value.store_partial(p, lanes);
-}
 
 template <class T>
 inline T squared_difference(const T* x, const T* y, int64_t length) {

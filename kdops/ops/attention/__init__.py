@@ -55,8 +55,8 @@ def attention_loss(
         A 0-d tensor; float32 for half inputs. A map that is zero everywhere, or so small that
         |A|^p vanishes in its dtype, has Q̂ = 0 and a zero gradient. An empty batch gives 0.
 
-    Cost: loss and gradient read the teacher once and the student once from memory, write the
-    gradient once. Differentiable to any order.
+    Cost: reads both maps once forward, the student's once backward; keeps one attention map.
+    Differentiable to any order.
 
     Differs from: two popular codes forget |A| for odd p.
 

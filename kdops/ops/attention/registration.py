@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdops import _backends, _library
-from kdops._autograd import loop_vmap, loss_op, map_op, wants_grad
+from kdops._autograd import custom_op, loop_vmap, map_op
 from kdops.ops.attention import gradient, reference
 
 
@@ -37,7 +37,7 @@ def attention_loss(
     options = (p, largest, paper, coefficient)
     device, dtype = student.device.type, student.dtype
     if _backends.choose("attention_loss", device, dtype, *student.shape) == "native":
-        loss: Tensor = _loss_op(student, teacher, *options, wants_grad(student))[0]
+        loss: Tensor = _loss_op(student, teacher, *options)[0]
         return loss
     with torch.autocast(device, enabled=False):
         return reference.attention_loss(student, teacher, *options)
@@ -51,25 +51,31 @@ if not _library.missing:
 
     @torch.library.register_fake("kdops::attention_map_backward")
     def _(grad: Tensor, x: Tensor, p: float, largest: bool) -> Tensor:
-        return _gradient_like(x)
-
-    @torch.library.register_fake("kdops::attention_loss")
-    def _(student: Tensor, teacher: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-        gradient = _gradient_like(student) if options[-1] else student.new_empty(0)
-        return student.new_empty(()), gradient
-
-    def _gradient_like(x: Tensor) -> Tensor:
-        """As x lies: positions innermost, or channels innermost."""
         batch, channels, length = x.shape
         if x.stride(2) == 1 or x.stride(1) != 1:
             return x.new_empty((batch, channels, length))
         return x.new_empty((batch, length, channels)).mT
 
-    def _loss_formula(*inputs: Any) -> Tensor:
-        return gradient.attention_loss_gradient(*inputs[:6])
+    @torch.library.register_fake("kdops::attention_loss")
+    def _(student: Tensor, teacher: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+        return student.new_empty(()), student.new_empty((student.shape[0], student.shape[2]))
+
+    def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs[:2], output[1])
+        ctx.options = inputs[2:]
+
+    def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+        student, teacher, pull = ctx.saved_tensors
+        if torch.is_grad_enabled():  # pull is a constant to autograd: the formula is not
+            slope = gradient.attention_loss_gradient(student, teacher, *ctx.options)
+            return (grad * slope, *[None] * 5)
+        p, largest = ctx.options[:2]
+        return (_attention_backward(grad * pull, student, p, largest), *[None] * 5)
 
     def _loss_vmap(*arguments: Any) -> Any:
         return loop_vmap(_loss_op)(*arguments)
 
-    _loss_op = loss_op("attention_loss", formula=_loss_formula, vmap=_loss_vmap)
+    _attention_backward = torch.ops.kdops.attention_map_backward.default
+    _loss_op = custom_op("attention_loss", setup=_setup, backward=_backward, vmap=_loss_vmap)
     _attention_op = map_op("attention_map", formula=gradient.attention_map_backward)
