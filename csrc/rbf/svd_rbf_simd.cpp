@@ -21,7 +21,7 @@ struct Item {
 
 // The rank that is exact to rounding and cheaper than going through the pairs, or 0.
 template <class T>
-int choose_rank(const Side<T>& front, const Side<T>& back, T centre, double unit) {
+int choose_rank(const Side<T>& front, const Side<T>& back, T centre, double unit, bool gradients) {
   if (!std::isfinite(centre)) return 0;
   const double front_reach = unit * static_cast<double>(front.reach(centre));
   const double back_reach = unit * static_cast<double>(back.reach(centre));
@@ -29,11 +29,11 @@ int choose_rank(const Side<T>& front, const Side<T>& back, T centre, double unit
   if (!(front_reach < kFarthest && back_reach < kFarthest)) return 0;
   const double tolerance = 2 * static_cast<double>(std::numeric_limits<T>::epsilon());
   const int rank = rank_for(front_reach * back_reach, tolerance);
-  // Instructions per value (double) against instructions per pair (T), measured roughly.
-  const double lanes_ratio = sizeof(T) == 4 ? 2 : 1;
-  const double low_rank = (4.0 * rank * rank + 8.0 * rank + 80) *
-                          static_cast<double>(front.padded() + back.padded()) * lanes_ratio;
-  const double direct = 50.0 * static_cast<double>(front.padded() * back.count);
+  // Nanoseconds per value (in double) and per pair, measured with AVX-512; their ratio matters.
+  const double per_value = gradients ? 8 + 0.16 * rank * rank : 5 + 0.08 * rank * rank;
+  const double per_pair = sizeof(T) == 4 ? 0.45 : 1.17;
+  const double low_rank = per_value * static_cast<double>(front.padded() + back.padded());
+  const double direct = per_pair * static_cast<double>(front.padded() * back.count);
   return low_rank < direct ? rank : 0;
 }
 
@@ -81,7 +81,7 @@ void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end) 
     front.load(q.student_front, q.teacher_front, sample, component);
     back.load(q.student_back, q.teacher_back, sample, component);
     const T centre = (front.teacher_sum() + back.teacher_sum()) / static_cast<T>(values);
-    const int rank = choose_rank(front, back, centre, unit);
+    const int rank = choose_rank(front, back, centre, unit, q.gradients);
     // d loss / d value is 2 unit * (low rank) or -4 direct_unit / beta * (direct)
     double factor = 2 * unit * q.scale;
     if (rank == 0 || !svd_rbf_low_rank(item, rank, static_cast<double>(centre), unit, q.gradients,
