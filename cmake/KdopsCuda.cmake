@@ -22,7 +22,8 @@ function(kdops_parse_archs text out)
   set(${out} "${archs}" PARENT_SCOPE)
 endfunction()
 
-# What this machine's compiler knows of our default list; the newest also as PTX for later GPUs.
+# What this machine's compiler knows of our default list; the newest also as PTX for later GPUs. A
+# binary runs on every later GPU of its major number (8.0 on 8.6 and 8.9), so one each is enough.
 function(kdops_default_archs nvcc out)
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
                   OUTPUT_VARIABLE present OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET
@@ -33,7 +34,7 @@ function(kdops_default_archs nvcc out)
     kdops_parse_archs("${present}" archs)
   else()
     execute_process(COMMAND ${nvcc} --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
-    foreach(arch IN ITEMS 75 80 86 89 90 100 120)
+    foreach(arch IN ITEMS 75 80 90 100 120)
       if(known MATCHES "sm_${arch}[^0-9]")
         list(APPEND archs ${arch}-real)
       endif()
