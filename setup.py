@@ -22,6 +22,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 OLDEST_TORCH = (2, 10)
+CACHED_SETTINGS = ("CXX", "CXXFLAGS", "CUDACXX", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST")
 
 
 def say(message: str) -> None:
@@ -87,10 +88,17 @@ class CMakeBuild(build_ext):
             f"-DKDOPS_CUDA={os.environ.get('KDOPS_CUDA') or 'AUTO'}",
             f"-DKDOPS_STRICT={'ON' if strict else 'OFF'}",
         ]
-        if shutil.which("ninja"):
+        ninja = shutil.which("ninja")
+        if ninja:
             configure += ["-G", "Ninja"]
-        # a cache of another configuration (compiler, architectures, torch) must not leak in
-        run([*configure, "--fresh"] if self.force else configure)
+        # A cache of other tools or settings must not leak in: CMake would keep the architectures of
+        # the first build, and the ninja of a build environment that pip has long removed.
+        tools = [ninja, shutil.which("cmake")]
+        settings = repr([configure, tools, [os.environ.get(name) for name in CACHED_SETTINGS]])
+        stamp = build / "kdops-settings.txt"
+        same = stamp.is_file() and stamp.read_text() == settings and not self.force
+        run(configure if same else [*configure, "--fresh"])
+        stamp.write_text(settings)
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         run(["cmake", "--build", str(build), "--parallel", jobs])
         target = Path(self.get_ext_fullpath(ext.name))

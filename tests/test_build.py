@@ -51,6 +51,31 @@ def test_old_torch_is_named(tmp_path):
     assert "torch 2.9.1+cpu is older than 2.10" in run.stderr
 
 
+def test_changed_settings_start_the_configuration_afresh(tmp_path, monkeypatch):
+    """CMake kept the architectures of the first build, and the ninja of a removed environment."""
+    for name in ("tools", "other"):
+        (tmp_path / name).mkdir()
+    record = f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n'
+    product = 'if [ "$1" = --build ]; then touch "$2/_C.abi3.so"; fi\n'
+    for program, text in (("tools/cmake", record + product), ("other/ninja", "#!/bin/sh\n")):
+        (tmp_path / program).write_text(text)
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/tools{os.pathsep}{os.environ['PATH']}")
+
+    def starts_afresh(**environment):
+        (tmp_path / "calls").unlink(missing_ok=True)
+        folders = ("--build-temp", str(tmp_path / "build"), "--build-lib", str(tmp_path / "lib"))
+        run = setup_py("build_ext", *folders, CXX="sh", KDOPS_NATIVE="1", **environment)
+        assert run.returncode == 0, run.stderr
+        return "--fresh" in (tmp_path / "calls").read_text().splitlines()[0]
+
+    assert starts_afresh(TORCH_CUDA_ARCH_LIST="8.0")
+    assert not starts_afresh(TORCH_CUDA_ARCH_LIST="8.0")
+    assert starts_afresh(TORCH_CUDA_ARCH_LIST="9.0")
+    monkeypatch.setenv("PATH", f"{tmp_path}/other{os.pathsep}{os.environ['PATH']}")
+    assert starts_afresh(TORCH_CUDA_ARCH_LIST="9.0")
+
+
 def test_setup_is_small_and_never_imports_torch():
     source = (ROOT / "setup.py").read_text()
     assert len(source.splitlines()) < 150
