@@ -1,19 +1,17 @@
 // CPU glue of the attention room: stable tensors to pointers and strides, the batch over threads.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <tuple>
 
 #include "attention/attention_simd.h"
 #include "common/check.h"
+#include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
 
 namespace kdops {
 namespace {
-
-using torch::headeronly::ScalarType;
 
 // Positions or channels contiguous, which the kernels read where they lie; else a copy.
 Tensor readable(const Tensor& x) {
@@ -52,26 +50,18 @@ void backward(const Tensor& grad, const Tensor& x, double p, bool largest, Tenso
   });
 }
 
-void check(const char* op, const Tensor& x) {
-  check_dim(op, "x", x, 3);
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double, op,
-                  ": expected float64 or float32");
-}
-
 Tensor attention_map_cpu(const Tensor& input, double p, bool largest) {
-  check("attention_map", input);
+  check_dim("attention_map", "x", input, 3);
   const Tensor x = readable(input);
   Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(2)});
-  if (x.scalar_type() == ScalarType::Double)
-    forward<double>(x, p, largest, out);
-  else
-    forward<float>(x, p, largest, out);
+  for_real_type("attention_map", x,
+                [&](auto real) { forward<decltype(real)>(x, p, largest, out); });
   return out;
 }
 
 Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, double p, bool largest) {
   const char* op = "attention_map_backward";
-  check(op, input);
+  check_dim(op, "x", input, 3);
   check_dim(op, "grad", grad, 2);
   check_like(op, "grad", grad, input);
   check_size(op, "grad", grad, 0, input.size(0));
@@ -83,10 +73,7 @@ Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, doubl
   Tensor gx = x.stride(2) == 1 ? torch::stable::new_empty(x, {batch, channels, length})
                                : torch::stable::transpose(
                                      torch::stable::new_empty(x, {batch, length, channels}), 1, 2);
-  if (x.scalar_type() == ScalarType::Double)
-    backward<double>(g, x, p, largest, gx);
-  else
-    backward<float>(g, x, p, largest, gx);
+  for_real_type(op, x, [&](auto real) { backward<decltype(real)>(g, x, p, largest, gx); });
   return gx;
 }
 
@@ -119,15 +106,15 @@ std::tuple<Tensor, Tensor> attention_loss_cpu(const Tensor& student, const Tenso
                                               double p, bool largest, bool paper,
                                               double coefficient) {
   const char* op = "attention_loss";
-  check(op, student);
+  check_dim(op, "student", student, 3);
   check_dim(op, "teacher", teacher, 3);
   check_like(op, "teacher", teacher, student);
   check_size(op, "teacher", teacher, 0, student.size(0));
   check_size(op, "teacher", teacher, 2, student.size(2));
   const Tensor s = readable(student), t = readable(teacher);
-  return s.scalar_type() == ScalarType::Double
-             ? loss_of<double>(s, t, p, largest, paper, coefficient)
-             : loss_of<float>(s, t, p, largest, paper, coefficient);
+  return for_real_type(op, s, [&](auto real) {
+    return loss_of<decltype(real)>(s, t, p, largest, paper, coefficient);
+  });
 }
 
 }  // namespace

@@ -1,49 +1,19 @@
 // CPU glue of the gram room: stable tensors to pointers and strides, the batch over the threads.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <optional>
 #include <tuple>
 
 #include "common/check.h"
+#include "common/dispatch.h"
 #include "common/parallel.h"
+#include "gram/check_maps.h"
 #include "gram/gram_simd.h"
+#include "gram/maps_of.h"
 
 namespace kdops {
 namespace {
-
-using torch::headeronly::ScalarType;
-
-template <class In>
-Maps<In> maps_of(const Tensor& x) {
-  return {static_cast<const In*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
-}
-
-void check_maps(const char* op, const Tensor& x, const Tensor& y) {
-  check_dim(op, "x", x, 3);
-  check_dim(op, "y", y, 3);
-  check_like(op, "y", y, x);
-  check_size(op, "y", y, 0, x.size(0));
-  check_size(op, "y", y, 2, x.size(2));
-}
-
-// Calls body with a value of the storage type that belongs to the dtype.
-template <class Body>
-void for_storage_type(const char* op, ScalarType dtype, const Body& body) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return body(float{});
-    case ScalarType::Double:
-      return body(double{});
-    case ScalarType::Half:
-      return body(Fp16{});
-    case ScalarType::BFloat16:
-      return body(Bf16{});
-    default:
-      STD_TORCH_CHECK(false, op, ": expected float64, float32, float16 or bfloat16");
-  }
-}
 
 ScalarType result_type(ScalarType dtype) {
   return dtype == ScalarType::Double ? dtype : ScalarType::Float;
@@ -56,7 +26,7 @@ Tensor gram_cpu(const Tensor& x, const std::optional<Tensor>& y_or_none, double 
   const ScalarType dtype = x.scalar_type();
   Tensor out = torch::stable::new_empty(x, {x.size(0), shape.c1, shape.c2}, result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
-  for_storage_type("gram", dtype, [&](auto kind) {
+  for_storage_type<Fp16, Bf16>("gram", x, [&](auto kind) {
     using In = decltype(kind);
     using T = gram_result_t<In>;
     auto* target = static_cast<T*>(out.data_ptr());
@@ -74,7 +44,7 @@ Tensor backward_side(const Tensor& grad, const Tensor& y, GramShape shape, bool 
   const ScalarType dtype = y.scalar_type();
   Tensor gx = torch::stable::new_empty(y, {y.size(0), shape.c1, shape.length}, result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
-  for_storage_type("gram_backward", dtype, [&](auto kind) {
+  for_storage_type<Fp16, Bf16>("gram_backward", y, [&](auto kind) {
     using In = decltype(kind);
     using T = gram_result_t<In>;
     const auto* g = static_cast<const T*>(grad.data_ptr());

@@ -4,13 +4,14 @@
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
 #include <optional>
 #include <tuple>
 
 #include "common/check.h"
+#include "common/dispatch.h"
+#include "gram/check_maps.h"
 #include "gram/gram_plan.cuh"
 
 namespace kdops {
@@ -18,7 +19,6 @@ namespace {
 
 using gpu::GramOperand;
 using gpu::GramProblem;
-using torch::headeronly::ScalarType;
 
 template <class T>
 const T* data_of(const Tensor& tensor) {
@@ -73,40 +73,19 @@ void check_extent(const char* op, const char* name, const Tensor& x) {
                   " spans more than 2^31 elements, shape ", shape_of(x));
 }
 
-void check_maps(const char* op, const Tensor& x, const Tensor& y) {
-  check_dim(op, "x", x, 3);
-  check_dim(op, "y", y, 3);
-  check_like(op, "y", y, x);
-  check_size(op, "y", y, 0, x.size(0));
-  check_size(op, "y", y, 2, x.size(2));
+void check_on_device(const char* op, const Tensor& x, const Tensor& y) {
+  check_maps(op, x, y);
   check_extent(op, "x", x);
   check_extent(op, "y", y);
 }
 
-// Calls body with a value of the storage type that belongs to the dtype.
-template <class Body>
-void for_storage_type(const char* op, ScalarType dtype, const Body& body) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return body(float{});
-    case ScalarType::Double:
-      return body(double{});
-    case ScalarType::Half:
-      return body(gpu::Half{});
-    case ScalarType::BFloat16:
-      return body(gpu::BFloat16{});
-    default:
-      STD_TORCH_CHECK(false, op, ": expected float64, float32, float16 or bfloat16");
-  }
-}
-
 Tensor gram_cuda(const Tensor& x, const std::optional<Tensor>& y_or_none, double scale) {
   const Tensor& y = y_or_none ? *y_or_none : x;
-  check_maps("gram", x, y);
+  check_on_device("gram", x, y);
   const OnDevice device(x);
   Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(1), y.size(1)});
   check_extent("gram", "the result", out);
-  for_storage_type("gram", x.scalar_type(), [&](auto kind) {
+  for_storage_type<gpu::Half, gpu::BFloat16>("gram", x, [&](auto kind) {
     using T = decltype(kind);
     launch_product<T>(device, "gram", out, operand<T>(x), operand<T>(y), x.size(2), !y_or_none,
                       false, scale);
@@ -121,7 +100,7 @@ std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& 
                                               double scale) {
   const char* op = "gram_backward";
   const Tensor& y = y_or_none ? *y_or_none : x;
-  check_maps(op, x, y);
+  check_on_device(op, x, y);
   check_dim(op, "grad", grad, 3);
   check_like(op, "grad", grad, x);
   check_size(op, "grad", grad, 0, x.size(0));
@@ -133,7 +112,7 @@ std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& 
   Tensor gx = torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2)});
   Tensor gy = symmetric ? torch::stable::new_empty(x, {0})
                         : torch::stable::new_empty(y, {y.size(0), y.size(1), y.size(2)});
-  for_storage_type(op, x.scalar_type(), [&](auto kind) {
+  for_storage_type<gpu::Half, gpu::BFloat16>(op, x, [&](auto kind) {
     using T = decltype(kind);
     launch_product<T>(device, op, gx, operand<T>(grad), operand<T>(y, true), y.size(1), false,
                       symmetric, scale);

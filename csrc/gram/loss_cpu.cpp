@@ -2,25 +2,20 @@
 // threads, the items' losses added in order.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <optional>
 #include <tuple>
 
 #include "common/check.h"
+#include "common/dispatch.h"
 #include "common/parallel.h"
 #include "gram/loss_simd.h"
+#include "gram/maps_of.h"
 
 namespace kdops {
 namespace {
 
-using torch::headeronly::ScalarType;
 using Losses = std::tuple<Tensor, Tensor, Tensor>;
-
-template <class T>
-Maps<T> maps_of(const Tensor& x) {
-  return {static_cast<const T*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
-}
 
 struct LossOptions {
   double scale_s, scale_t, coefficient;
@@ -90,10 +85,9 @@ Losses gram_loss_cpu(const Tensor& x1, const std::optional<Tensor>& x2, const Te
   const Tensor& second = x2 ? *x2 : x1;
   const Tensor& teacher = y2 ? *y2 : y1;
   check_pair("gram_loss", x1, second, y1, teacher, options);
-  if (x1.scalar_type() == ScalarType::Double)
-    return gram_loss_of<double>(x1, second, y1, teacher, options);
-  STD_TORCH_CHECK(x1.scalar_type() == ScalarType::Float, "gram_loss: expected float64 or float32");
-  return gram_loss_of<float>(x1, second, y1, teacher, options);
+  return for_real_type("gram_loss", x1, [&](auto real) {
+    return gram_loss_of<decltype(real)>(x1, second, y1, teacher, options);
+  });
 }
 
 }  // namespace

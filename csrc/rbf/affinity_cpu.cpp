@@ -3,7 +3,6 @@
 // depend on the number of threads.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <memory>
 #include <optional>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "rbf/affinity_simd.h"
@@ -18,17 +18,7 @@
 namespace kdops {
 namespace {
 
-using torch::headeronly::ScalarType;
-
 constexpr int64_t kBlock = 32;  // rows of K that one item computes
-
-// Calls body with a value of the number type that belongs to the dtype.
-template <class Body>
-void for_number_type(const char* op, ScalarType dtype, const Body& body) {
-  if (dtype == ScalarType::Float) return body(float{});
-  STD_TORCH_CHECK(dtype == ScalarType::Double, op, ": expected float32 or float64");
-  body(double{});
-}
 
 int64_t blocks_of(int64_t count) { return (count + kBlock - 1) / kBlock; }
 
@@ -111,7 +101,7 @@ Tensor rbf_affinity_cpu(const Tensor& x, const std::optional<Tensor>& y,
   check_rows("rbf_affinity", x, y, gamma);
   const int64_t batch = x.size(0), n = x.size(1), m = y ? y->size(1) : n;
   Tensor out = torch::stable::new_empty(x, {batch, n, m});
-  for_number_type("rbf_affinity", x.scalar_type(), [&](auto kind) {
+  for_real_type("rbf_affinity", x, [&](auto kind) {
     using T = decltype(kind);
     Prepared<T> rows(x, true);
     std::unique_ptr<Prepared<T>> others;
@@ -187,7 +177,7 @@ std::tuple<Tensor, Tensor, Tensor> rbf_affinity_backward_cpu(const Tensor& grad,
   }
   const Tensor g = torch::stable::contiguous(grad), kernel = torch::stable::contiguous(k);
   Tensor gx, gy = torch::stable::new_empty(x, {0}), g_gamma = torch::stable::new_empty(x, {0});
-  for_number_type(op, x.scalar_type(), [&](auto kind) {
+  for_real_type(op, x, [&](auto kind) {
     using T = decltype(kind);
     Prepared<T> rows(x, false);
     std::unique_ptr<Prepared<T>> others;
@@ -252,7 +242,7 @@ std::tuple<Tensor, Tensor, Tensor> rbf_affinity_loss_cpu(const Tensor& student,
                          : torch::stable::new_empty(student, {0});
   Tensor g_gamma = gamma && gradients ? torch::stable::new_empty(student, {})
                                       : torch::stable::new_empty(student, {0});
-  for_number_type(op, student.scalar_type(), [&](auto kind) {
+  for_real_type(op, student, [&](auto kind) {
     affinity_loss<decltype(kind)>(s, t, gamma, value, gradients, loss, g_student, g_gamma);
   });
   return {loss, g_student, g_gamma};

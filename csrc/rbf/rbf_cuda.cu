@@ -3,17 +3,16 @@
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <tuple>
 
+#include "common/dispatch.h"
 #include "common/stream.h"
 #include "rbf/svd_rbf_check.h"
 
 namespace kdops {
 namespace {
 
-using torch::headeronly::ScalarType;
 constexpr const char* kOp = "svd_rbf_loss";
 
 template <class T>
@@ -61,12 +60,9 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cuda(const Tensor& sf, const Ten
                         : torch::stable::new_empty(sf, {0});
   Tensor gb = gradients ? torch::stable::new_empty(sb, {batch, sb.size(1), k})
                         : torch::stable::new_empty(sb, {0});
-  if (sf.scalar_type() == ScalarType::Double) {
-    launch<double>(device, sf, sb, tf, tb, beta, scale, loss, gf, gb);
-  } else {
-    STD_TORCH_CHECK(sf.scalar_type() == ScalarType::Float, kOp, ": expected float32 or float64");
-    launch<float>(device, sf, sb, tf, tb, beta, scale, loss, gf, gb);
-  }
+  for_real_type(kOp, sf, [&](auto real) {
+    launch<decltype(real)>(device, sf, sb, tf, tb, beta, scale, loss, gf, gb);
+  });
   return {loss, gf, gb};
 }
 

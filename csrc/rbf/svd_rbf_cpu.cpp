@@ -1,19 +1,17 @@
 // CPU glue of svd_rbf_loss: stable tensors to pointers and strides, items over the threads.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <tuple>
 #include <vector>
 
+#include "common/dispatch.h"
 #include "common/parallel.h"
 #include "rbf/svd_rbf_check.h"
 #include "rbf/svd_rbf_simd.h"
 
 namespace kdops {
 namespace {
-
-using torch::headeronly::ScalarType;
 
 template <class T>
 Vectors<T> vectors_of(const Tensor& x) {
@@ -63,16 +61,9 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cpu(const Tensor& sf, const Tens
                         : torch::stable::new_empty(sf, {0});
   Tensor gb = gradients ? torch::stable::new_empty(sb, {batch, sb.size(1), k})
                         : torch::stable::new_empty(sb, {0});
-  switch (sf.scalar_type()) {
-    case ScalarType::Float:
-      svd_rbf_loss<float>(sf, sb, tf, tb, beta, scale, loss, gf, gb);
-      break;
-    case ScalarType::Double:
-      svd_rbf_loss<double>(sf, sb, tf, tb, beta, scale, loss, gf, gb);
-      break;
-    default:
-      STD_TORCH_CHECK(false, "svd_rbf_loss: expected float32 or float64");
-  }
+  for_real_type("svd_rbf_loss", sf, [&](auto real) {
+    svd_rbf_loss<decltype(real)>(sf, sb, tf, tb, beta, scale, loss, gf, gb);
+  });
   return {loss, gf, gb};
 }
 

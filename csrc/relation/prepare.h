@@ -2,7 +2,6 @@
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <atomic>
 #include <cmath>
@@ -10,31 +9,16 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "relation/relation_simd.h"
 
 namespace kdops {
 
-using torch::headeronly::ScalarType;
-
-template <class T>
-T* pointer(const Tensor& tensor) {
-  return static_cast<T*>(tensor.data_ptr());
-}
-
 template <class T>
 Rows<T> rows_of(const Tensor& x) {
   return {pointer<T>(x), x.size(-2), x.size(-1)};
-}
-
-// Calls body with a value of the element type.
-template <class Body>
-auto for_real_type(const char* op, const Tensor& x, const Body& body) {
-  const ScalarType dtype = x.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, op,
-                  ": expected float32 or float64");
-  return dtype == ScalarType::Float ? body(float{}) : body(double{});
 }
 
 // body(b, first, last): the items begin .. end of a batch, `count` items each, matrix by matrix.

@@ -32,6 +32,16 @@ LossAndGrad nothing(const Tensor& student, bool want_grad) {
   return {loss, torch::stable::new_zeros(student, {student.size(0), student.size(1)})};
 }
 
+// body(a number of the type, student, teacher), both contiguous and not empty.
+template <class Body>
+LossAndGrad on_rows(const char* op, const Tensor& student, const Tensor& teacher, bool want_grad,
+                    const Body& body) {
+  check_rows(op, student, teacher);
+  if (student.size(0) == 0) return nothing(student, want_grad);
+  const Tensor s = torch::stable::contiguous(student), t = torch::stable::contiguous(teacher);
+  return for_real_type(op, s, [&](auto real) { return body(real, s, t); });
+}
+
 double sum_of(const std::vector<double>& parts) {
   double sum = 0;
   for (const double part : parts) sum += part;
@@ -108,13 +118,9 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   return {scalar<T>(student, loss), product(weights, s.rows)};
 }
 
-LossAndGrad rkd_angle_cpu(const Tensor& student_any, const Tensor& teacher_any, bool want_grad) {
-  check_rows("rkd_angle", student_any, teacher_any);
-  if (student_any.size(0) == 0) return nothing(student_any, want_grad);
-  const Tensor student = torch::stable::contiguous(student_any);
-  const Tensor teacher = torch::stable::contiguous(teacher_any);
-  return for_real_type("rkd_angle", student, [&](auto real) {
-    return rkd_angle_of<decltype(real)>(student, teacher, want_grad);
+LossAndGrad rkd_angle_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  return on_rows("rkd_angle", student, teacher, want_grad, [&](auto real, auto& s, auto& t) {
+    return rkd_angle_of<decltype(real)>(s, t, want_grad);
   });
 }
 
@@ -171,13 +177,9 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
   return {scalar<T>(student, loss), product(s.prepared.gram, s.prepared.rows)};
 }
 
-LossAndGrad rkd_distance_cpu(const Tensor& student_any, const Tensor& teacher_any, bool want_grad) {
-  check_rows("rkd_distance", student_any, teacher_any);
-  if (student_any.size(0) == 0) return nothing(student_any, want_grad);
-  const Tensor student = torch::stable::contiguous(student_any);
-  const Tensor teacher = torch::stable::contiguous(teacher_any);
-  return for_real_type("rkd_distance", student, [&](auto real) {
-    return rkd_distance_of<decltype(real)>(student, teacher, want_grad);
+LossAndGrad rkd_distance_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  return on_rows("rkd_distance", student, teacher, want_grad, [&](auto real, auto& s, auto& t) {
+    return rkd_distance_of<decltype(real)>(s, t, want_grad);
   });
 }
 
@@ -205,13 +207,9 @@ LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool wan
   return {scalar<T>(student, loss), product(gram, s.rows)};
 }
 
-LossAndGrad similarity_cpu(const Tensor& student_any, const Tensor& teacher_any, bool want_grad) {
-  check_rows("similarity", student_any, teacher_any);
-  if (student_any.size(0) == 0) return nothing(student_any, want_grad);
-  const Tensor student = torch::stable::contiguous(student_any);
-  const Tensor teacher = torch::stable::contiguous(teacher_any);
-  return for_real_type("similarity", student, [&](auto real) {
-    return similarity_of<decltype(real)>(student, teacher, want_grad);
+LossAndGrad similarity_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  return on_rows("similarity", student, teacher, want_grad, [&](auto real, auto& s, auto& t) {
+    return similarity_of<decltype(real)>(s, t, want_grad);
   });
 }
 

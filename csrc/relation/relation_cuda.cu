@@ -5,34 +5,25 @@
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
 #include <array>
 #include <tuple>
 
 #include "common/check.h"
+#include "common/dispatch.h"
 #include "relation/relation_kernels.cuh"
 
 namespace kdops {
 namespace {
 
-using torch::headeronly::ScalarType;
 using LossAndGrad = std::tuple<Tensor, Tensor>;
-
-template <class T>
-T* pointer(const Tensor& tensor) {
-  return static_cast<T*>(tensor.data_ptr());
-}
 
 void check_rows(const char* op, const Tensor& student, const Tensor& teacher) {
   check_dim(op, "student", student, 2);
   check_dim(op, "teacher", teacher, 2);
   check_like(op, "teacher", teacher, student);
   check_size(op, "teacher", teacher, 0, student.size(0));
-  const ScalarType dtype = student.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, op,
-                  ": expected float32 or float64");
   STD_TORCH_CHECK(student.size(0) < (1 << 15), op, ": expected fewer than 32768 rows, got ",
                   student.size(0));
 }
@@ -198,8 +189,7 @@ LossAndGrad on_rows(const char* op, const Tensor& student, const Tensor& teacher
   check_rows(op, student, teacher);
   if (student.size(0) == 0) return nothing(student, want_grad);
   const Tensor s = torch::stable::contiguous(student), t = torch::stable::contiguous(teacher);
-  if (s.scalar_type() == ScalarType::Double) return body(double{}, s, t);
-  return body(float{}, s, t);
+  return for_real_type(op, s, [&](auto kind) { return body(kind, s, t); });
 }
 
 LossAndGrad rkd_distance_cuda(const Tensor& student, const Tensor& teacher, bool want_grad) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
 #include <initializer_list>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/dispatch.h"
 
 namespace kdops {
 
@@ -36,20 +36,6 @@ struct MatrixBatch {
     return torch::stable::new_empty(A, shape);
   }
 };
-
-// Calls body with a float or a double, as the dtype says.
-template <class Body>
-void for_real_type(const char* op, const Tensor& A, const Body& body) {
-  using torch::headeronly::ScalarType;
-  if (A.scalar_type() == ScalarType::Float) return body(float{});
-  if (A.scalar_type() == ScalarType::Double) return body(double{});
-  STD_TORCH_CHECK(false, op, ": expected float32 or float64");
-}
-
-template <class T>
-T* pointer(const Tensor& tensor) {
-  return static_cast<T*>(tensor.data_ptr());
-}
 
 // A cotangent as a contiguous tensor of the shape of its output, or nothing.
 inline std::optional<Tensor> cotangent(const char* op, const char* name,

@@ -148,22 +148,29 @@ void bidiagonal_sweep(const ActiveBlock<V>& block, V* d, V* e, Sink& sink) {
   }
 }
 
-// d (n) and e (n - 1) of a bidiagonal matrix -> its signed singular values in d, unsorted.
-template <class V, class Sink>
-void bidiagonal_qr(V* d, V* e, int n, Sink& sink) {
+// sweep(block) on the lowest active block of d (n) and e (n - 1) until none is left in any lane.
+template <class V, class Sink, class Sweep>
+void chase_all(V* d, V* e, int n, Sink& sink, const Sweep& sweep) {
   using T = Scalar<V>;
   V largest = abs(d[0]);
   for (int i = 1; i < n; ++i) largest = max(max(abs(d[i]), abs(e[i - 1])), largest);
   const V negligible = V(kNegligibleCoupling<T>) * largest;
   const int sweeps = 30 + 10 * n;  // 2 n is usual; the bound only guards against a surprise
-  for (int sweep = 0, end = n - 1; sweep < sweeps; ++sweep) {
+  for (int count = 0, end = n - 1; count < sweeps; ++count) {
     const ActiveBlock<V> block = find_block(d, e, end, negligible);
     if (block.end == 0) break;
     sink.begin(block.low, block.high, block.first, block.end);
-    bidiagonal_sweep(block, d, e, sink);
+    sweep(block);
     sink.end();
     end = block.end;
   }
+}
+
+// d (n) and e (n - 1) of a bidiagonal matrix -> its signed singular values in d, unsorted.
+template <class V, class Sink>
+void bidiagonal_qr(V* d, V* e, int n, Sink& sink) {
+  chase_all<V>(d, e, n, sink,
+               [&](const ActiveBlock<V>& block) { bidiagonal_sweep(block, d, e, sink); });
 }
 
 }  // namespace kdops::KDOPS_ISA

@@ -49,19 +49,8 @@ void tridiagonal_sweep(const ActiveBlock<V>& block, V* d, V* e, Sink& sink) {
 // d (n) and e (n - 1) of a symmetric tridiagonal matrix -> its eigenvalues in d, unsorted.
 template <class V, class Sink>
 void tridiagonal_qr(V* d, V* e, int n, Sink& sink) {
-  using T = Scalar<V>;
-  V largest = abs(d[0]);
-  for (int i = 1; i < n; ++i) largest = max(max(abs(d[i]), abs(e[i - 1])), largest);
-  const V negligible = V(kNegligibleCoupling<T>) * largest;
-  const int sweeps = 30 + 10 * n;  // 2 n is usual; the bound only guards against a surprise
-  for (int sweep = 0, end = n - 1; sweep < sweeps; ++sweep) {
-    const ActiveBlock<V> block = find_block(d, e, end, negligible);
-    if (block.end == 0) break;
-    sink.begin(block.low, block.high, block.first, block.end);
-    tridiagonal_sweep(block, d, e, sink);
-    sink.end();
-    end = block.end;
-  }
+  chase_all<V>(d, e, n, sink,
+               [&](const ActiveBlock<V>& block) { tridiagonal_sweep(block, d, e, sink); });
 }
 
 }  // namespace kdops::KDOPS_ISA
