@@ -36,21 +36,22 @@ class _Lazy:
     def __init__(self, kind, levels, plain):
         self.kind, self.levels, self.plain, self.methods = kind, levels, plain, {}
 
-    def method(self, dtype):
+    def method(self, like):
         if not self.methods:
-            self.methods[torch.float32] = _prepared(self.kind, self.levels)
-        if dtype not in self.methods:
-            double = self.kind(*[[c for c, _, _ in self.levels]] * 2).to(dtype)
-            double.load_state_dict(self.methods[torch.float32].state_dict())
-            double.mark_prepared()
-            self.methods[dtype] = double.requires_grad_(False)
-        return self.methods[dtype]
+            self.methods[torch.float32, "cpu"] = _prepared(self.kind, self.levels)
+        key = like.dtype, like.device.type
+        if key not in self.methods:
+            copy = self.kind(*[[c for c, _, _ in self.levels]] * 2).to(like)
+            copy.load_state_dict(self.methods[torch.float32, "cpu"].state_dict())
+            copy.mark_prepared()
+            self.methods[key] = copy.requires_grad_(False)
+        return self.methods[key]
 
     def ours(self, student, teacher):
-        return self.method(student[0].dtype)(student, teacher)
+        return self.method(student[0])(student, teacher)
 
     def published(self, student, teacher):
-        return self.plain(self.method(student[0].dtype))(student, teacher)
+        return self.plain(self.method(student[0]))(student, teacher)
 
 
 def _problem(name, plain, ours, make, label, *, tolerance=1e-2, slow=False):

@@ -1,32 +1,34 @@
 """One training iteration per method, in plain PyTorch and with kdops, and what its surcharge is.
 
 Timed: teacher forward, student forward and backward, distiller, clip_to_main where the method has
-it, SGD step, at CIFAR-size input. The published table has batch 128 on a GPU; here the batch is
-32 (in the record), since a CPU iteration takes seconds. Weights are restored and images are fresh
+it, SGD step, at CIFAR-size input. The published table has batch 128 on a GPU; on a CPU the batch is
+32 (in the record), since an iteration takes seconds. Weights are restored and images are fresh
 in every round, outside the time. "two passes" has a free distiller and a clipped second backward:
 over SoftTarget it is the cost of the extra backward. The parts of KD-SVD and MHGD (svd, relation)
 are timed by themselves on the nets' own maps.
 """
 
-import time
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import pairwise, product
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import models
-from benchmarks.harness import rounds_for
+from benchmarks import gpu, models
+from benchmarks.harness import rounds_for, warm_up
 from benchmarks.published import distillers as published
 from kdops import distillers, svd_rbf_loss
 from kdops.distillers._spectral import aligned_vectors
 from kdops.training import clip_to_main
 
-BATCH = 32
+BATCH = {"cpu": 32, "cuda": 128}
+DEVICES = [d for d in BATCH if d == "cpu" or torch.cuda.is_available()]
 METHODS = ("Student", "SoftTarget", "FitNet", "FSP", "DML", "AB", "RKD", "MHGD", "KD-SVD", "IEP")
 CLIPPED = ("MHGD", "KD-SVD", "IEP", "two passes")
+PARTS = ("part: svd", "part: relation")
 SIDES = ("published", "kdops")
+BUDGET = 4.0  # seconds of rounds per case; 2 rounds at least where an iteration takes over 1.5 s
 
 
 @dataclass
@@ -36,39 +38,41 @@ class Setting:
     teacher: models.Net
     student: models.Net
     kept: list[dict[str, torch.Tensor]]
-    batch: int
+    device: str
     losses: dict[tuple[str, str], tuple]  # (method, side) -> (function, module or None)
+    agreement: dict[str, float] = field(default_factory=dict)  # difference of the sides' losses
 
     def restore(self):
         for net, state in zip((self.teacher, self.student), self.kept, strict=True):
             net.load_state_dict(state)
 
 
-_settings: dict[tuple[str, int], Setting] = {}
+_settings: dict[tuple[str, str], Setting] = {}
 
 
-def _images(batch, seed):
-    generator = torch.Generator().manual_seed(seed)
+def _images(device, seed):
+    generator, batch = torch.Generator().manual_seed(seed), BATCH[device]
     images = torch.randn(batch, 3, 32, 32, generator=generator)
-    return images, torch.randint(0, 100, (batch,), generator=generator)
+    target = torch.randint(0, 100, (batch,), generator=generator)
+    return images.to(device), target.to(device)
 
 
-def setting(pair, batch):
-    if (pair, batch) not in _settings:
+def setting(pair, device):
+    if (pair, device) not in _settings:
         _settings.clear()
         torch.manual_seed(0)
-        teacher, student = models.PAIRS[pair]()
+        teacher, student = (net.to(device) for net in models.PAIRS[pair]())
         with torch.no_grad():  # running statistics; a net that has seen images
             for net in (teacher, student):
-                net(_images(batch, 0)[0])
+                net(_images(device, 0)[0])
         teacher.eval()
         kept = [{k: v.clone() for k, v in n.state_dict().items()} for n in (teacher, student)]
         with torch.no_grad():
-            outputs = [net(_images(batch, 1)[0]) for net in (student, teacher)]
+            outputs = [net(_images(device, 1)[0]) for net in (student, teacher)]
         losses = _losses(*outputs)
-        _settings[pair, batch] = Setting(teacher, student, kept, batch, losses)
-        _settings[pair, batch].restore()
-    return _settings[pair, batch]
+        _settings[pair, device] = Setting(teacher, student, kept, device, losses)
+        _settings[pair, device].restore()
+    return _settings[pair, device]
 
 
 def _losses(s, t):
@@ -146,57 +150,60 @@ def _mutual_iteration(state, side, images, target):
     return logits[0].detach()
 
 
-def _timed(benchmark, function, setup, quick):
-    """Rounds that fit a case's time; the first call, untimed, warms up."""
-    function(*setup()[0])
-    arguments = setup()[0]
-    start = time.perf_counter()
-    function(*arguments)
-    once = time.perf_counter() - start
-    benchmark.pedantic(function, setup=setup, rounds=rounds_for(once, quick))
+def _timed(benchmark, function, setup, quick, device):
+    making, once, benchmark.extra_info["peak_mb"] = warm_up(function, lambda: setup()[0], device)
+    if device == "cuda":
+        function = gpu.on_events(benchmark, function)
+    benchmark.pedantic(function, setup=setup, rounds=rounds_for(once, making, quick, BUDGET))
 
 
-def _record(benchmark, pair, batch, method, side, error, **more):
-    benchmark.group = f"iteration {pair} batch {batch} {method}"
+def _record(benchmark, pair, device, method, side, error, **more):
+    batch, place = BATCH[device], "" if device == "cpu" else f" {device}"
+    benchmark.group = f"iteration {pair} batch {batch}{place} {method}"
     benchmark.extra_info.update(
-        op="iteration", label=f"{pair}, batch {batch}", dtype="float32", mode="iteration",
+        op="iteration", label=f"{pair}, batch {batch}{place}", dtype="float32", mode="iteration",
+        batch=batch, device=device,
         method=method, provider=side, baseline="published", error=error, tolerance=1e-2,
         threads=torch.get_num_threads(), **more,
     )  # fmt: skip
 
 
-CASES = [
-    pytest.param(
-        pair, BATCH, method, marks=[] if i == 0 and method in ("SoftTarget", "KD-SVD") else slow
-    )
-    for i, pair in enumerate(models.PAIRS)
-    for slow in [pytest.mark.slow]
-    for method in (*METHODS, "two passes")
-]
+def _cases(names):
+    """All of a pair next to each other, so that its nets are made once; both sides in turn."""
+    for pair, device in product(models.PAIRS, DEVICES):
+        for name, side in product(names, SIDES):
+            quick = pair == "ResNet32-ResNet8" and name in ("SoftTarget", "KD-SVD")
+            yield pytest.param(pair, device, name, side, marks=[] if quick else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize(("pair", "batch", "method"), CASES)
-@pytest.mark.parametrize("side", SIDES)
-def test_iteration(benchmark, pair, batch, method, side, quick):
-    state = setting(pair, batch)
-    error = _agreement(state, method, batch)
-    _record(benchmark, pair, batch, method, side, error)
+@pytest.mark.parametrize(
+    ("pair", "device", "method", "side"), list(_cases((*METHODS, "two passes", *PARTS)))
+)
+def test_iteration(benchmark, pair, device, method, side, quick):
+    state = setting(pair, device)
+    if method in PARTS:
+        _measure_part(benchmark, state, pair, method, side, quick)
+        return
+    if method not in state.agreement:
+        state.agreement[method] = _agreement(state, method)
+    error = state.agreement[method]
+    _record(benchmark, pair, device, method, side, error)
     assert error <= 1e-2, f"{method}: the two sides' losses differ by {error:.3g}"
     seeds = iter(range(10, 1_000_000))
 
     def setup():
         state.restore()
-        return (state, method, side, *_images(batch, next(seeds))), {}
+        return (state, method, side, *_images(device, next(seeds))), {}
 
-    _timed(benchmark, iteration, setup, quick)
+    _timed(benchmark, iteration, setup, quick, device)
 
 
-def _agreement(state, method, batch):
+def _agreement(state, method):
     """Relative difference of the two sides' losses: they must be the same method."""
     if (method, "kdops") not in state.losses:
         return 0.0
     state.restore()
-    images = _images(batch, 5)[0]
+    images = _images(state.device, 5)[0]
     with torch.no_grad():
         outputs = state.student(images), state.teacher(images)
         plain, ours = (state.losses[method, side][0](*outputs).item() for side in SIDES)
@@ -236,26 +243,22 @@ def _part(function, arguments):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pair", models.PAIRS)
-@pytest.mark.parametrize("part", ["svd", "relation"])
-@pytest.mark.parametrize("side", SIDES)
-def test_parts(benchmark, pair, part, side, quick):
-    state = setting(pair, BATCH)
-    _record(benchmark, pair, BATCH, f"part: {part}", side, None, part=part)
+def _measure_part(benchmark, state, pair, part, side, quick):
+    """A part of KD-SVD and MHGD by itself, forward and backward, on the nets' own maps."""
+    _record(benchmark, pair, state.device, part, side, None, part=part)
     seeds = iter(range(10, 1_000_000))
-    function = (_svd_part if part == "svd" else _relation_part)(side)
+    function = (_svd_part if part == "part: svd" else _relation_part)(side)
 
     def setup():
         state.restore()
-        images = _images(BATCH, next(seeds))[0]
+        images = _images(state.device, next(seeds))[0]
         with torch.no_grad():
             maps = [*state.student(images).maps, *state.teacher(images).maps]
-            if part == "relation":
+            if part == "part: relation":
                 pairs = zip(maps[:3], maps[3:], strict=True)
                 found = [published.level_vectors(s, t) for s, t in pairs]
                 maps = [*(s for s, _ in found), *(t for _, t in found)]
         leaves = tuple(m.detach().requires_grad_(i < 3) for i, m in enumerate(maps))
         return (function, leaves), {}
 
-    _timed(benchmark, _part, setup, quick)
+    _timed(benchmark, _part, setup, quick, state.device)

@@ -11,6 +11,7 @@ from benchmarks.published.maps import attention_loss
 from benchmarks.published.relation import rkd_distance
 
 CALLS = 200
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 TINY = {
     "batched_svd": ((1, 4, 4), 1, kdops.batched_svd, torch.linalg.svd),
     "gram": ((1, 2, 2, 2), 2, kdops.gram, lambda x, y: x.flatten(2) @ y.flatten(2).mT / 4),
@@ -26,23 +27,27 @@ def calls(function, grad, inputs):
             function(*arguments)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("op", TINY)
 @pytest.mark.parametrize("grad", [False, True], ids=["no grad", "with grad"])
 @pytest.mark.parametrize("provider", ["torch", "kdops"])
-def test_overhead(benchmark, op, grad, provider):
+def test_overhead(benchmark, device, op, grad, provider):
     shape, count, ours, plain = TINY[op]
     function = ours if provider == "kdops" else plain
     mode = "forward, graph kept" if grad else "forward"
-    benchmark.group = f"overhead {op} {mode}"
+    benchmark.group = f"overhead {op} {mode}" + ("" if device == "cpu" else f" {device}")
     benchmark.extra_info.update(
         op="overhead", label=op, dtype="float32", mode=mode, provider=provider, baseline="torch",
-        error=0.0, tolerance=0.0, calls=CALLS, threads=torch.get_num_threads(),
+        error=0.0, tolerance=0.0, calls=CALLS, device=device, threads=torch.get_num_threads(),
     )  # fmt: skip
 
     def setup():
         inputs = [
-            [torch.randn(shape, requires_grad=grad) for _ in range(count)] for _ in range(CALLS)
+            [torch.randn(shape, device=device, requires_grad=grad) for _ in range(count)]
+            for _ in range(CALLS)
         ]
+        if device == "cuda":  # what is timed is the host's share of a launch
+            torch.cuda.synchronize()
         return (function, grad, inputs), {}
 
     benchmark.pedantic(calls, setup=setup, rounds=7, warmup_rounds=2)

@@ -5,7 +5,14 @@ import torch
 
 import kdops
 from benchmarks.harness import Problem, identify, measure, parametrise
-from benchmarks.published.rbf import rbf_broadcast, rbf_cdist, rbf_gemm, svd_rbf_broadcast
+from benchmarks.published.rbf import (
+    affinity_loss_gemm,
+    rbf_broadcast,
+    rbf_cdist,
+    rbf_gemm,
+    svd_rbf_broadcast,
+    svd_rbf_gemm,
+)
 from kdops.ops.rbf import reference
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
@@ -28,14 +35,17 @@ def _vectors(batch, front, back, k, orthonormal):
 
 
 def _svd(front, back, dtype=torch.float32, orthonormal=True):
+    # a power series, right for entries up to one
+    plain = {"torch GEMM": svd_rbf_gemm} if orthonormal else {}
     return Problem(
         op="svd_rbf_loss",
         label=f"(128; {front},{back}; 4) {'vectors' if orthonormal else 'normal'}",
         make=_vectors(128, front, back, 4, orthonormal),
-        providers={"published": svd_rbf_broadcast, "kdops": kdops.svd_rbf_loss},
+        providers={"published": svd_rbf_broadcast, **plain, "kdops": kdops.svd_rbf_loss},
         reference=lambda *vectors: reference.svd_rbf_loss(*vectors, 8.0, 1 / 128),
         dtype=dtype,
         tolerance=TOLERANCE[dtype],
+        slow=front != 64 or dtype == torch.float64,
     )
 
 
@@ -47,7 +57,7 @@ def _rows(n, width, count):
     return make
 
 
-def _affinity(n, width, dtype=torch.float32):
+def _affinity(n, width, dtype=torch.float32, device="cpu"):
     gamma = 1 / width
     return Problem(
         op="rbf_affinity",
@@ -56,11 +66,12 @@ def _affinity(n, width, dtype=torch.float32):
         providers={
             "published": lambda x: rbf_broadcast(x, gamma),
             "torch cdist": lambda x: rbf_cdist(x, gamma),
-            "torch gemm": lambda x: rbf_gemm(x, gamma),
+            "torch GEMM": lambda x: rbf_gemm(x, gamma),
             "kdops": lambda x: kdops.rbf_affinity(x, gamma=gamma),
         },
         reference=lambda x: reference.rbf_affinity(x, None, gamma),
         dtype=dtype,
+        device=device,
         tolerance=TOLERANCE[dtype],
     )
 
@@ -72,7 +83,7 @@ def _affinity_loss(n, width, dtype=torch.float32):
         label=f"({n}, {width})",
         make=_rows(n, width, 2),
         providers={
-            "torch gemm": lambda s, t: (rbf_gemm(s, gamma) - rbf_gemm(t, gamma)).square().mean(),
+            "torch GEMM": lambda s, t: affinity_loss_gemm(s, t, gamma),
             "kdops": lambda s, t: kdops.rbf_affinity_loss(s, t, gamma=gamma),
         },
         reference=lambda s, t: reference.rbf_affinity_loss(s, t, gamma),
@@ -86,8 +97,10 @@ PROBLEMS = [
     _svd(256, 256),
     _svd(64, 256, orthonormal=False),
     _svd(64, 256, torch.float64),
+    _svd(256, 256, torch.float64),
     _affinity(512, 128),
     _affinity(512, 128, torch.float64),
+    _affinity(4096, 512, device="cuda"),
     _affinity_loss(512, 128),
 ]
 

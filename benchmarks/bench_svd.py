@@ -1,12 +1,22 @@
 """batched_svd, batched_svdvals and the top-k gradient against torch.linalg and Gram + eigh."""
 
+from functools import partial
+
 import pytest
 import torch
 
 import kdops
-from benchmarks.cases import DTYPES, SQUARE, TALL, TOP, matrices, separated
+from benchmarks import floors
+from benchmarks.cases import BATCH, DTYPES, SQUARE, TALL, TOP, matrices, separated
 from benchmarks.harness import Problem, compiled, identify, measure, parametrise
-from benchmarks.published.svd import full, projectors, top_by_gram, top_by_svd
+from benchmarks.published.svd import (
+    full,
+    full_by_gram,
+    projectors,
+    top_by_gram,
+    top_by_svd,
+    values_by_gram,
+)
 
 QUICK = {(16, 16), (256, 32)}
 
@@ -19,13 +29,44 @@ def _kdops_top(k):
     return decompose
 
 
+# torch's cuSOLVER drivers; its default is one of them
+DRIVERS = {
+    f"torch {name}": partial(torch.linalg.svd, full_matrices=False, driver=name)
+    for name in ("gesvd", "gesvdj", "gesvda")
+}
+
+
+def _cupy():
+    """CuPy's batched eigh (cusolverDnXsyevBatched in its newer versions), where it is installed."""
+    try:
+        import cupy
+    except ImportError:
+        return {}
+
+    def eigh(A):
+        return [torch.from_dlpack(x) for x in cupy.linalg.eigh(cupy.from_dlpack(A.mT @ A))]
+
+    def full(A):
+        values, vectors = eigh(A)
+        S, V = values.flip(-1).clamp_min(0).sqrt(), vectors.flip(-1)
+        return (A @ V) / S.unsqueeze(-2), S, V.mT
+
+    return {"CuPy Gram + eigh": full}
+
+
 def _full(m, n, dtype):
     return Problem(
         op="svd",
         label=f"{m}x{n}",
         make=matrices(m, n),
-        providers={"torch.linalg.svd": full, "kdops": kdops.batched_svd},
+        providers={
+            "torch.linalg.svd": full,
+            "torch Gram + eigh": full_by_gram,
+            "kdops": kdops.batched_svd,
+        },
         reference=full,
+        on_cuda={**DRIVERS, **_cupy()},
+        floor=floors.svd(m, n, BATCH, dtype.itemsize),
         invariant=lambda result: (result[1], (result[0] * result[1].unsqueeze(-2)) @ result[2]),
         dtype=dtype,
         modes=("forward",),
@@ -68,7 +109,11 @@ def _values(n, dtype):
         op="svdvals",
         label=f"{n}x{n}",
         make=matrices(n, n),
-        providers={"torch.linalg.svdvals": torch.linalg.svdvals, "kdops": kdops.batched_svdvals},
+        providers={
+            "torch.linalg.svdvals": torch.linalg.svdvals,
+            "torch Gram + eigvalsh": values_by_gram,
+            "kdops": kdops.batched_svdvals,
+        },
         reference=torch.linalg.svdvals,
         dtype=dtype,
         modes=("forward",),
@@ -77,7 +122,7 @@ def _values(n, dtype):
     )
 
 
-def _top(m, n, dtype, k=4):
+def _top(m, n, dtype, k=4, device="cpu"):
     return Problem(
         op=f"svd top {k}, S and V",
         label=f"{m}x{n}",
@@ -90,7 +135,9 @@ def _top(m, n, dtype, k=4):
         },
         reference=top_by_svd(k),
         invariant=projectors,
+        floor=floors.top(m, n, k, BATCH, dtype.itemsize),
         dtype=dtype,
+        device=device,
         modes=("forward", "both"),
         tolerance=5e-3 if dtype == torch.float32 else 1e-9,
         slow=(m, n) not in QUICK or dtype == torch.float64,
@@ -102,6 +149,7 @@ PROBLEMS = [
     *[_gradient(m, n, torch.float32) for m, n in ((32, 32), (256, 32))],
     *[_values(n, dtype) for dtype in DTYPES for n in (32, 64)],
     *[_top(m, n, dtype) for dtype in DTYPES for m, n in TOP],
+    _top(196, 256, torch.float32, device="cuda"),
 ]
 
 

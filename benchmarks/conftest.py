@@ -37,8 +37,13 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         kdops=kdops.__version__,
         threads=torch.get_num_threads(),
         capability=torch.backends.cpu.get_cpu_capability(),
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     )
+    if torch.cuda.is_available():
+        from benchmarks import gpu
+
+        machine_info.update(
+            gpu=torch.cuda.get_device_name(), cuda=torch.version.cuda, ceilings=gpu.ceilings()
+        )
 
 
 def pytest_terminal_summary(terminalreporter, config):

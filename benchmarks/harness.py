@@ -7,16 +7,19 @@ written in README.md beside this file.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import gpu
+from benchmarks.floors import Floor
+from benchmarks.memory import peak_mb
 from kdops.testing import relative_error, seeded_cotangents, tensors_in
 
 Arguments = tuple[Any, ...]
@@ -32,6 +35,9 @@ class Problem:
     speed-ups are counted from. reference: float64 truth. invariant: see kdops.testing.OpSpec.
     tolerance: largest relative error of value and gradient at this dtype.
     slow: left out by --quick. extra: more fields for the record (a sweep's size, ...).
+    budget: seconds that the rounds of one provider may take, fresh inputs included.
+    device: every problem is run on "cuda" too where there is one, those of device="cuda" only
+    there. on_cuda: providers that exist only there. floor: {mode: (bytes, FLOP)}, see floors.py.
     check: False where the float64 reference is out of reach; no speed-up is reported then.
     """
 
@@ -44,15 +50,19 @@ class Problem:
     modes: tuple[str, ...] = ("both",)
     tolerance: float = 1e-3
     invariant: Callable[[Any], Any] = lambda result: result
-    floor: dict[str, float] = field(default_factory=dict)  # bytes, flop
+    floor: Floor = field(default_factory=dict)
     slow: bool = False
+    budget: float = 2.0
     check: bool = True
+    device: str = "cpu"
+    on_cuda: dict[str, Callable[..., Any]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"{self.op} {self.label} {dtype}"
+        place = "" if self.device == "cpu" else f" {self.device}"
+        return f"{self.op} {self.label} {dtype}{place}"
 
 
 def step(function: Callable[..., Any], mode: str, arguments: Arguments) -> Any:
@@ -71,10 +81,13 @@ _errors: dict[tuple[str, str], float] = {}
 _truth: dict[str, list[Tensor]] = {}  # of the current problem only
 
 
-def prepare(problem: Problem, seed: int, device: str, dtype: torch.dtype) -> Arguments:
+def prepare(problem: Problem, mode: str, seed: int) -> Arguments:
     """Fresh arguments and cotangents (shapes as the last provider, ours, returns them)."""
     generator = torch.Generator().manual_seed(seed)
+    dtype, device = problem.dtype, problem.device
     inputs = problem.make(generator, dtype, device)
+    if mode == "forward":
+        return (*inputs, [])
     if problem.name not in _shapes:
         with torch.no_grad():
             result = list(problem.providers.values())[-1](*inputs)
@@ -84,7 +97,7 @@ def prepare(problem: Problem, seed: int, device: str, dtype: torch.dtype) -> Arg
     return (*inputs, cotangents)
 
 
-def accuracy(problem: Problem, provider: str, device: str) -> float:
+def accuracy(problem: Problem, provider: str) -> float:
     """Largest relative error of value and gradients against the float64 reference; NaN unchecked.
 
     The error of a provider is computed once, the reference once per problem.
@@ -93,7 +106,7 @@ def accuracy(problem: Problem, provider: str, device: str) -> float:
         return float("nan")
     key = (problem.name, provider)
     if key not in _errors:
-        inputs = problem.make(torch.Generator().manual_seed(99), problem.dtype, device)
+        inputs = problem.make(torch.Generator().manual_seed(99), problem.dtype, problem.device)
         if problem.name not in _truth:
             _truth.clear()
             exact = tuple(
@@ -121,19 +134,23 @@ def _value_and_gradients(
     return values + list(torch.autograd.grad(outputs, wanted, seeded_cotangents(outputs)))
 
 
-def rounds_for(seconds: float, quick: bool) -> int:
-    """As many rounds as fit the time of one case: 5 at most and 3 at least with --quick."""
-    most, budget = (5, 0.5) if quick else (15, 6.0)
-    return max(3, min(most, int(budget / max(seconds, 1e-9))))
+def rounds_for(call: float, setup: float, quick: bool, budget: float = 2.0) -> int:
+    """How many rounds of `call` seconds, each after `setup` seconds, fit the budget of a case.
+
+    Never fewer than three, unless a call is so long that its own spread is small: two past 1.5 s,
+    one past 5 s. With --quick at most five, in half a second.
+    """
+    most, budget = (5, 0.5) if quick else (15, budget)
+    least = 3 if call < 1.5 else 2 if call < 5 else 1
+    return max(least, min(most, int(budget / max(call + setup, 1e-9))))
 
 
 def measure(benchmark: Any, problem: Problem, provider: str, mode: str, quick: bool) -> None:
     """One provider of one problem: asserts its accuracy, then times it with fresh inputs."""
-    device = "cuda" if "cuda" in problem.label else "cpu"
     benchmark.group = f"{problem.name} {mode}"
     function = problem.providers[provider]
     try:
-        error = accuracy(problem, provider, device)
+        error = accuracy(problem, provider)
     except Exception as failure:
         if provider.startswith("torch.compile"):  # an alternative that does not exist here
             pytest.skip(f"{provider}: {type(failure).__name__}")
@@ -148,27 +165,53 @@ def measure(benchmark: Any, problem: Problem, provider: str, mode: str, quick: b
         error=error if error == error else None,
         tolerance=problem.tolerance,
         threads=torch.get_num_threads(),
-        **problem.floor,
+        device=problem.device,
+        slow=problem.slow or provider.startswith("torch.compile"),
+        **dict(zip(("bytes", "flop"), problem.floor.get(mode, ()), strict=False)),
         **problem.extra,
     )
     if provider.startswith("kdops") and problem.check:
         assert error <= problem.tolerance, f"error {error:.3g} above {problem.tolerance:.3g}"
     seeds = iter(range(1, 1_000_000))
 
-    def setup() -> tuple[Arguments, dict[str, Any]]:
-        return (function, mode, prepare(problem, next(seeds), device, problem.dtype)), {}
+    def fresh() -> Arguments:
+        return function, mode, prepare(problem, mode, next(seeds))
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(2):  # the second is warm
-        arguments = setup()[0]
+    compiles = provider.startswith("torch.compile")
+    making, once, peak = warm_up(step, fresh, problem.device, compiles)
+    benchmark.extra_info["peak_mb"] = peak
+    if problem.device == "cuda":
+        gpu.measure(benchmark, step, fresh, 3 if quick else 7)
+        return
+    rounds = rounds_for(once, making, quick, problem.budget)
+    benchmark.pedantic(step, setup=lambda: (fresh(), {}), rounds=rounds)
+
+
+def warm_up(
+    function: Callable[..., Any],
+    setup: Callable[[], Arguments],
+    device: str = "cpu",
+    compiling: bool = False,
+) -> tuple[float, float, float | None]:
+    """(seconds to make the arguments, seconds of a call, its peak MB).
+
+    The call that shows the peak is a slow one, so that a second gives the time unless it is long.
+    """
+    if compiling:
+        function(*setup())
+    peak = None
+    for measuring_peak in (True, False):
         start = time.perf_counter()
-        step(*arguments)
-        once = time.perf_counter() - start
-        if once > 1.0:
+        call = partial(function, *setup())
+        ready = time.perf_counter()
+        if measuring_peak:
+            peak = peak_mb(call, device)
+        else:
+            call()
+        making, once = ready - start, time.perf_counter() - ready
+        if once > 0.5:
             break
-    benchmark.pedantic(step, setup=setup, rounds=rounds_for(once, quick))
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    benchmark.extra_info["peak_growth_mb"] = round((after - before) / 1024, 1)
+    return making, once, None if peak is None else round(peak, 2)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -190,13 +233,27 @@ def parametrise(problems: list[Problem]) -> list[Any]:
     Slow problems and every torch.compile (its compilation takes tens of seconds) are marked slow.
     """
     cases = []
-    for problem in problems:
+    for problem in on_devices(problems):
         for mode in problem.modes:
             for name in problem.providers:
                 slow = problem.slow or name.startswith("torch.compile")
                 marks = [pytest.mark.slow] if slow else []
                 cases.append(pytest.param(problem, name, mode, marks=marks))
     return cases
+
+
+def on_devices(problems: list[Problem]) -> list[Problem]:
+    """Those for the CPU, and where there is a GPU all of them on "cuda"."""
+    here = [p for p in problems if p.device == "cpu"]
+    if torch.cuda.is_available():
+        here += [replace(p, device="cuda", on_cuda={}, providers=_merged(p)) for p in problems]
+    return here
+
+
+def _merged(problem: Problem) -> dict[str, Callable[..., Any]]:
+    """All providers on cuda; ours stays the last, the baseline the first."""
+    *others, ours = problem.providers.items()
+    return {**dict(others), **problem.on_cuda, ours[0]: ours[1]}
 
 
 def identify(value: Any) -> str:

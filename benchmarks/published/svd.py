@@ -34,6 +34,22 @@ def top_by_gram(k):
     return decompose
 
 
+def full_by_gram(A):
+    """The whole decomposition by eigh of the Gram matrix on the small side; S is not accurate."""
+    if A.shape[-2] < A.shape[-1]:
+        U, S, Vh = full_by_gram(A.mT)
+        return Vh.mT, S, U.mT
+    values, vectors = torch.linalg.eigh(A.mT @ A)
+    S, V = values.flip(-1).clamp_min(0).sqrt(), vectors.flip(-1)
+    return (A @ V) / S.unsqueeze(-2), S, V.mT
+
+
+def values_by_gram(A):
+    """Singular values by eigvalsh of the Gram matrix on the small side."""
+    gram = A.mT @ A if A.shape[-1] <= A.shape[-2] else A @ A.mT
+    return torch.linalg.eigvalsh(gram).flip(-1).clamp_min(0).sqrt()
+
+
 def projectors(result):
     """S and v (v·p) of every right vector v for two fixed probes p: what no sign changes."""
     S, Vh = result[-2:]
