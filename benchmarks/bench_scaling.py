@@ -1,95 +1,241 @@
-"""Sweeps over one size at a time; the report fits the exponents of time against size.
+"""Sweeps over one size at a time; the report fits the exponents of time and memory against size.
 
-theory: the exponent of the arithmetic, that a slope at large sizes should approach. Sizes where a
-provider would take too long or store too much are left out for it; the float64 reference is
-computed up to `checked`, and beyond it a time is reported without a speed-up.
+A form's `time` and `memory` are the exponents of its arithmetic and of what it stores, that a slope
+at large sizes should approach; `limit` is the largest size it is run at (the published forms would
+take minutes or not fit). The float64 reference is computed up to `checked`; beyond it a time is
+reported without a speed-up.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 
 import kdops
-from benchmarks.cases import matrices, normal
-from benchmarks.harness import Problem, measure
-from benchmarks.published import relation
-from benchmarks.published.svd import full
+from benchmarks.cases import matrices, normal, separated
+from benchmarks.harness import Problem, measure, on_devices
+from benchmarks.published import maps, rbf, relation, svd
+from benchmarks.published.gram import fsp_bmm
+
+BATCHES = [1, 4, 16, 64, 256, 1024, 4096]
+SIZES = [3, 8, 16, 32, 64, 128]
+ROWS = [32, 128, 512, 1024, 2048, 4096]
+BUDGET = 0.6  # seconds of rounds per point: all sweeps together take under five minutes
 
 
-def _svd_batch(batch):
-    return matrices(16, 16, batch)
+@dataclass(frozen=True)
+class Form:
+    """One provider of a sweep: its function, exponents of time and memory, largest size."""
+
+    function: Callable[..., Any]
+    time: float
+    memory: float
+    limit: int = 4096
 
 
-def _svd_size(n):
-    return matrices(n, n, 32)
+@dataclass(frozen=True)
+class Sweep:
+    """One op over one size. make(size): see cases.py. The last form is ours."""
+
+    symbol: str
+    sizes: list[int]
+    make: Callable[[int], Callable[..., Any]]
+    forms: dict[str, Form]
+    reference: Callable[..., Any]
+    mode: str = "both"
+    invariant: Callable[[Any], Any] = lambda result: result
+    checked: int = 1024
+
+
+def _values(result):
+    return result[1]
+
+
+def _top(A):
+    result = kdops.batched_svd(A, 4, compute_u=False)
+    return result.S, result.Vh
 
 
 def _rows(n):
     return normal((n, 128), (n, 128))
 
 
-def _rbf(student, teacher):
-    return kdops.rbf_affinity_loss(student, teacher, gamma=1 / 128)
+def _one(n):
+    return normal((n, 128))
 
 
-def _rbf_plain(student, teacher):
-    """Both N x N matrices by a GEMM each, stored for the gradient."""
+def _vectors(d):
+    """Student and teacher, front and back: entries as small as those of singular vectors."""
 
-    def affinity(x):
-        square = x.square().sum(1)
-        return torch.exp(-(square[:, None] + square - 2 * x @ x.T).clamp_min(0) / 128)
+    def make(generator, dtype, device):
+        drawn = normal(*[(32, d, 4)] * 4, grad=2)(generator, dtype, device)
+        with torch.no_grad():
+            for v in drawn:
+                v.mul_(0.5 * d**-0.5)
+        return drawn
 
-    return (affinity(student) - affinity(teacher)).square().mean()
+    return make
 
 
-# name: (size's symbol, theory, sizes, make, mode, plain, its largest size, ours, checked)
+def _fsp(a, b, c, d):
+    return kdops.fsp_loss((a, b), (c, d))
+
+
+def _similarity(student, teacher):
+    return relation.similarity(student, teacher).sum()
+
+
+GAMMA = 1 / 128
 SWEEPS = {
-    "svd 16x16 over batch": (
-        "B", 1, [1, 4, 16, 64, 256, 1024, 4096], _svd_batch, "forward",
-        full, 4096, kdops.batched_svd, 4096,
+    "svd 16x16 over batch": Sweep(
+        "B", BATCHES, lambda b: matrices(16, 16, b),
+        {"published": Form(svd.full, 1, 1), "kdops": Form(kdops.batched_svd, 1, 1)},
+        svd.full, "forward", _values,
     ),
-    "svd n x n, batch 32": (
-        "n", 3, [3, 8, 16, 32, 48, 64, 96, 128], _svd_size, "forward",
-        full, 128, kdops.batched_svd, 128,
+    "svd n x n, batch 32": Sweep(
+        "n", SIZES, lambda n: matrices(n, n, 32),
+        {"published": Form(svd.full, 3, 2), "kdops": Form(kdops.batched_svd, 3, 2)},
+        svd.full, "forward", _values,
     ),
-    "rkd_distance_loss over N": (
-        "N", 2, [32, 128, 512, 1024, 2048, 4096], _rows, "both",
-        relation.rkd_distance, 4096, kdops.rkd_distance_loss, 2048,
+    "svdvals n x n, batch 32": Sweep(
+        "n", SIZES, lambda n: matrices(n, n, 32),
+        {"published": Form(torch.linalg.svdvals, 3, 2), "kdops": Form(kdops.batched_svdvals, 3, 2)},
+        torch.linalg.svdvals, "forward",
     ),
-    "rkd_angle_loss over N": (
-        "N", 3, [32, 64, 128, 256, 512, 1024], _rows, "both",
-        relation.rkd_angle, 256, kdops.rkd_angle_loss, 256,
+    "top 4 of 64x16 over batch": Sweep(
+        "B", BATCHES, lambda b: separated(64, 16, 4, b),
+        {
+            "published": Form(svd.top_by_svd(4), 1, 1),
+            "torch Gram + eigh": Form(svd.top_by_gram(4), 1, 1),
+            "kdops": Form(_top, 1, 1),
+        },
+        svd.top_by_svd(4), invariant=svd.projectors,
     ),
-    "rbf_affinity_loss over N": (
-        "N", 2, [32, 128, 512, 1024, 2048, 4096], _rows, "both",
-        _rbf_plain, 4096, _rbf, 2048,
+    "top 4 of 2n x n, batch 32": Sweep(
+        "n", SIZES[1:], lambda n: separated(2 * n, n, 4, 32),
+        {
+            "published": Form(svd.top_by_svd(4), 3, 2),
+            "torch Gram + eigh": Form(svd.top_by_gram(4), 3, 2),
+            "kdops": Form(_top, 3, 2),
+        },
+        svd.top_by_svd(4), invariant=svd.projectors,
+    ),
+    "gram (16,16; 8x8) over batch": Sweep(
+        "B", BATCHES, lambda b: normal(*[(b, 16, 8, 8)] * 2, grad=2),
+        {"published": Form(fsp_bmm, 1, 1), "kdops": Form(kdops.gram, 1, 1)}, fsp_bmm,
+    ),
+    "fsp_loss (32; n,n; 8x8)": Sweep(
+        "n", SIZES, lambda n: normal(*[(32, n, 8, 8)] * 4, grad=2),
+        {"published": Form(maps.fsp_loss, 2, 2), "kdops": Form(_fsp, 2, 2)}, maps.fsp_loss,
+    ),
+    "nst_loss (16; n, 8x8)": Sweep(
+        "n", SIZES, lambda n: normal(*[(16, n, 8, 8)] * 2),
+        {
+            "published": Form(maps.nst_broadcast, 2, 2),
+            "torch GEMM": Form(maps.nst_gemm, 2, 2),
+            "kdops": Form(kdops.nst_loss, 2, 2),
+        },
+        maps.nst_gemm,
+    ),
+    "attention_loss (16, 8x8) over batch": Sweep(
+        "B", BATCHES, lambda b: normal(*[(b, 16, 8, 8)] * 2),
+        {"published": Form(maps.attention_loss, 1, 1), "kdops": Form(kdops.attention_loss, 1, 1)},
+        maps.attention_loss,
+    ),
+    "svd_rbf_loss (32; n,n; 4)": Sweep(
+        "n", [8, 16, 32, 64, 128, 256], _vectors,
+        {
+            "published": Form(rbf.svd_rbf_broadcast, 2, 2),
+            "torch GEMM": Form(rbf.svd_rbf_gemm, 2, 2),
+            "kdops": Form(kdops.svd_rbf_loss, 1, 1),
+        },
+        rbf.svd_rbf_broadcast,
+    ),
+    "rkd_distance_loss over N": Sweep(
+        "N", ROWS, _rows,
+        {
+            "published": Form(relation.rkd_distance, 2, 2),
+            "kdops": Form(kdops.rkd_distance_loss, 2, 2),
+        },
+        relation.rkd_distance,
+    ),
+    "rkd_angle_loss over N": Sweep(
+        "N", [32, 64, 128, 256, 512, 1024, 2048, 4096], _rows,
+        {
+            "published": Form(relation.rkd_angle, 3, 3, 256),
+            "torch Gram": Form(relation.rkd_angle_gram, 3, 3, 256),
+            "kdops": Form(kdops.rkd_angle_loss, 3, 2),
+        },
+        relation.rkd_angle_gram, checked=256,
+    ),
+    "similarity_loss over N": Sweep(
+        "N", ROWS, _rows,
+        {
+            "published": Form(_similarity, 2, 2),
+            "kdops": Form(kdops.similarity_loss, 2, 2),
+        },
+        _similarity,
+    ),
+    "pairwise_distance over N": Sweep(
+        "N", ROWS, _one,
+        {
+            "published": Form(lambda x: torch.cdist(x, x), 2, 2),
+            "kdops": Form(kdops.pairwise_distance, 2, 2),
+        },
+        kdops.ops.relation.reference.pairwise_distance,
+    ),
+    "rbf_affinity over N": Sweep(
+        "N", ROWS, _one,
+        {
+            "published": Form(lambda x: rbf.rbf_broadcast(x, GAMMA), 2, 2, 1024),
+            "torch GEMM": Form(lambda x: rbf.rbf_gemm(x, GAMMA), 2, 2),
+            "kdops": Form(lambda x: kdops.rbf_affinity(x, gamma=GAMMA), 2, 2),
+        },
+        lambda x: rbf.rbf_gemm(x, GAMMA),
+    ),
+    "rbf_affinity_loss over N": Sweep(
+        "N", ROWS, _rows,
+        {
+            "torch GEMM": Form(lambda s, t: rbf.affinity_loss_gemm(s, t, GAMMA), 2, 2),
+            "kdops": Form(lambda s, t: kdops.rbf_affinity_loss(s, t, gamma=GAMMA), 2, 1),
+        },
+        lambda s, t: rbf.affinity_loss_gemm(s, t, GAMMA),
     ),
 }  # fmt: skip
 
 
-def _problem(name, size, provider):
-    symbol, theory, _, make, mode, plain, _, ours, checked = SWEEPS[name]
-    both = {"published": plain, "kdops": ours}
-    invariant = (lambda r: r[1]) if name.startswith("svd") else (lambda r: r)
+def _problem(name, size):
+    sweep = SWEEPS[name]
+    forms = {key: form for key, form in sweep.forms.items() if size <= form.limit}
     return Problem(
         op=f"scaling: {name}",
-        label=f"{symbol}={size}",
-        make=make(size),
-        providers=both if provider == "both" else {"kdops": ours},
-        reference=plain,
-        invariant=invariant,
-        modes=(mode,),
+        label=f"{sweep.symbol}={size}",
+        make=sweep.make(size),
+        providers={key: form.function for key, form in forms.items()},
+        reference=sweep.reference,
+        invariant=sweep.invariant,
+        modes=(sweep.mode,),
         tolerance=1e-2,
-        check=size <= checked,
-        extra={"sweep": name, "size": size, "theory": theory},
+        budget=BUDGET,
+        check=size <= sweep.checked or sweep.symbol != "N",
+        extra={
+            "sweep": name,
+            "size": size,
+            "theory": {key: (form.time, form.memory) for key, form in forms.items()},
+        },
     )
 
 
 def _cases():
-    for name, (_, _, sizes, _, mode, _, limit, _, _) in SWEEPS.items():
-        for size in sizes:
-            problem = _problem(name, size, "both" if size <= limit else "kdops")
-            for provider in problem.providers:
-                yield pytest.param(problem, provider, mode, id=f"{name}-{size}-{provider}")
+    for name, sweep in SWEEPS.items():
+        for size in sweep.sizes:
+            for problem in on_devices([_problem(name, size)]):
+                for provider in problem.providers:
+                    yield pytest.param(
+                        problem, provider, sweep.mode, id=f"{problem.name}-{provider}"
+                    )
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 
-from benchmarks.report import Groups, iterations, ours, sweeps
+from benchmarks.report import Groups, iterations, memory_points, ours, sweeps
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -52,8 +52,8 @@ def _speedups(groups: Groups, path: Path) -> Path | None:
 
 
 def _sweep(name: str, providers, path: Path) -> Path:
-    """Time against size, and the speed-up where both were measured."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))
+    """Time and peak memory against size, and the speed-up where both were measured."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.5))
     medians = {}
     for provider, rows in providers.items():
         rows = sorted(rows, key=lambda row: row.info["size"])
@@ -62,19 +62,24 @@ def _sweep(name: str, providers, path: Path) -> Path:
         colour = MINE if provider.startswith("kdops") else PLAIN
         spread = [row.iqr * 5e2 for row in rows]
         values = [1e3 * m for m in medians[provider].values()]
-        left.errorbar(sizes, values, yerr=spread, marker="o", color=colour, label=provider)
+        style = {"marker": "o", "color": colour, "label": provider}
+        style["linestyle"] = "-" if provider in ("kdops", "published") else ":"
+        left.errorbar(sizes, values, yerr=spread, **style)
+        peaks = sorted(memory_points(rows))
+        middle.plot([size for size, _ in peaks], [peak for _, peak in peaks], **style)
     mine = {row.info["size"]: row for row in providers.get("kdops", []) if row.green}
     for provider, values in medians.items():
         if provider != "kdops":
             sizes = [size for size in values if size in mine]
             ratios = [values[size] / mine[size].median for size in sizes]
             right.plot(sizes, ratios, marker="o", color=MINE, label=f"over {provider}")
-    for axes, label in ((left, "ms"), (right, "speed-up")):
+    for axes, label in ((left, "ms"), (middle, "peak MB"), (right, "speed-up")):
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xlabel("size")
         axes.set_ylabel(label)
-        axes.legend(fontsize=7)
+        if axes.lines:
+            axes.legend(fontsize=7)
     figure.suptitle(name)
     return _save(figure, path)
 

@@ -68,6 +68,20 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} us"
 
 
+def megabytes(row: Row) -> str:
+    """Peak memory of one call above its arguments."""
+    peak = row.info.get("peak_mb")
+    return (
+        ""
+        if peak is None
+        else "< 1"
+        if peak < 1
+        else f"{peak:.3g}"
+        if peak < 1e3
+        else f"{peak:.0f}"
+    )
+
+
 def speedup(rows: list[Row], alternative: Row) -> str:
     """How many times the alternative's time kdops needs less, or why there is no such number."""
     mine = ours(rows)
@@ -98,14 +112,15 @@ def tables(groups: Groups) -> list[str]:
         if op == "iteration":
             continue
         lines += ["", f"### {op}", ""]
-        lines.append("| case | provider | median | IQR | error | kdops is faster by |")
-        lines.append("|---|---|---|---|---|---|")
+        lines.append("| case | provider | median | IQR | peak MB | error | kdops is faster by |")
+        lines.append("|---|---|---|---|---|---|---|")
         for rows in cases:
             info = rows[0].info
             case = f"{info.get('label')} {info.get('dtype')} {info.get('mode')}"
+            case += " cuda" if info.get("device") == "cuda" else ""
             for row in rows:
                 cells = [case, row.provider, duration(row.median), duration(row.iqr)]
-                cells += [_error(row), speedup(rows, row)]
+                cells += [megabytes(row), _error(row), speedup(rows, row)]
                 lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -124,7 +139,7 @@ def losses(groups: Groups) -> list[str]:
 
 
 def exponent(points: list[tuple[float, float]]) -> float:
-    """Slope of log(time) against log(size) over the upper half of the sizes (at least three)."""
+    """Slope of log(value) against log(size) over the upper half of the sizes (at least three)."""
     points = sorted(points)
     points = points[-max(3, len(points) // 2) :]
     x = [math.log(size) for size, _ in points]
@@ -146,18 +161,31 @@ def sweeps(groups: Groups) -> dict[str, dict[str, list[Row]]]:
     return found
 
 
+def memory_points(rows: list[Row]) -> list[tuple[float, float]]:
+    """(size, peak MB) where the peak is large enough to be the op's and not the allocator's."""
+    known = [(row.info["size"], row.info.get("peak_mb") or 0.0) for row in rows]
+    return [(size, peak) for size, peak in known if peak >= 4]
+
+
 def scaling(groups: Groups) -> list[str]:
     """Fitted exponents beside the theoretical ones."""
     found = sweeps(groups)
     if not found:
         return []
-    lines = ["", "### Scaling: exponent of time against size", ""]
-    lines += ["| sweep | provider | largest size | fitted | theory |", "|---|---|---|---|---|"]
+    lines = ["", "### Scaling: exponents of time and of peak memory against size", ""]
+    lines += ["Fitted over the upper half of the sizes; memory where the peak exceeds 4 MB.", ""]
+    lines.append("| sweep | provider | largest size | time there | time | theory | MB | theory |")
+    lines.append("|---|---|---|---|---|---|---|---|")
     for name, providers in found.items():
         for provider, rows in providers.items():
-            points = [(row.info["size"], row.median) for row in rows]
-            top, theory = max(p[0] for p in points), rows[0].info["theory"]
-            lines.append(f"| {name} | {provider} | {top} | {exponent(points):.2f} | {theory} |")
+            last = max(rows, key=lambda row: row.info["size"])
+            theory = last.info["theory"][provider]
+            time = exponent([(row.info["size"], row.median) for row in rows])
+            points = memory_points(rows)
+            memory = f"{exponent(points):.2f}" if len(points) > 1 else "small"
+            cells = [name, provider, str(last.info["size"]), duration(last.median)]
+            cells += [f"{time:.2f}", str(theory[0]), memory, str(theory[1])]
+            lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
@@ -208,16 +236,45 @@ def header(record: dict[str, Any]) -> list[str]:
         "threads": machine.get("threads"),
         "torch": machine.get("torch"),
         "kdops": machine.get("kdops"),
+        "GPU": machine.get("gpu"),
+        "CUDA": machine.get("cuda"),
         "python": machine.get("python_version"),
     }
     lines = ["## Benchmark report", ""]
     return lines + [f"- {name}: {value}" for name, value in facts.items() if value]
 
 
+def floors(record: dict[str, Any], groups: Groups) -> list[str]:
+    """GPU cases whose bytes and FLOP are known, against the ceilings measured in the same run."""
+    ceilings = record.get("machine_info", {}).get("ceilings")
+    mine = [row for row in map(ours, groups.values()) if row and "bytes" in row.info]
+    mine = [row for row in mine if row.info.get("device") == "cuda"]
+    if not ceilings or not mine:
+        return []
+    lines = ["", "### Distance to the floor, on the GPU", ""]
+    lines += [f"Measured ceiling: {ceilings['bytes'] / 1e12:.2f} TB/s, a copy."]
+    lines += [
+        f"Measured ceiling: {value / 1e12:.1f} TFLOP/s, a {name} matrix product."
+        for name, value in ceilings.items()
+        if name != "bytes"
+    ]
+    lines += ["", "| case | kdops | timed as | floor | bound by | times the floor |"]
+    lines.append("|---|---|---|---|---|---|")
+    for row in mine:
+        info = row.info
+        parts = {"bytes": info["bytes"] / ceilings["bytes"]}
+        parts["FLOP"] = info["flop"] / ceilings[info["dtype"]]
+        bound = max(parts, key=parts.__getitem__)
+        cells = [row.group, duration(row.median), info.get("timing", ""), duration(parts[bound])]
+        lines.append("| " + " | ".join([*cells, bound, f"{row.median / parts[bound]:.1f}"]) + " |")
+    return lines
+
+
 def markdown(record: dict[str, Any], groups: Groups) -> str:
     """The whole report."""
     lines = header(record) + iteration_tables(groups) + tables(groups)
-    return "\n".join(lines + scaling(groups) + losses(groups)) + "\n"
+    lines += scaling(groups) + floors(record, groups) + losses(groups)
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,166 @@
+"""How the benchmarks measure: rounds, peak memory, plain forms that are compared with."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[1]))  # last: an installed kdops stays in front
+
+from benchmarks import floors, gpu, harness, memory
+from benchmarks.published import maps, rbf, relation, svd
+from kdops.testing import relative_error
+
+
+@pytest.mark.parametrize(
+    ("call", "setup", "quick", "expected"),
+    [
+        (1e-4, 1e-4, False, 15),
+        (0.1, 0.1, False, 10),
+        (0.1, 0.9, False, 3),  # making the inputs counts
+        (2.0, 0.1, False, 2),
+        (9.0, 0.1, False, 1),
+        (1e-4, 1e-4, True, 5),
+        (0.3, 0.0, True, 3),
+    ],
+)
+def test_rounds_fit_the_budget(call, setup, quick, expected):
+    assert harness.rounds_for(call, setup, quick, 2.0) == expected
+
+
+def _use(megabytes):
+    return lambda: torch.ones(megabytes << 18).sum()
+
+
+def test_peak_memory_is_that_of_the_call():
+    if memory.peak_mb(_use(1)) is None:
+        pytest.skip("this system does not tell a peak")
+    for size in (200, 40, 90):  # a large call before must not hide a small one
+        assert memory.peak_mb(_use(size)) == pytest.approx(size, abs=8)
+
+
+def test_peak_memory_unknown(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "RESET", tmp_path / "none" / "clear_refs")
+    assert memory.peak_mb(_use(1)) is None
+
+
+def _gradients(function, arguments):
+    leaves = [a.clone().requires_grad_(i < len(arguments) // 2) for i, a in enumerate(arguments)]
+    loss = function(*leaves).sum()
+    return [loss, *torch.autograd.grad(loss, leaves[: len(arguments) // 2])]
+
+
+ROWS = [(20, 12)] * 2
+PLAIN = {
+    "distance": (relation.rkd_distance_cdist, relation.rkd_distance, ROWS),
+    "angle": (relation.rkd_angle_gram, relation.rkd_angle, ROWS),
+    "similarity": (relation.similarity_covariance, relation.similarity, ROWS),
+    "fsp": (maps.fsp_loss_fused, maps.fsp_loss, [(3, 8, 4, 4)] * 4),
+    "svd rbf": (rbf.svd_rbf_gemm, rbf.svd_rbf_broadcast, [(3, 16, 2), (3, 24, 2)] * 2),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_best_plain_form_is_the_published_loss(name):
+    """A baseline that computed something else would make every comparison with it worthless."""
+    plain, published, shapes = PLAIN[name]
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
+    if name == "svd rbf":
+        values = [v / v.abs().amax() for v in values]
+    pairs = zip(_gradients(plain, values), _gradients(published, values), strict=True)
+    for ours, theirs in pairs:
+        assert relative_error(ours.reshape_as(theirs), theirs) < 1e-9
+
+
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9)])
+def test_decomposition_by_gram(shape):
+    A = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    U, S, Vh = svd.full_by_gram(A)
+    assert relative_error(U * S.unsqueeze(-2) @ Vh, A) < 1e-12
+    for values in (S, svd.values_by_gram(A)):
+        assert relative_error(values, torch.linalg.svdvals(A)) < 1e-9
+
+
+class FakeEvent:
+    """A CUDA event on a device whose time passes only when `work` is done."""
+
+    device_time = 0.0
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        self.at = FakeEvent.device_time
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, other):
+        return 1e3 * (other.at - self.at)
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch):
+    """What gpu.measure asks of torch.cuda, on a device with 64 bytes of L2 and no graphs."""
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    properties = type("Properties", (), {"L2_cache_size": 64})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(gpu, "captured", lambda run: None)
+
+
+def test_gpu_rounds_are_timed_by_events(benchmark, fake_cuda):
+    """Against the real fixture: it must read the clock that the events move, call by call."""
+    seen, made = [], iter(range(1_000))
+
+    def work(x):
+        seen.append(x[0].item())
+        FakeEvent.device_time += 1e-4
+
+    def fresh():
+        return (torch.full((8,), float(next(made))),)
+
+    gpu.measure(benchmark, work, fresh, rounds=3)
+    info = benchmark.extra_info
+    assert (info["calls"], info["timing"]) == (4 * 5, "launches")  # 4 sets of 32 bytes; 2 ms
+    assert benchmark.stats.stats.median / info["calls"] == pytest.approx(1e-4)
+    rounds = [seen[-20 * i : -20 * (i - 1) or None] for i in (3, 2, 1)]
+    sets = [set(values) for values in rounds]
+    assert [len(values) for values in sets] == [4, 4, 4]
+    assert not sets[0] & sets[1]  # every round has fresh values
+    assert not sets[1] & sets[2]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 64), (30_000_000, 4), (10**9, 2)])
+def test_buffers_rotate_past_the_cache(size, expected):
+    assert gpu.set_count(size, 50_000_000) == expected
+
+
+def test_floors_are_those_of_the_plan():
+    """The figures worked out by hand: 27 MB and 0.21 GF for the 4 largest of 128 49x512."""
+    moved, flop = floors.top(49, 512, 4, 128)["forward"]
+    assert (moved / 1e6, flop / 1e9) == (pytest.approx(27, rel=0.02), pytest.approx(0.21, rel=0.05))
+    moved, flop = floors.top(1024, 16, 4, 128)["forward"]
+    assert (moved / 1e6, flop / 1e9) == (
+        pytest.approx(8.4, abs=0.1),
+        pytest.approx(0.035, abs=1e-3),
+    )
+    assert floors.svd(64, 64, 128)["forward"][0] == pytest.approx(6.3e6, rel=0.02)
+    assert floors.angle(1024, 512)["both"][1] == pytest.approx(22 * 2**30)
+
+
+def test_cuda_problems_need_a_gpu(monkeypatch):
+    def problem(device):
+        return harness.Problem(
+            op="op", label="label", make=None, reference=None, device=device,
+            providers={"published": 1, "kdops": 2}, on_cuda={"torch driver": 3},
+        )  # fmt: skip
+
+    both = [problem("cpu"), problem("cuda")]
+    assert [p.name for p in harness.on_devices(both)] == ["op label float32"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    names = [p.name for p in harness.on_devices(both)]
+    assert names == ["op label float32"] + ["op label float32 cuda"] * 2
+    assert list(harness.on_devices(both)[1].providers) == ["published", "torch driver", "kdops"]
