@@ -5,7 +5,7 @@ import torch
 
 import kdops
 from benchmarks.cases import BATCH, DTYPES, normal
-from benchmarks.harness import Problem, compiled, identify, measure, parametrise
+from benchmarks.harness import Problem, compiled, identify, measure, parametrise, reference_backend
 from benchmarks.published.maps import attention_loss
 
 LEVELS = [(64, 32, 32), (256, 8, 8), (512, 7, 7)]
@@ -15,6 +15,7 @@ def _problem(shape, dtype):
     plain = {"published": attention_loss}
     if shape == LEVELS[1] and dtype == torch.float32:
         plain["torch.compile"] = compiled(attention_loss)
+        plain |= reference_backend(kdops.attention_loss)
     c, h, w = shape
     return Problem(
         op="attention_loss",

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import kdops
-from benchmarks.cases import BATCH, DTYPES, FSP, MAPS, normal
-from benchmarks.harness import Problem, compiled, identify, measure, parametrise
+from benchmarks.cases import BATCH, BFLOAT16_TOLERANCE, DTYPES, FSP, MAPS, normal
+from benchmarks.harness import Problem, compiled, identify, measure, parametrise, reference_backend
 from benchmarks.published.gram import fsp_bmm
 from benchmarks.published.maps import fsp_loss, fsp_loss_fused, nst_broadcast, nst_gemm
 
@@ -20,6 +20,14 @@ def _maps(batch, c1, c2, side):
     return make
 
 
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: BFLOAT16_TOLERANCE}
+LOSS_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11, torch.bfloat16: BFLOAT16_TOLERANCE}
+
+
+def _fsp_pairs(a, b, c, d):
+    return kdops.fsp_loss((a, b), (c, d))
+
+
 def _problem(batch, c1, c2, side, dtype=torch.float32):
     return Problem(
         op="gram",
@@ -28,13 +36,14 @@ def _problem(batch, c1, c2, side, dtype=torch.float32):
         providers={
             "torch bmm": fsp_bmm,
             "torch einsum": lambda x, y: torch.einsum("bi...,bj...->bij", x, y) / x[0, 0].numel(),
+            **reference_backend(kdops.gram, c1 == 16 and dtype == torch.float32),
             "kdops": kdops.gram,
         },
         reference=lambda x, y: torch.einsum("bi...,bj...->bij", x, y) / x[0, 0].numel(),
         dtype=dtype,
         modes=("forward", "both"),
-        tolerance=1e-5 if dtype == torch.float32 else 1e-12,
-        slow=c1 not in (16, 64) or dtype == torch.float64,
+        tolerance=TOLERANCE[dtype],
+        slow=c1 not in (16, 64) or dtype != torch.float32,
     )
 
 
@@ -47,11 +56,15 @@ def _fsp_loss(side, c1, c2, dtype):
         op="fsp_loss",
         label=f"({BATCH}; {c1},{c2}; {'x'.join(map(str, side))})",
         make=normal(*maps, grad=2),
-        providers={**plain, "kdops": lambda a, b, c, d: kdops.fsp_loss((a, b), (c, d))},
+        providers={
+            **plain,
+            **reference_backend(_fsp_pairs, c1 == 16 and dtype == torch.float32),
+            "kdops": _fsp_pairs,
+        },
         reference=fsp_loss,
         dtype=dtype,
-        tolerance=1e-4 if dtype == torch.float32 else 1e-11,
-        slow=c1 != 16 or dtype == torch.float64,
+        tolerance=LOSS_TOLERANCE[dtype],
+        slow=c1 != 16 or dtype != torch.float32,
     )
 
 
@@ -66,7 +79,12 @@ def _nst_loss(shape, dtype, batch=BATCH):
         op="nst_loss",
         label=f"({batch}; {c}, {h}x{w})",
         make=normal((batch, *shape), (batch, *shape)),
-        providers={**published, **plain, "kdops": kdops.nst_loss},
+        providers={
+            **published,
+            **plain,
+            **reference_backend(kdops.nst_loss, shape == MAPS[0]),
+            "kdops": kdops.nst_loss,
+        },
         reference=nst_gemm,
         dtype=dtype,
         tolerance=1e-3 if dtype == torch.float32 else 1e-10,
@@ -79,7 +97,9 @@ PROBLEMS = [
     _problem(128, 64, 64, (16, 16)),
     _problem(128, 256, 256, (8, 8)),
     _problem(128, 16, 16, (32, 32), torch.float64),
+    _problem(128, 64, 64, (16, 16), torch.bfloat16),
     *[_fsp_loss(*case, dtype) for dtype in DTYPES for case in FSP],
+    _fsp_loss(*FSP[1], torch.bfloat16),
     _nst_loss(MAPS[0], torch.float32),
     *[_nst_loss(MAPS[1], dtype, batch=64) for dtype in DTYPES],
     _nst_loss(MAPS[2], torch.float32),

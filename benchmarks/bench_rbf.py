@@ -1,10 +1,12 @@
 """svd_rbf_loss, rbf_affinity and rbf_affinity_loss against the published and the GEMM forms."""
 
+from functools import partial
+
 import pytest
 import torch
 
 import kdops
-from benchmarks.harness import Problem, identify, measure, parametrise
+from benchmarks.harness import Problem, identify, measure, parametrise, reference_backend
 from benchmarks.published.rbf import (
     affinity_loss_gemm,
     rbf_broadcast,
@@ -37,6 +39,8 @@ def _vectors(batch, front, back, k, orthonormal):
 def _svd(front, back, dtype=torch.float32, orthonormal=True):
     # a power series, right for entries up to one
     plain = {"torch GEMM": svd_rbf_gemm} if orthonormal else {}
+    if front == 64 and orthonormal and dtype == torch.float32:
+        plain |= reference_backend(kdops.svd_rbf_loss)
     return Problem(
         op="svd_rbf_loss",
         label=f"(128; {front},{back}; 4) {'vectors' if orthonormal else 'normal'}",
@@ -59,6 +63,7 @@ def _rows(n, width, count):
 
 def _affinity(n, width, dtype=torch.float32, device="cpu"):
     gamma = 1 / width
+    ours = partial(kdops.rbf_affinity, gamma=gamma)
     return Problem(
         op="rbf_affinity",
         label=f"({n}, {width})",
@@ -67,7 +72,8 @@ def _affinity(n, width, dtype=torch.float32, device="cpu"):
             "published": lambda x: rbf_broadcast(x, gamma),
             "torch cdist": lambda x: rbf_cdist(x, gamma),
             "torch GEMM": lambda x: rbf_gemm(x, gamma),
-            "kdops": lambda x: kdops.rbf_affinity(x, gamma=gamma),
+            **reference_backend(ours, dtype == torch.float32),
+            "kdops": ours,
         },
         reference=lambda x: reference.rbf_affinity(x, None, gamma),
         dtype=dtype,
@@ -78,13 +84,15 @@ def _affinity(n, width, dtype=torch.float32, device="cpu"):
 
 def _affinity_loss(n, width, dtype=torch.float32):
     gamma = 1 / width
+    ours = partial(kdops.rbf_affinity_loss, gamma=gamma)
     return Problem(
         op="rbf_affinity_loss",
         label=f"({n}, {width})",
         make=_rows(n, width, 2),
         providers={
             "torch GEMM": lambda s, t: affinity_loss_gemm(s, t, gamma),
-            "kdops": lambda s, t: kdops.rbf_affinity_loss(s, t, gamma=gamma),
+            **reference_backend(ours),
+            "kdops": ours,
         },
         reference=lambda s, t: reference.rbf_affinity_loss(s, t, gamma),
         dtype=dtype,

@@ -7,9 +7,11 @@ import torch
 
 import kdops
 from benchmarks import floors
-from benchmarks.cases import DTYPES
-from benchmarks.harness import Problem, identify, measure, parametrise
+from benchmarks.cases import BFLOAT16_TOLERANCE, DTYPES
+from benchmarks.harness import Problem, identify, measure, parametrise, reference_backend
 from benchmarks.published import relation as published
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10, torch.bfloat16: BFLOAT16_TOLERANCE}
 
 
 def _rows(n, d, teacher=True):
@@ -50,6 +52,10 @@ LOSSES = {
 
 def _loss(op, n, d, dtype=torch.float32):
     ours, theirs, plain, exact = LOSSES[op]
+    if dtype == torch.bfloat16:
+        plain = {}  # torch.cdist does not take it
+    if dtype == torch.float32 and n in (64, 512):
+        plain = {**plain, **reference_backend(ours)}
     return Problem(
         op=op,
         label=f"N={n} D={d}",
@@ -58,8 +64,8 @@ def _loss(op, n, d, dtype=torch.float32):
         reference=exact,
         floor=floors.angle(n, d, dtype.itemsize) if op == "rkd_angle_loss" else {},
         dtype=dtype,
-        tolerance=1e-4 if dtype == torch.float32 else 1e-10,
-        slow=n > 128 or (dtype == torch.float64 and n != 128),
+        tolerance=TOLERANCE[dtype],
+        slow=n > 128 or (dtype != torch.float32 and n != 128),
     )
 
 
@@ -75,11 +81,15 @@ def _distance(n, d, dtype=torch.float32):
         op="pairwise_distance",
         label=f"N={n} D={d}",
         make=_rows(n, d, teacher=False),
-        providers={"torch cdist": lambda x: torch.cdist(x, x), "kdops": kdops.pairwise_distance},
+        providers={
+            "torch cdist": lambda x: torch.cdist(x, x),
+            **reference_backend(kdops.pairwise_distance, n == 64),
+            "kdops": kdops.pairwise_distance,
+        },
         reference=kdops.ops.relation.reference.pairwise_distance,
         dtype=dtype,
         modes=("forward", "both"),
-        tolerance=1e-4 if dtype == torch.float32 else 1e-10,
+        tolerance=TOLERANCE[dtype],
         slow=n > 256,
     )
 
@@ -89,6 +99,7 @@ PROBLEMS = [
     *(_loss("rkd_distance_loss", n, 512, t) for t in DTYPES for n in (64, 128, 256, 512)),
     *(_loss("similarity_loss", 512, 128, t) for t in DTYPES),
     *(_distance(n, 512) for n in (64, 256, 512)),
+    *(_loss(op, 128, 512, torch.bfloat16) for op in ("rkd_angle_loss", "rkd_distance_loss")),
     *(_large_angle(n) for n in (1024, 4096)),
 ]
 

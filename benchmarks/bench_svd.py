@@ -8,7 +8,7 @@ import torch
 import kdops
 from benchmarks import floors
 from benchmarks.cases import BATCH, DTYPES, SQUARE, TALL, TOP, matrices, separated
-from benchmarks.harness import Problem, compiled, identify, measure, parametrise
+from benchmarks.harness import Problem, compiled, identify, measure, parametrise, reference_backend
 from benchmarks.published.svd import (
     full,
     full_by_gram,
@@ -62,6 +62,7 @@ def _full(m, n, dtype):
         providers={
             "torch.linalg.svd": full,
             "torch Gram + eigh": full_by_gram,
+            **reference_backend(kdops.batched_svd, (m, n) == (16, 16) and dtype == torch.float32),
             "kdops": kdops.batched_svd,
         },
         reference=full,
@@ -112,6 +113,7 @@ def _values(n, dtype):
         providers={
             "torch.linalg.svdvals": torch.linalg.svdvals,
             "torch Gram + eigvalsh": values_by_gram,
+            **reference_backend(kdops.batched_svdvals, n == 32 and dtype == torch.float32),
             "kdops": kdops.batched_svdvals,
         },
         reference=torch.linalg.svdvals,
@@ -131,6 +133,7 @@ def _top(m, n, dtype, k=4, device="cpu"):
             "torch.linalg.svd": top_by_svd(k),
             "torch Gram + eigh": top_by_gram(k),
             **({"torch.compile Gram": compiled(top_by_gram(k))} if (m, n) == (256, 32) else {}),
+            **reference_backend(_kdops_top(k), (m, n) == (256, 32) and dtype == torch.float32),
             "kdops": _kdops_top(k),
         },
         reference=top_by_svd(k),

@@ -12,6 +12,8 @@ import torch
 
 BATCH = 128
 DTYPES = (torch.float32, torch.float64)
+# what a half type can keep: its gradients are rounded to 8 bits
+BFLOAT16_TOLERANCE = 1e-2
 
 # three sensed levels (C, H, W) of student and teacher
 PAIRS = {

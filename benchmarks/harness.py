@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import kdops
 from benchmarks import gpu
 from benchmarks.floors import Floor
 from benchmarks.memory import peak_mb
@@ -31,8 +32,9 @@ class Problem:
     """One comparison. `make(generator, dtype, device)` returns fresh arguments each time.
 
     providers: name -> function of the arguments. Names that say what users run today start with
-    "published" or "torch"; ours start with "kdops". The first provider is the baseline that
-    speed-ups are counted from. reference: float64 truth. invariant: see kdops.testing.OpSpec.
+    "published" or "torch"; ours is "kdops", last, and "kdops reference" its plain PyTorch backend.
+    The first provider is the baseline that speed-ups are counted from. reference: float64 truth.
+    invariant: see kdops.testing.OpSpec.
     tolerance: largest relative error of value and gradient at this dtype.
     slow: left out by --quick. extra: more fields for the record (a sweep's size, ...).
     budget: seconds that the rounds of one provider may take, fresh inputs included.
@@ -166,7 +168,7 @@ def measure(benchmark: Any, problem: Problem, provider: str, mode: str, quick: b
         tolerance=problem.tolerance,
         threads=torch.get_num_threads(),
         device=problem.device,
-        slow=problem.slow or provider.startswith("torch.compile"),
+        slow=is_slow(problem, provider),
         **dict(zip(("bytes", "flop"), problem.floor.get(mode, ()), strict=False)),
         **problem.extra,
     )
@@ -209,9 +211,21 @@ def warm_up(
         else:
             call()
         making, once = ready - start, time.perf_counter() - ready
-        if once > 0.5:
+        if once > 1.5:
             break
     return making, once, None if peak is None else round(peak, 2)
+
+
+def reference_backend(
+    function: Callable[..., Any], wanted: bool = True
+) -> dict[str, Callable[..., Any]]:
+    """A provider more, where wanted: the same op of kdops by its plain PyTorch backend."""
+
+    def call(*arguments: Any) -> Any:
+        with kdops.backend("reference"):
+            return function(*arguments)
+
+    return {"kdops reference": call} if wanted else {}
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -230,16 +244,20 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def parametrise(problems: list[Problem]) -> list[Any]:
     """All (problem, provider, mode), the providers of one case next to each other.
 
-    Slow problems and every torch.compile (its compilation takes tens of seconds) are marked slow.
+    What --quick leaves out is marked slow.
     """
     cases = []
     for problem in on_devices(problems):
         for mode in problem.modes:
             for name in problem.providers:
-                slow = problem.slow or name.startswith("torch.compile")
-                marks = [pytest.mark.slow] if slow else []
+                marks = [pytest.mark.slow] if is_slow(problem, name) else []
                 cases.append(pytest.param(problem, name, mode, marks=marks))
     return cases
+
+
+def is_slow(problem: Problem, provider: str) -> bool:
+    """Left out by --quick: slow problems, our reference, and what is compiled (tens of seconds)."""
+    return problem.slow or provider.startswith("torch.compile") or provider == "kdops reference"
 
 
 def on_devices(problems: list[Problem]) -> list[Problem]:
