@@ -162,17 +162,21 @@ def _record(benchmark, pair, device, method, side, error, **more):
     benchmark.group = f"iteration {pair} batch {batch}{place} {method}"
     benchmark.extra_info.update(
         op="iteration", label=f"{pair}, batch {batch}{place}", dtype="float32", mode="iteration",
-        batch=batch, device=device,
+        batch=batch, device=device, slow=not _is_quick(pair, method),
         method=method, provider=side, baseline="published", error=error, tolerance=1e-2,
         threads=torch.get_num_threads(), **more,
     )  # fmt: skip
+
+
+def _is_quick(pair, method):
+    return pair == "ResNet32-ResNet8" and method in ("SoftTarget", "KD-SVD")
 
 
 def _cases(names):
     """All of a pair next to each other, so that its nets are made once; both sides in turn."""
     for pair, device in product(models.PAIRS, DEVICES):
         for name, side in product(names, SIDES):
-            quick = pair == "ResNet32-ResNet8" and name in ("SoftTarget", "KD-SVD")
+            quick = _is_quick(pair, name)
             yield pytest.param(pair, device, name, side, marks=[] if quick else [pytest.mark.slow])
 
 

@@ -9,8 +9,10 @@ import torch
 import kdops
 from benchmarks.published.maps import attention_loss
 from benchmarks.published.relation import rkd_distance
+from kdops.testing import relative_error
 
 CALLS = 200
+TOLERANCE = 1e-5
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 TINY = {
     "batched_svd": ((1, 4, 4), 1, kdops.batched_svd, torch.linalg.svd),
@@ -27,6 +29,13 @@ def calls(function, grad, inputs):
             function(*arguments)
 
 
+def _difference(ours, plain, inputs):
+    """Relative, of the values; of an SVD the singular values."""
+    pair = [f(*inputs) for f in (ours, plain)]
+    a, b = (result if torch.is_tensor(result) else result[1] for result in pair)
+    return relative_error(a, b)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("op", TINY)
 @pytest.mark.parametrize("grad", [False, True], ids=["no grad", "with grad"])
@@ -35,10 +44,13 @@ def test_overhead(benchmark, device, op, grad, provider):
     shape, count, ours, plain = TINY[op]
     function = ours if provider == "kdops" else plain
     mode = "forward, graph kept" if grad else "forward"
+    error = _difference(ours, plain, [torch.randn(shape, device=device) for _ in range(count)])
+    assert error <= TOLERANCE, f"kdops and torch differ by {error:.3g}"
     benchmark.group = f"overhead {op} {mode}" + ("" if device == "cpu" else f" {device}")
     benchmark.extra_info.update(
         op="overhead", label=op, dtype="float32", mode=mode, provider=provider, baseline="torch",
-        error=0.0, tolerance=0.0, calls=CALLS, device=device, threads=torch.get_num_threads(),
+        error=error, tolerance=TOLERANCE, calls=CALLS, device=device, slow=False,
+        threads=torch.get_num_threads(),
     )  # fmt: skip
 
     def setup():

@@ -46,6 +46,17 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         )
 
 
+KEPT = ("min", "max", "mean", "stddev", "rounds", "median", "iqr", "q1", "q3")
+
+
+def pytest_benchmark_update_json(config, benchmarks, output_json):
+    """The record without the parameters' reprs and the single rounds: results are committed."""
+    for bench in output_json["benchmarks"]:
+        bench.pop("param", None)
+        bench.pop("params", None)
+        bench["stats"] = {name: bench["stats"][name] for name in KEPT}
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Ratios to the baseline of each group, wins and losses alike."""
     session = getattr(config, "_benchmarksession", None)

@@ -1,12 +1,14 @@
-"""The PNG plots of report.py: speed-ups per case, time against size, iteration bars."""
+"""The PNG plots of report.py and readme.py: speed-ups, time and memory against size, iterations."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import matplotlib
+from PIL import Image
 
-from benchmarks.report import Groups, iterations, memory_points, ours, sweeps
+from benchmarks.readme import CASES, baseline, best_plain
+from benchmarks.records import Groups, iterations, memory_points, ours, sweeps
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -14,11 +16,25 @@ import matplotlib.pyplot as plt
 PLAIN, MINE = "#9aa0a6", "#1a73e8"
 
 
+# sweeps of the README, one per kind of op
+SHOWN = ("svd n x n, batch 32", "nst_loss (16; n, 8x8)", "rkd_angle_loss over N",
+         "rbf_affinity_loss over N")  # fmt: skip
+
+
 def draw(groups: Groups, folder: Path) -> list[Path]:
     """All plots for which there are results; their paths."""
-    made = [_speedups(groups, folder / "speedup.png")]
+    made = headlines(groups, folder)
     for i, (name, providers) in enumerate(sweeps(groups).items()):
         made.append(_sweep(name, providers, folder / f"scaling-{i + 1}.png"))
+    return made
+
+
+def headlines(groups: Groups, folder: Path) -> list[Path]:
+    """The README's plots: at most three."""
+    made = [_speedups(groups, folder / "speedup.png")]
+    found = sweeps(groups)
+    if any(name in found for name in SHOWN):
+        made.append(_overview(found, folder / "scaling.png"))
     methods = iterations(groups)
     if methods:
         made.append(_iterations(methods, folder / "iteration.png"))
@@ -26,28 +42,52 @@ def draw(groups: Groups, folder: Path) -> list[Path]:
 
 
 def _speedups(groups: Groups, path: Path) -> Path | None:
-    """A point per alternative and case, logarithmic; a red or unchecked kdops has none."""
-    points = []
-    for group, rows in groups.items():
-        mine = ours(rows)
-        if mine is None or not mine.green or "sweep" in mine.info:
-            continue
-        if mine.info.get("op") in ("iteration", "overhead"):
-            continue
-        for row in rows:
-            if row is not mine:
-                points.append((group, row.provider, row.median / mine.median))
-    if not points:
+    """Bars per case of the README over what users run today, points over the best plain form."""
+    bars = []
+    for group, name in CASES.items():
+        rows = groups.get(group, [])
+        mine, today, plain = ours(rows), baseline(rows), best_plain(rows)
+        if mine is not None and today is not None and mine.green:
+            best = plain.median / mine.median if plain else None
+            bars.append((name, today.median / mine.median, best))
+    if not bars:
         return None
-    figure, axes = plt.subplots(figsize=(9, 1 + 0.22 * len(points)))
-    colours = [MINE if ratio >= 1 else "#d93025" for *_, ratio in points]
-    labels = [f"{group} vs {provider}" for group, provider, _ in points]
-    axes.barh(range(len(points)), [ratio for *_, ratio in points], color=colours)
-    axes.set_yticks(range(len(points)), labels, fontsize=6)
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.2 * len(bars)))
+    axes.barh(range(len(bars)), [b[1] for b in bars], color=MINE, label="over what runs today")
+    points = [(i, b[2]) for i, b in enumerate(bars) if b[2]]
+    if points:
+        axes.plot([x for _, x in points], [i for i, _ in points], "o", color="black", markersize=4,
+                  linestyle="", label="over the best plain PyTorch form")  # fmt: skip
+    axes.set_yticks(range(len(bars)), [b[0] for b in bars], fontsize=7)
     axes.set_xscale("log")
-    axes.axvline(1, color="black", linewidth=0.8)
+    axes.axvline(1, color="#d93025", linewidth=1)
     axes.invert_yaxis()
-    axes.set_xlabel("speed-up of kdops (right of 1: faster)")
+    axes.set_xlabel("speed-up of kdops (right of the red line: faster)")
+    axes.legend(fontsize=7, loc="lower right")
+    return _save(figure, path)
+
+
+def _overview(found, path: Path) -> Path:
+    """Time above, peak memory below, against size."""
+    names = [name for name in SHOWN if name in found]
+    figure, panels = plt.subplots(2, len(names), figsize=(3 * len(names), 5), squeeze=False)
+    for (top, bottom), name in zip(panels.T, names, strict=True):
+        for provider, rows in found[name].items():
+            colour = MINE if provider == "kdops" else "black" if provider[0] == "t" else PLAIN
+            rows = sorted(rows, key=lambda row: row.info["size"])
+            style = {"marker": "o", "markersize": 3, "color": colour, "label": provider}
+            top.plot([r.info["size"] for r in rows], [1e3 * r.median for r in rows], **style)
+            shown = [r for r in rows if (r.info.get("peak_mb") or 0) > 0.01]
+            bottom.plot(
+                [r.info["size"] for r in shown], [r.info["peak_mb"] for r in shown], **style
+            )
+        top.set_title(name, fontsize=8)
+        for axes, label in ((top, "ms"), (bottom, "peak MB")):
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_ylabel(label, fontsize=7)
+            axes.tick_params(labelsize=7)
+        top.legend(fontsize=6)
     return _save(figure, path)
 
 
@@ -102,6 +142,9 @@ def _iterations(labels, path: Path) -> Path:
 
 def _save(figure, path: Path) -> Path:
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
+    with Image.open(path) as image:  # few colours: a third of the size
+        small = image.convert("RGB").quantize(64)
+    small.save(path, optimize=True)
     return path

@@ -1,71 +1,32 @@
 """pytest-benchmark JSON -> markdown tables and PNG plots.
 
-    python -m benchmarks.report RESULTS.json [--out DIR]
+    python -m benchmarks.report RESULTS.json [--out DIR | --readme README.md]
 
-Without --out the tables go to standard output. With it, DIR/report.md, DIR/speedup.png, a plot per
-sweep and DIR/iteration.png are written. Losses stand beside wins; a case whose error exceeds its
-tolerance, or was not checked, gets no speed-up.
+The tables go to standard output. With --out DIR/report.md and plots are written, among them one per
+sweep. With --readme the README's own table and plots are renewed (readme.py). Losses stand beside
+wins; a case whose error exceeds its tolerance, or was not checked, gets no speed-up.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Row:
-    """One provider of one case; seconds per call."""
-
-    group: str
-    provider: str
-    median: float
-    iqr: float
-    info: dict[str, Any]
-
-    @property
-    def green(self) -> bool:
-        """Accuracy was checked and is within the tolerance."""
-        error = self.info.get("error")
-        if error is None or not math.isfinite(error):
-            return False
-        return error <= self.info.get("tolerance", math.inf)
-
-
-Groups = dict[str, list[Row]]
-
-
-def load(path: Path) -> tuple[dict[str, Any], Groups]:
-    """(the whole record, rows by group in the order of the run)."""
-    record = json.loads(path.read_text())
-    groups: Groups = {}
-    for bench in record["benchmarks"]:
-        info = bench.get("extra_info", {})
-        if "provider" not in info:
-            continue
-        calls = info.get("calls", 1)
-        stats = bench["stats"]
-        median, iqr = stats["median"] / calls, stats["iqr"] / calls
-        row = Row(bench["group"], info["provider"], median, iqr, info)
-        groups.setdefault(bench["group"], []).append(row)
-    return record, groups
-
-
-def ours(rows: list[Row]) -> Row | None:
-    """The kdops row of a case."""
-    return next((r for r in rows if r.provider.startswith("kdops")), None)
-
-
-def duration(seconds: float) -> str:
-    """Three digits and a unit."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
+from benchmarks.records import (
+    Groups,
+    Row,
+    duration,
+    exponent,
+    facts,
+    iterations,
+    load,
+    memory_points,
+    ours,
+    removed,
+    surcharges,
+    sweeps,
+)
 
 
 def megabytes(row: Row) -> str:
@@ -138,35 +99,6 @@ def losses(groups: Groups) -> list[str]:
     return lines + (found or ["In no case of this run."])
 
 
-def exponent(points: list[tuple[float, float]]) -> float:
-    """Slope of log(value) against log(size) over the upper half of the sizes (at least three)."""
-    points = sorted(points)
-    points = points[-max(3, len(points) // 2) :]
-    x = [math.log(size) for size, _ in points]
-    y = [math.log(value) for _, value in points]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    square = sum((a - mean_x) ** 2 for a in x)
-    if square == 0:
-        return math.nan
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / square
-
-
-def sweeps(groups: Groups) -> dict[str, dict[str, list[Row]]]:
-    """sweep -> provider -> rows by size."""
-    found: dict[str, dict[str, list[Row]]] = {}
-    for rows in groups.values():
-        for row in rows:
-            if "sweep" in row.info:
-                found.setdefault(row.info["sweep"], {}).setdefault(row.provider, []).append(row)
-    return found
-
-
-def memory_points(rows: list[Row]) -> list[tuple[float, float]]:
-    """(size, peak MB) where the peak is large enough to be the op's and not the allocator's."""
-    known = [(row.info["size"], row.info.get("peak_mb") or 0.0) for row in rows]
-    return [(size, peak) for size, peak in known if peak >= 4]
-
-
 def scaling(groups: Groups) -> list[str]:
     """Fitted exponents beside the theoretical ones."""
     found = sweeps(groups)
@@ -189,59 +121,34 @@ def scaling(groups: Groups) -> list[str]:
     return lines
 
 
-def iterations(groups: Groups) -> dict[str, dict[str, dict[str, float]]]:
-    """label -> method -> side -> median seconds."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for rows in groups.values():
-        for row in rows:
-            if row.info.get("op") == "iteration":
-                methods = found.setdefault(row.info["label"], {})
-                methods.setdefault(row.info["method"], {})[row.provider] = row.median
-    return found
-
-
 def iteration_tables(groups: Groups) -> list[str]:
     """Seconds per iteration, surcharge over SoftTarget, and what of it kdops removes."""
     lines: list[str] = []
     for label, methods in iterations(groups).items():
         lines += ["", f"### Training iteration: {label}", ""]
-        lines += ["| method | PyTorch | kdops | surcharge PyTorch | surcharge kdops | removed |"]
-        lines += ["|---|---|---|---|---|---|"]
-        base = methods.get("SoftTarget", {})
+        lines += [
+            "| method | PyTorch | kdops | surcharge PyTorch | surcharge kdops | removed |"
+            " removed beyond the second backward |",
+            "|---|---|---|---|---|---|---|",
+        ]
         for method, sides in methods.items():
             plain, mine = sides.get("published"), sides.get("kdops")
             cells = [method, *(duration(v) if v else "" for v in (plain, mine))]
-            if method.startswith("part: ") or len(base) < 2 or not plain or not mine:
-                cells += ["", "", ""]
-            else:
-                extra = [plain - base["published"], mine - base["kdops"]]
-                cells += [f"{1e3 * v:.1f} ms" for v in extra]
-                # a surcharge below 5 % of the iteration is noise, its share means nothing
-                clear = extra[0] > 0.05 * base["published"] and method not in ("DML", "Student")
-                cells.append(f"{100 * (1 - extra[1] / extra[0]):.0f} %" if clear else "")
+            extra = surcharges(methods, method)
+            cells += [f"{1e3 * v:.1f} ms" for v in extra] if extra else ["", ""]
+            cells += [removed(methods, method), removed(methods, method, "two passes")]
             lines.append("| " + " | ".join(cells) + " |")
         lines += ["", "Rows 'part: ...' are the SVD and the relation of KD-SVD by themselves;"]
-        lines += ["'two passes' less SoftTarget is the cost of the second backward pass."]
+        lines += ["'two passes' has a free loss and the second, clipped backward pass, which MHGD,"]
+        lines += ["KD-SVD and IEP need whatever computes their loss: the last column counts the"]
+        lines += ["surcharge over it instead of over SoftTarget."]
     return lines
 
 
 def header(record: dict[str, Any]) -> list[str]:
-    """Where the numbers come from."""
-    machine, commit = record.get("machine_info", {}), record.get("commit_info", {})
-    cpu = machine.get("cpu", {})
-    facts = {
-        "date": record.get("datetime"),
-        "commit": commit.get("id", "")[:12] + (" (dirty)" if commit.get("dirty") else ""),
-        "machine": cpu.get("brand_raw") or machine.get("processor"),
-        "threads": machine.get("threads"),
-        "torch": machine.get("torch"),
-        "kdops": machine.get("kdops"),
-        "GPU": machine.get("gpu"),
-        "CUDA": machine.get("cuda"),
-        "python": machine.get("python_version"),
-    }
+    """The report's first lines."""
     lines = ["## Benchmark report", ""]
-    return lines + [f"- {name}: {value}" for name, value in facts.items() if value]
+    return lines + [f"- {name}: {value}" for name, value in facts(record).items()]
 
 
 def floors(record: dict[str, Any], groups: Groups) -> list[str]:
@@ -281,8 +188,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report")
     parser.add_argument("results", type=Path, help="JSON of pytest --benchmark-json")
     parser.add_argument("--out", type=Path, help="folder of report.md and the plots")
+    parser.add_argument("--readme", type=Path, help="page whose table and plots to renew")
     options = parser.parse_args(arguments)
     record, groups = load(options.results)
+    if options.readme is not None:
+        from benchmarks import readme
+
+        readme.write(options.readme, record, groups)
+        return
     text = markdown(record, groups)
     if options.out is None:
         print(text)
