@@ -54,7 +54,7 @@ class Problem:
     invariant: Callable[[Any], Any] = lambda result: result
     floor: Floor = field(default_factory=dict)
     slow: bool = False
-    budget: float = 2.0
+    budget: float = 3.0
     check: bool = True
     device: str = "cpu"
     on_cuda: dict[str, Callable[..., Any]] = field(default_factory=dict)
@@ -136,13 +136,13 @@ def _value_and_gradients(
     return values + list(torch.autograd.grad(outputs, wanted, seeded_cotangents(outputs)))
 
 
-def rounds_for(call: float, setup: float, quick: bool, budget: float = 2.0) -> int:
+def rounds_for(call: float, setup: float, quick: bool, budget: float = 3.0) -> int:
     """How many rounds of `call` seconds, each after `setup` seconds, fit the budget of a case.
 
     Never fewer than three, unless a call is so long that its own spread is small: two past 1.5 s,
     one past 5 s. With --quick at most five, in half a second.
     """
-    most, budget = (5, 0.5) if quick else (15, budget)
+    most, budget = (5, 0.5) if quick else (21, budget)
     least = 3 if call < 1.5 else 2 if call < 5 else 1
     return max(least, min(most, int(budget / max(call + setup, 1e-9))))
 

@@ -16,7 +16,7 @@ from kdops.testing import relative_error
 @pytest.mark.parametrize(
     ("call", "setup", "quick", "expected"),
     [
-        (1e-4, 1e-4, False, 15),
+        (1e-4, 1e-4, False, 21),
         (0.1, 0.1, False, 10),
         (0.1, 0.9, False, 3),  # making the inputs counts
         (2.0, 0.1, False, 2),
