@@ -4,7 +4,9 @@ On CUDA the caching allocator counts. On Linux the kernel keeps the process's la
 (VmHWM) and resets it when "5" is written to /proc/self/clear_refs. Two things of glibc's malloc
 would blur it: what earlier calls freed is first handed back, or it would be used again unseen; and
 the call runs in a thread of its own, whose heap holds small blocks only, all others being mapped
-by themselves, or the holes of a used heap would count. Elsewhere the answer is None.
+by themselves, or the holes of a used heap would count. That thread ends with the call: a second
+pool of OpenMP threads, were it kept, would stop those of the first from spinning between calls and
+slow every later one. Elsewhere the answer is None.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from pathlib import Path
 import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt
-_thread = ThreadPoolExecutor(max_workers=1)
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -41,7 +42,8 @@ def peak_mb(call: Callable[[], object], device: str = "cpu") -> float | None:
         call()
         return None
     try:
-        _thread.submit(_run, call).result()
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            thread.submit(_run, call).result()
         return max(0.0, _resident("VmHWM") - started)
     finally:  # where malloc's own adaptation ends in a process that uses large tensors
         libc.mallopt(MMAP_THRESHOLD, 1 << 25)

@@ -1,6 +1,7 @@
 """How the benchmarks measure: rounds, peak memory, plain forms that are compared with."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,31 @@ def test_peak_memory_is_that_of_the_call():
         pytest.skip("this system does not tell a peak")
     for size in (200, 40, 90):  # a large call before must not hide a small one
         assert memory.peak_mb(_use(size)) == pytest.approx(size, abs=8)
+
+
+def test_peak_memory_leaves_no_threads():
+    """A pool of OpenMP threads kept for the measurement made every later call slower."""
+    if memory.peak_mb(_use(1)) is None:
+        pytest.skip("this system does not tell a peak")
+    tasks, threads = Path("/proc/self/task"), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        before = len(list(tasks.iterdir()))
+        inside = []
+
+        def call():
+            torch.set_num_threads(2)  # a setting of each thread
+            _use(8)()
+            inside.append(len(list(tasks.iterdir())))
+
+        memory.peak_mb(call)
+        deadline = time.monotonic() + 5
+        while len(list(tasks.iterdir())) > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert inside[0] > before
+        assert len(list(tasks.iterdir())) <= before
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_peak_memory_unknown(monkeypatch, tmp_path):
