@@ -108,6 +108,15 @@ def _pair(make, batch, c_s, c_t, size, teacher_size=None):
     return make.normal(batch, c_s, *size), teacher
 
 
+_NST_CALLS = tuple(
+    (
+        "nst_loss",
+        lambda make, c=c, by=by: (make.normal(2, c, 6), make.normal(2, 2, 6), 0.5, by, True),
+    )
+    for c, by in ((2, True), (5, False))
+)
+
+
 def _nst_spec(label, skips=None, **options):
     return OpSpec(
         skips=skips or {},
@@ -124,6 +133,7 @@ def _nst_spec(label, skips=None, **options):
             Case("long", lambda make: _pair(make, 2, 2, 2, (3, 3))),
         ),
         empty_cases=(Case("no batch", lambda make: _pair(make, 0, 3, 4, (2, 2))),),
+        op_calls=() if options else _NST_CALLS,
         errors=(
             ErrorCase(
                 lambda make: (make.normal(2, 3, 4, 4), make.normal(3, 3, 4, 4)),

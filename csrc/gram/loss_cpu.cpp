@@ -9,6 +9,7 @@
 #include "common/check.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
+#include "common/scratch.h"
 #include "gram/loss_simd.h"
 #include "gram/maps_of.h"
 
@@ -90,7 +91,50 @@ Losses gram_loss_cpu(const Tensor& x1, const std::optional<Tensor>& x2, const Te
   });
 }
 
+template <class T>
+std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student, const Tensor& teacher,
+                                       double coefficient, bool positions, bool gradients) {
+  const int64_t batch = student.size(0), channels = student.size(1), length = student.size(2);
+  Tensor loss = torch::stable::new_empty(student, {});
+  Tensor gradient = gradients ? torch::stable::new_empty(student, {batch, channels, length})
+                              : torch::stable::new_empty(student, {0});
+  Scratch<T> items(batch);
+  const NstLoss<T> problem{maps_of<T>(student),
+                           maps_of<T>(teacher),
+                           channels,
+                           teacher.size(1),
+                           length,
+                           static_cast<T>(coefficient),
+                           positions,
+                           items.get(),
+                           gradients ? pointer<T>(gradient) : nullptr};
+  const double flops = 4.0 * channels * length * std::min(channels, length);
+  parallel_for(batch, flops,
+               [&](int64_t begin, int64_t end) { KDOPS_BEST(nst_loss<T>)(problem, begin, end); });
+  double total = 0;
+  for (int64_t b = 0; b < batch; ++b) total += static_cast<double>(items[b]);
+  *pointer<T>(loss) = static_cast<T>(total);
+  return {loss, gradient};
+}
+
+std::tuple<Tensor, Tensor> nst_loss_cpu(const Tensor& student, const Tensor& teacher,
+                                        double coefficient, bool positions, bool gradients) {
+  const char* op = "nst_loss";
+  check_dim(op, "student", student, 3);
+  check_dim(op, "teacher", teacher, 3);
+  check_like(op, "teacher", teacher, student);
+  check_size(op, "teacher", teacher, 0, student.size(0));
+  check_size(op, "teacher", teacher, 2, student.size(2));
+  if (positions) check_size(op, "teacher", teacher, 1, student.size(1));
+  return for_real_type(op, student, [&](auto real) {
+    return nst_loss_of<decltype(real)>(student, teacher, coefficient, positions, gradients);
+  });
+}
+
 }  // namespace
 }  // namespace kdops
 
-STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) { m.impl("gram_loss", TORCH_BOX(&kdops::gram_loss_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
+  m.impl("gram_loss", TORCH_BOX(&kdops::gram_loss_cpu));
+  m.impl("nst_loss", TORCH_BOX(&kdops::nst_loss_cpu));
+}

@@ -8,9 +8,13 @@
 // Taking the difference first keeps the digits of a loss that is small against the Grams.
 #include "gram/loss_simd.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "common/gemm.h"
+#include "common/pack_loop.h"
+#include "common/transpose.h"
 #include "gram/dot_tile.h"
 
 namespace kdops::KDOPS_ISA {
@@ -112,10 +116,8 @@ void difference(View<const T> x, View<const T> y, int64_t rows, int64_t cols, T*
 template <class T>
 struct Positions {
   Scratch<T> e1, e2, products;
-  Positions(const GramLoss<T>& p)
-      : e1(p.c1 * p.student_length),
-        e2(p.symmetric ? 0 : p.c2 * p.student_length),
-        products(8 * p.student_length * p.student_length) {}
+  Positions(int64_t c1, int64_t c2, int64_t length)  // c2 = 0: x2 is x1
+      : e1(c1 * length), e2(c2 * length), products(8 * length * length) {}
 };
 
 template <class T>
@@ -157,12 +159,150 @@ void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
   gemm<T, T, T>(p.c2, n, n, scale, e2, dense<T>(y1x1, n), g2, true);
 }
 
+// x (rows x length) as contiguous unit rows; a row of norm zero, or below the normal range, is
+// zero. inverse: 1 / norm, or 0.
+template <class T>
+void make_unit_rows(View<const T> x, int64_t rows, int64_t length, T* out, T* inverse) {
+  using P = Pack<T>;
+  for (int64_t r = 0; r < rows; ++r) {
+    T* row = out + r * length;
+    const T* from = x.data + r * x.row;
+    for (int64_t l = 0; l < length; ++l) row[l] = from[l * x.col];
+    P largest(T(0)), sum(T(0));
+    for_packs<T>(length, [&](int64_t l, int lanes) {
+      largest = max(largest, abs(load_some(row + l, lanes)));
+    });
+    const T top = reduce_max(largest);
+    const P unit(top > 0 ? top : T(1));  // no overflow of the squares
+    for_packs<T>(length, [&](int64_t l, int lanes) {
+      const P part = load_some(row + l, lanes) / unit;
+      sum = fma(part, part, sum);
+    });
+    const T norm = unit.lane(0) * std::sqrt(reduce_add(sum));
+    inverse[r] = norm < std::numeric_limits<T>::min() ? T(0) : 1 / norm;
+    for_packs<T>(length, [&](int64_t l, int lanes) {
+      store_some(load_some(row + l, lanes) * P(inverse[r]), row + l, lanes);
+    });
+  }
+}
+
+// g = (g - u <u, g>) / |x|, the cotangent of x from the one of its unit rows u.
+template <class T>
+void unit_rows_back(const T* u, const T* inverse, int64_t rows, int64_t length, T* g) {
+  using P = Pack<T>;
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* unit = u + r * length;
+    T* row = g + r * length;
+    P sum(T(0));
+    for_packs<T>(length, [&](int64_t l, int lanes) {
+      sum = fma(load_some(unit + l, lanes), load_some(row + l, lanes), sum);
+    });
+    const P along(reduce_add(sum)), scale(inverse[r]);
+    for_packs<T>(length, [&](int64_t l, int lanes) {
+      const P value = load_some(row + l, lanes) - along * load_some(unit + l, lanes);
+      store_some(scale * value, row + l, lanes);
+    });
+  }
+}
+
+// target (cols x rows) = xT for contiguous x (rows x cols).
+template <class T>
+void turn(const T* x, int64_t rows, int64_t cols, T* target) {
+  constexpr int64_t kLanes = Pack<T>::kLanes;
+  TurnedTile<T> tile;
+  for (int64_t i = 0; i < rows; i += kLanes)
+    for (int64_t j = 0; j < cols; j += kLanes) {
+      const int height = static_cast<int>(std::min(kLanes, rows - i));
+      const int width = static_cast<int>(std::min(kLanes, cols - j));
+      tile.load(x + i * cols + j, cols, height, width);
+      tile.store(target + j * rows + i, rows, width, height);
+    }
+}
+
+// Work space of an item of nst_loss: unit rows, the inverse norms, D, and (through channels x
+// channels products) the gradient the other way round.
+template <class T>
+struct NstItem {
+  Scratch<T> student, teacher, inverse, d, turned;
+  explicit NstItem(const NstLoss<T>& p)
+      : student(p.student_channels * p.length),
+        teacher(p.teacher_channels * p.length),
+        inverse(std::max(p.student_channels, p.teacher_channels)),
+        d(p.positions ? 0 : p.length * p.length),
+        turned(p.positions && p.gradient ? p.student_channels * p.length : 0) {}
+};
+
+// D is length x length and symmetric: half of it, mirrored.
+template <class T>
+void nst_by_length(const NstLoss<T>& p, int64_t b, const NstItem<T>& item, T* gradient) {
+  const int64_t n = p.length, cs = p.student_channels, ct = p.teacher_channels;
+  const View<const T> s = dense<T>(item.student.get(), n), t = dense<T>(item.teacher.get(), n);
+  T* d = item.d.get();
+  gemm<T, T, T>(n, n, cs, T(1) / static_cast<T>(cs), transposed(s), s, {d, n, 1}, false,
+                Part::upper);
+  gemm<T, T, T>(n, n, ct, T(-1) / static_cast<T>(ct), transposed(t), t, {d, n, 1}, true,
+                Part::upper);
+  for (int64_t i = 1; i < n; ++i)
+    for (int64_t j = 0; j < i; ++j) d[i * n + j] = d[j * n + i];
+  p.loss[b] = reduce_squares(d, n * n, p.coefficient);
+  if (gradient == nullptr) return;
+  gemm<T, T, T>(cs, n, n, T(2) / static_cast<T>(cs), s, dense<T>(d, n), {gradient, n, 1});
+}
+
+template <class T>
+void nst_by_channels(const NstLoss<T>& p, int64_t b, const NstItem<T>& item, T* gradient,
+                     Positions<T>& work) {
+  const int64_t n = p.length, c = p.student_channels;
+  const T scale = T(1) / static_cast<T>(c);
+  const Maps<T> s{item.student.get(), 0, 1, n}, t{item.teacher.get(), 0, 1, n};
+  const GramLoss<T> problem{s,
+                            s,
+                            t,
+                            t,
+                            n,
+                            n,
+                            c,
+                            c,
+                            scale,
+                            scale,
+                            p.coefficient,
+                            false,
+                            true,
+                            true,
+                            p.loss + b,
+                            gradient ? item.turned.get() : nullptr,
+                            nullptr};
+  item_by_positions(problem, 0, work);
+  if (gradient != nullptr) turn(item.turned.get(), n, c, gradient);
+}
+
 }  // namespace
+
+template <class T>
+void nst_loss(const NstLoss<T>& p, int64_t begin, int64_t end) {
+  const NstItem<T> item(p);
+  Positions<T> work(p.length, 0, p.positions ? p.student_channels : 0);
+  const int64_t size = p.student_channels * p.length;
+  for (int64_t b = begin; b < end; ++b) {
+    make_unit_rows(rows_of(p.teacher, b), p.teacher_channels, p.length, item.teacher.get(),
+                   item.inverse.get());
+    make_unit_rows(rows_of(p.student, b), p.student_channels, p.length, item.student.get(),
+                   item.inverse.get());
+    T* gradient = p.gradient ? p.gradient + b * size : nullptr;
+    if (p.positions)
+      nst_by_channels(p, b, item, gradient, work);
+    else
+      nst_by_length(p, b, item, gradient);
+    if (gradient != nullptr)
+      unit_rows_back(item.student.get(), item.inverse.get(), p.student_channels, p.length,
+                     gradient);
+  }
+}
 
 template <class T>
 void gram_loss(const GramLoss<T>& p, int64_t begin, int64_t end) {
   if (p.positions) {
-    Positions<T> work(p);
+    Positions<T> work(p.c1, p.symmetric ? 0 : p.c2, p.student_length);
     for (int64_t b = begin; b < end; ++b) item_by_positions(p, b, work);
     return;
   }
@@ -170,6 +310,8 @@ void gram_loss(const GramLoss<T>& p, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; ++b) item_by_channels(p, b, d.get(), spare.get());
 }
 
+template void nst_loss<float>(const NstLoss<float>&, int64_t, int64_t);
+template void nst_loss<double>(const NstLoss<double>&, int64_t, int64_t);
 template void gram_loss<float>(const GramLoss<float>&, int64_t, int64_t);
 template void gram_loss<double>(const GramLoss<double>&, int64_t, int64_t);
 

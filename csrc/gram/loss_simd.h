@@ -21,4 +21,18 @@ struct GramLoss {
 
 KDOPS_PER_ISA(template <class T> void gram_loss(const GramLoss<T>& p, int64_t begin, int64_t end);)
 
+// coefficient * |XT X / student_channels - YT Y / teacher_channels|^2 per item, X and Y the rows
+// (channels x length) of student and teacher as unit vectors.
+template <class T>
+struct NstLoss {
+  Maps<T> student, teacher;
+  int64_t student_channels, teacher_channels, length;
+  T coefficient;
+  bool positions;  // through channels x channels products (equal channels): see loss_simd.cpp
+  T* loss;         // one value per item
+  T* gradient;     // (B, student_channels, length) contiguous, or null
+};
+
+KDOPS_PER_ISA(template <class T> void nst_loss(const NstLoss<T>& p, int64_t begin, int64_t end);)
+
 }  // namespace kdops

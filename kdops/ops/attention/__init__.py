@@ -71,8 +71,10 @@ def attention_loss(
     _check.same_kind(op, student=student, teacher=teacher)
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
-    s, t = (f.to(_check.computing_dtype(f.dtype)) for f in (student, teacher.detach()))
-    s, t = pool_pair(s, t, "avg")
+    dtype = _check.computing_dtype(student.dtype)
+    s, t = student.to(dtype), teacher.detach().to(dtype)
+    if s.shape[2:] != t.shape[2:]:
+        s, t = pool_pair(s, t, "avg")
     s, t = s.flatten(2), t.flatten(2)
     batch, positions = max(s.shape[0], 1), max(s.shape[2], 1)
     coefficient = 1 / (batch * positions) if variant == "code" else 1 / (2 * batch)

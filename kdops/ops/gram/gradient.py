@@ -45,3 +45,13 @@ def gram_loss_gradients(
     if x2 is None:
         return scale_s * ((pull + pull.mT) @ x1), x1.new_zeros(0)
     return scale_s * (pull @ x2), scale_s * (pull.mT @ x1)
+
+
+def nst_gradient(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
+    """Cotangent of student (B, C, L) for a unit cotangent of reference.nst_loss."""
+    X, Y = (reference.normalised_channels(f) for f in (student, teacher))
+    scales = 1 / X.shape[1], 1 / Y.shape[1]
+    G = gram_loss_gradients(X.mT, None, Y.mT, None, *scales, coefficient, False)[0].mT
+    norm = reference.safe_norm(student, 2).unsqueeze(2)
+    across = G - X * (X * G).sum(2, keepdim=True)
+    return torch.where(norm == 0, across * 0, across / torch.where(norm == 0, 1, norm))

@@ -109,17 +109,15 @@ def nst_loss(
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
     s, t = reference.pool_pair(_working(student), _working(teacher).detach(), "avg")
-    s, t = reference.normalised_channels(s), reference.normalised_channels(t)
+    s, t = s.flatten(2), t.flatten(2)
     if 0 in (*s.shape, *t.shape):
         return s.sum() * 0
-    batch = s.shape[0]
-    positions, channels = s.shape[2], (s.shape[1], t.shape[1])
+    batch, positions, channels = s.shape[0], s.shape[2], (s.shape[1], t.shape[1])
     # with unequal channels the closed form has L x L matrices: only where those are the smaller
     closed = channels[0] == channels[1] or positions <= 2 * max(channels)
     if kernel == "poly" and degree == 2 and c == 0 and closed:
-        # G = X̂ᵀ X̂ over channels: the Gram loss of the maps read the other way round
-        scales = 1 / s.shape[1], 1 / t.shape[1]
-        return registration.gram_loss(s.mT, None, t.mT, None, *scales, 1 / batch)
+        return registration.nst_loss(s, t, 1 / batch)
+    s, t = reference.normalised_channels(s), reference.normalised_channels(t)
     return _streamed(s, t, kernel, float(degree), c, bandwidth) / batch
 
 

@@ -70,6 +70,16 @@ def normalised_channels(f: Tensor) -> Tensor:
     return torch.where(norm == 0, flat, flat / torch.where(norm == 0, torch.ones_like(norm), norm))
 
 
+def nst_loss(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
+    """coefficient * ‖XᵀX/C_S - YᵀY/C_T‖² summed over the batch, X and Y the normalised channels.
+
+    student (B, C_S, L), teacher (B, C_T, L). The Gram loss of the maps read the other way round.
+    """
+    X, Y = (normalised_channels(f) for f in (student, teacher))
+    scales = 1 / X.shape[1], 1 / Y.shape[1]
+    return gram_loss(X.mT, None, Y.mT, None, *scales, coefficient, False)
+
+
 def _kernel(x: Tensor, y: Tensor, name: str, degree: float, c: float, width: Tensor) -> Tensor:
     """k(x_i, y_j) of NST for unit rows x (B, N, L), y (B, M, L); width is sigma² of "gaussian"."""
     product = x @ y.mT

@@ -25,6 +25,7 @@ def _native_loss(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
 
 _backends.register("gram", native=_native, typical_sizes=(128, 16, 16, 1024))
 _backends.register("gram_loss", native=_native_loss, typical_sizes=(128, 64, 64, 256))
+_backends.register("nst_loss", native=_native_loss, typical_sizes=(128, 64, 64, 256))
 
 
 def gram_loss(
@@ -48,6 +49,17 @@ def gram_loss(
     return _gram_loss_op(
         x1, x2, y1, y2, *scalars, _by_positions(x1, x2, y1, columns), wants_grad(*watched)
     )[0]
+
+
+def nst_loss(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
+    """reference.nst_loss on the backend that serves it; float32 or float64, not empty."""
+    device, dtype, (batch, channels, length) = student.device.type, student.dtype, student.shape
+    others = teacher.shape[1]
+    if _backends.choose("nst_loss", device, dtype, batch, channels, others, length) != "native":
+        with torch.autocast(device, enabled=False):
+            return reference.nst_loss(student, teacher, coefficient)
+    by_channels = others == channels and 10 * channels < 4 * length  # see _by_positions
+    return _nst_loss_op(student, teacher, coefficient, by_channels, wants_grad(student))[0]
 
 
 def _by_positions(x1: Tensor, x2: Tensor | None, y1: Tensor, columns: bool) -> bool:
@@ -82,6 +94,16 @@ if not _library.missing:
         g2 = x1.new_empty(x2.shape if gradients and x2 is not None else 0)
         return x1.new_empty(()), g1, g2
 
+    @torch.library.register_fake("kdops::nst_loss")
+    def _(student: Tensor, teacher: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+        return student.new_empty(()), student.new_empty(student.shape if options[-1] else 0)
+
+    def _nst_loss_formula(*inputs: Any) -> Tensor:
+        return gradient.nst_gradient(*inputs[:3])
+
+    def _nst_loss_vmap(*arguments: Any) -> Any:
+        return loop_vmap(_nst_loss_op)(*arguments)
+
     def _gram_loss_formula(*inputs: Any) -> tuple[Tensor, Tensor]:
         return gradient.gram_loss_gradients(*inputs[:8])
 
@@ -89,4 +111,5 @@ if not _library.missing:
         return loop_vmap(_gram_loss_op)(*arguments)
 
     _gram_loss_op = loss_op("gram_loss", formula=_gram_loss_formula, vmap=_gram_loss_vmap)
+    _nst_loss_op = loss_op("nst_loss", formula=_nst_loss_formula, vmap=_nst_loss_vmap)
     gram_op = map_op("gram", formula=gradient.gram_backward)

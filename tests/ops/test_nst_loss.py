@@ -1,0 +1,59 @@
+"""nst_loss beyond the contract: dead channels, scales, isolation, both routes of the closed form."""
+
+import pytest
+import torch
+
+import kdops
+
+SHAPES = [(3, 12, 3, 2), (3, 2, 4, 4)]  # channels above and far below positions
+
+
+def value_and_gradient(student, teacher):
+    student = student.clone().requires_grad_()
+    loss = kdops.nst_loss(student, teacher)
+    return loss.detach(), torch.autograd.grad(loss, student)[0]
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def maps(request, device):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(request.param, generator=generator).to(device) for _ in range(2)]
+
+
+def test_dead_channels_have_zero_gradient(maps):
+    student, teacher = maps
+    student[0, 1] = 0
+    student[1] = 0
+    teacher[2] = 0
+    loss, gradient = value_and_gradient(student, teacher)
+    assert torch.isfinite(loss)
+    assert torch.isfinite(gradient).all()
+    assert not gradient[0, 1].any()
+    assert not gradient[1].any()
+    assert gradient[0, 0].any()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_loss_does_not_depend_on_the_scale(maps, scale):
+    student, teacher = maps
+    plain, expected = value_and_gradient(student, teacher)
+    loss, gradient = value_and_gradient(scale * student, teacher)
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(gradient * scale, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_nan_stays_in_its_sample(maps):
+    student, teacher = maps
+    _, clean = value_and_gradient(student, teacher)
+    student[1, 0, 0, 0] = float("nan")
+    loss, gradient = value_and_gradient(student, teacher)
+    assert loss.isnan()
+    assert torch.equal(gradient[[0, 2]], clean[[0, 2]])
+    assert gradient[1].isnan().any()
+
+
+def test_equal_maps_have_no_loss(maps):
+    student, _ = maps
+    loss, gradient = value_and_gradient(student, student.flip(1))  # the order does not count
+    assert loss < 1e-10
+    assert gradient.abs().max() < 1e-5
