@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -108,6 +110,19 @@ def triton_obstacle(device: str, dtype: torch.dtype, dtypes: Sequence[torch.dtyp
     if dtype not in dtypes:
         return f"the kernels take {_names(dtypes)}, not {_names([dtype])}"
     return None
+
+
+def triton_launcher(module: str, name: str) -> Callable[..., Any]:
+    """The launcher `name` of a module of Triton kernels, which is imported at the first call.
+
+    The kernels run on the device of the first argument, which need not be the current one.
+    """
+
+    def launch(*arguments: Any) -> Any:
+        with torch.cuda.device_of(arguments[0]):
+            return getattr(import_module(module), name)(*arguments)
+
+    return launch
 
 
 def _names(dtypes: Sequence[torch.dtype]) -> str:

@@ -34,13 +34,20 @@ def attention_loss_gradient(
     student: Tensor, teacher: Tensor, p: float, largest: bool, paper: bool, coefficient: float
 ) -> Tensor:
     """Cotangent of student (B, C, L) for a unit cotangent of the loss."""
-    Q = reference.attention_map(student, p, largest)
-    norm, negligible = reference.map_norms(Q)
-    unit = torch.where(negligible, Q * 0, Q / norm)
-    pull = unit - reference.unit_maps(reference.attention_map(teacher, p, largest))
+    Q_s, Q_t = (reference.attention_map(x, p, largest) for x in (student, teacher))
+    return attention_map_backward(
+        map_cotangent(Q_s, Q_t, paper, coefficient), student, p, largest
+    )
+
+
+def map_cotangent(Q_s: Tensor, Q_t: Tensor, paper: bool, coefficient: float) -> Tensor:
+    """dL/dQ_S from the attention maps (B, L) of student and teacher."""
+    norm, negligible = reference.map_norms(Q_s)
+    unit = torch.where(negligible, Q_s * 0, Q_s / norm)
+    pull = unit - reference.unit_maps(Q_t)
     if paper:
         size = safe_norm(pull, 1).unsqueeze(1)
         pull = torch.where(size == 0, pull * 0, pull / torch.where(size == 0, 1, size)) / 2
     pull = 2 * coefficient * pull
     dQ = (pull - unit * (unit * pull).sum(1, keepdim=True)) / norm
-    return attention_map_backward(torch.where(negligible, dQ * 0, dQ), student, p, largest)
+    return torch.where(negligible, dQ * 0, dQ)

@@ -52,7 +52,13 @@ def attention_loss(
 
     student (B, C_S, L), teacher (B, C_T, L).
     """
-    Q_s, Q_t = (unit_maps(attention_map(x, p, largest)) for x in (student, teacher))
+    Q_s, Q_t = (attention_map(x, p, largest) for x in (student, teacher))
+    return loss_of_maps(Q_s, Q_t, paper, coefficient)
+
+
+def loss_of_maps(Q_s: Tensor, Q_t: Tensor, paper: bool, coefficient: float) -> Tensor:
+    """attention_loss from the attention maps (B, L) of student and teacher."""
+    difference = unit_maps(Q_s) - unit_maps(Q_t)
     if paper:
-        return coefficient * safe_norm(Q_s - Q_t, 1).sum()
-    return coefficient * (Q_s - Q_t).square().sum()
+        return coefficient * safe_norm(difference, 1).sum()
+    return coefficient * difference.square().sum()

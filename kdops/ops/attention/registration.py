@@ -11,20 +11,26 @@ from kdops import _backends, _library
 from kdops._autograd import custom_op, loop_vmap, map_op
 from kdops.ops.attention import gradient, reference
 
+_FLOATS = (torch.float32, torch.float64)
+
 
 def _native(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
     if device != "cpu":
-        return "it has a CPU kernel only; on a GPU plain PyTorch serves"
-    return _backends.native_obstacle(device, dtype, (torch.float32, torch.float64))
+        return "the C++ kernel runs on cpu; the GPU kernel is Triton's"
+    return _backends.native_obstacle(device, dtype, _FLOATS)
 
 
-_backends.register("attention_map", native=_native, typical_sizes=(128, 64, 1024))
-_backends.register("attention_loss", native=_native, typical_sizes=(128, 64, 1024))
+def _triton(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
+    return _backends.triton_obstacle(device, dtype, _FLOATS)
+
+
+for _name in ("attention_map", "attention_loss"):
+    _backends.register(_name, native=_native, triton=_triton, typical_sizes=(128, 64, 1024))
 
 
 def attention_map(x: Tensor, p: float, largest: bool) -> Tensor:
     """x (B, C, L), float32 or float64 -> (B, L)."""
-    if _backends.choose("attention_map", x.device.type, x.dtype, *x.shape) == "native":
+    if _backends.choose("attention_map", x.device.type, x.dtype, *x.shape) != "reference":
         out: Tensor = _attention_op(x, p, largest)
         return out
     return reference.attention_map(x, p, largest)
@@ -36,14 +42,25 @@ def attention_loss(
     """reference.attention_loss on the backend that serves it; float32 or float64."""
     options = (p, largest, paper, coefficient)
     device, dtype = student.device.type, student.dtype
-    if _backends.choose("attention_loss", device, dtype, *student.shape) == "native":
+    if _backends.choose("attention_loss", device, dtype, *student.shape) != "reference":
         loss: Tensor = _loss_op(student, teacher, *options)[0]
         return loss
     with torch.autocast(device, enabled=False):
         return reference.attention_loss(student, teacher, *options)
 
 
+def empty_gradient(x: Tensor) -> Tensor:
+    """Room for the cotangent of x (B, C, L), as x lies: positions innermost, or channels."""
+    batch, channels, length = x.shape
+    if x.stride(2) == 1 or x.stride(1) != 1:
+        return x.new_empty((batch, channels, length))
+    return x.new_empty((batch, length, channels)).mT
+
+
 if not _library.missing:
+    for _name in ("attention_map", "attention_map_backward", "attention_loss"):
+        _launcher = _backends.triton_launcher("kdops.ops.attention.triton", _name)
+        torch.library.impl(f"kdops::{_name}", "CUDA", _launcher)
 
     @torch.library.register_fake("kdops::attention_map")
     def _(x: Tensor, p: float, largest: bool) -> Tensor:
@@ -51,10 +68,7 @@ if not _library.missing:
 
     @torch.library.register_fake("kdops::attention_map_backward")
     def _(grad: Tensor, x: Tensor, p: float, largest: bool) -> Tensor:
-        batch, channels, length = x.shape
-        if x.stride(2) == 1 or x.stride(1) != 1:
-            return x.new_empty((batch, channels, length))
-        return x.new_empty((batch, length, channels)).mT
+        return empty_gradient(x)
 
     @torch.library.register_fake("kdops::attention_loss")
     def _(student: Tensor, teacher: Tensor, *options: Any) -> tuple[Tensor, Tensor]:

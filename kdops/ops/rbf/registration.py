@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -87,20 +86,10 @@ def svd_rbf_loss(
     return reference.svd_rbf_loss(*inputs, beta, scale)
 
 
-def _from_triton(name: str) -> Callable[..., Any]:
-    """The Triton launcher `name`; the module (and Triton) is imported at the first call."""
-
-    def launch(*arguments: Any) -> Any:
-        from kdops.ops.rbf import triton
-
-        return getattr(triton, name)(*arguments)
-
-    return launch
-
-
 if not _library.missing:
     for _name in ("rbf_affinity", "rbf_affinity_backward", "rbf_affinity_loss"):
-        torch.library.impl(f"kdops::{_name}", "CUDA", _from_triton(_name))
+        _launcher = _backends.triton_launcher("kdops.ops.rbf.triton", _name)
+        torch.library.impl(f"kdops::{_name}", "CUDA", _launcher)
 
     @torch.library.register_fake("kdops::rbf_affinity")
     def _(x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float) -> Tensor:

@@ -15,26 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kdops._triton import PROGRAMS, cdiv, tile_of, tiling
 from kdops.ops.rbf.reference import centred
 
-PROGRAMS = 512  # enough to fill a large GPU a few times
-
-
-def tiling(dtype: torch.dtype) -> dict[str, int]:
-    """TILE: rows and columns of a tile; DEPTH: step of a product along the width of the rows.
-    All that a kernel keeps in shared memory stays below 99 KB, what every GPU since sm_80 has."""
-    size = 32 if dtype == torch.float64 else 64
-    return {"TILE": size, "DEPTH": 32, "num_warps": 4, "num_stages": 2}
-
-
 # ---- device functions ----------------------------------------------------------------------------
-
-
-@triton.jit
-def tile_of(base, rows, cols, row_stride, col_stride, n, m):
-    """The tile base[rows, cols], zero outside n x m."""
-    inside = (rows[:, None] < n) & (cols[None, :] < m)
-    return tl.load(base + rows[:, None] * row_stride + cols[None, :] * col_stride, inside, 0.0)
 
 
 @triton.jit
@@ -206,7 +190,7 @@ def rbf_affinity(x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float
     out = x.new_empty((batch, n, m))
     if out.numel():
         options = tiling(x.dtype)
-        grid = (_cdiv(n, options["TILE"]), _cdiv(m, options["TILE"]), batch)
+        grid = (cdiv(n, options["TILE"]), cdiv(m, options["TILE"]), batch)
         norms = [r.square().sum(-1) for r in (rows, others)]
         affinity_kernel[grid](
             rows, given[0], norms[0], others, given[1], norms[1], _bandwidth(x, gamma, value), out,
@@ -241,8 +225,8 @@ def rbf_affinity_loss(
     s, t = centred(given[0]), centred(given[1])
     n, width = s.shape
     options = tiling(s.dtype)
-    tiles = max(_cdiv(n, options["TILE"]), 1)
-    chunks = max(_cdiv(width, options["TILE"]), 1) if gradients else 1
+    tiles = max(cdiv(n, options["TILE"]), 1)
+    chunks = max(cdiv(width, options["TILE"]), 1) if gradients else 1
     parts = max(1, min(tiles, PROGRAMS // (tiles * chunks)))
     sums = s.new_zeros((2, parts * tiles))
     partial = s.new_zeros((parts, n, width) if gradients else (1, 1, 1))
@@ -277,7 +261,7 @@ def _pull(
     if out.numel() and y.shape[1]:
         options = tiling(x.dtype)
         del options["DEPTH"]
-        grid = (_cdiv(n, options["TILE"]), _cdiv(width, options["TILE"]), batch)
+        grid = (cdiv(n, options["TILE"]), cdiv(width, options["TILE"]), batch)
         pull_kernel[grid](
             grad, k, *strides, x, y, bandwidth, out, n, y.shape[1], width, SAME=same, **options
         )
@@ -297,7 +281,3 @@ def _centred_sets(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
 def _bandwidth(x: Tensor, gamma: Tensor | None, value: float) -> Tensor:
     """(B,) on the device."""
     return x.new_full((x.shape[0],), value) if gamma is None else gamma.contiguous()
-
-
-def _cdiv(a: int, b: int) -> int:
-    return -(-a // b)

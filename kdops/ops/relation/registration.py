@@ -33,7 +33,7 @@ def choose(op: str, x: Tensor, *sizes: int) -> str:
 
 def _native_on_cpu(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
     if device != "cpu":
-        return "the C++ kernel runs on cpu; the GPU kernel, where there is one, is Triton's"
+        return "the C++ kernel runs on cpu; the GPU kernel is Triton's"
     return _backends.native_obstacle(device, dtype, _REAL)
 
 
@@ -56,18 +56,7 @@ for _name in _PAIRS:
     _backends.register(
         _name, native=_native_on_cpu, triton=_triton, typical_sizes=(1, 128, 128, 512)
     )
-_backends.register("pairwise_angle", native=_native_on_cpu, typical_sizes=(64, 512))
-
-
-def _from_triton(name: str) -> Callable[..., Any]:
-    """The Triton launcher `name`; the module (and Triton) is imported at the first call."""
-
-    def launch(*arguments: Any) -> Any:
-        from kdops.ops.relation import triton
-
-        return getattr(triton, name)(*arguments)
-
-    return launch
+_backends.register("pairwise_angle", native=_native_on_cpu, triton=_triton, typical_sizes=(64, 512))
 
 
 def _in_turn(name: str) -> Callable[..., Any]:
@@ -96,8 +85,13 @@ def _fake_pairs_backward(
 
 def _define() -> None:
     fake = torch.library.register_fake
-    for name in ("similarity", *_PAIRS, *(f"{pair}_backward" for pair in _PAIRS)):
-        torch.library.impl(f"kdops::{name}", "CUDA", _from_triton(name))
+    for file, names in (
+        ("triton", ("similarity", *_PAIRS, *(f"{pair}_backward" for pair in _PAIRS))),
+        ("triton_angle", ("pairwise_angle", "pairwise_angle_backward")),
+    ):
+        for name in names:
+            launcher = _backends.triton_launcher(f"kdops.ops.relation.{file}", name)
+            torch.library.impl(f"kdops::{name}", "CUDA", launcher)
     for name in _LOSSES:
         fake(f"kdops::{name}", _fake_loss)
     for name in _PAIRS:

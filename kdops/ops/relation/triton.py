@@ -4,6 +4,7 @@
 gradient of both, a product with weights that are made tile by tile from the cotangent;
 `similarity_kernel` turns a row of the student's Gram matrix into the loss gradient. For y = x
 half of the tiles are computed and mirrored. Products are IEEE (no TF32); sums have a fixed order.
+The kernels of the angles, in triton_angle.py, start from these.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -14,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kdops._triton import cdiv, tile_of, tiling
 from kdops.ops.relation.gradient import to_unit_rows
 from kdops.ops.relation.reference import centre, power_of_two_scale, unit_rows
 
@@ -21,20 +23,7 @@ GRAM, DISTANCE, SQUARED = 0, 1, 2
 ROW_BLOCK = 1024  # columns of a Gram row that similarity_kernel holds at once
 
 
-def tiling(dtype: torch.dtype) -> dict[str, int]:
-    """TILE: rows and columns of a tile; DEPTH: step of a product along the width of the rows."""
-    size = 32 if dtype == torch.float64 else 64
-    return {"TILE": size, "DEPTH": 32, "num_warps": 4, "num_stages": 2}
-
-
 # ---- kernels -------------------------------------------------------------------------------------
-
-
-@triton.jit
-def tile_of(base, rows, cols, row_stride, col_stride, n, m):
-    """The tile base[rows, cols], zero outside n x m."""
-    inside = (rows[:, None] < n) & (cols[None, :] < m)
-    return tl.load(base + rows[:, None] * row_stride + cols[None, :] * col_stride, inside, 0.0)
 
 
 @triton.jit
@@ -181,7 +170,7 @@ def pairwise_distance(x: Tensor, y: Tensor | None, squared: bool) -> Tensor:
     if y is not None:
         scale = torch.minimum(scale, power_of_two_scale(y))
     rows = _centred(x * scale, None if y is None else y * scale)
-    return _pairs(SQUARED if squared else DISTANCE, *rows, (1 / scale).view(-1))
+    return pairs(SQUARED if squared else DISTANCE, *rows, (1 / scale).view(-1))
 
 
 def pairwise_distance_backward(
@@ -195,7 +184,7 @@ def pairwise_distance_backward(
 def pairwise_cosine(x: Tensor, y: Tensor | None) -> Tensor:
     """x (B, N, D), y (B, M, D) or None -> (B, N, M)."""
     rows, others = _unit(x, y)
-    return _pairs(GRAM, rows, others, x.new_ones(x.shape[0]))
+    return pairs(GRAM, rows, others, x.new_ones(x.shape[0]))
 
 
 def pairwise_cosine_backward(grad: Tensor, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -210,7 +199,7 @@ def similarity(student: Tensor, teacher: Tensor, want_grad: bool) -> tuple[Tenso
     rows = (student * scale).contiguous()[None]
     others = (teacher * power_of_two_scale(teacher)).contiguous()[None]
     one, n = student.new_ones(1), student.shape[0]
-    gram, teacher_gram = _pairs(GRAM, rows, None, one), _pairs(GRAM, others, None, one)
+    gram, teacher_gram = pairs(GRAM, rows, None, one), pairs(GRAM, others, None, one)
     losses = student.new_empty(n)
     factor = 2 * scale / max(n * n, 1)
     if n:
@@ -220,14 +209,10 @@ def similarity(student: Tensor, teacher: Tensor, want_grad: bool) -> tuple[Tenso
     loss = losses.double().sum().to(student.dtype) / max(n * n, 1)
     if not want_grad:
         return loss, student.new_empty(0)
-    return loss, _pull(GRAM, gram, gram, (n, 1), rows, rows, True)[0]
+    return loss, pull(GRAM, gram, gram, (n, 1), rows, rows, True)[0]
 
 
 # ---- behind them ---------------------------------------------------------------------------------
-
-
-def _cdiv(a: int, b: int) -> int:
-    return -(-a // b)
 
 
 def _centred(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -239,14 +224,15 @@ def _unit(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return unit_rows(x).contiguous(), None if y is None else unit_rows(y).contiguous()
 
 
-def _pairs(kind: int, x: Tensor, y: Tensor | None, unit: Tensor) -> Tensor:
+def pairs(kind: int, x: Tensor, y: Tensor | None, unit: Tensor) -> Tensor:
+    """pairs_kernel on rows x (B, N, D), y (B, M, D) or None, and unit (B,) -> (B, N, M)."""
     others = x if y is None else y
     batch, n, width = x.shape
     m = others.shape[1]
     out = x.new_empty((batch, n, m))
     if out.numel():
         options = tiling(x.dtype)
-        grid = (_cdiv(n, options["TILE"]), _cdiv(m, options["TILE"]), batch)
+        grid = (cdiv(n, options["TILE"]), cdiv(m, options["TILE"]), batch)
         norms = [rows.square().sum(-1) for rows in (x, others)]
         pairs_kernel[grid](
             x, norms[0], others, norms[1], unit, out, n, m, width,
@@ -255,15 +241,16 @@ def _pairs(kind: int, x: Tensor, y: Tensor | None, unit: Tensor) -> Tensor:
     return out
 
 
-def _pull(
+def pull(
     kind: int, grad: Tensor, out: Tensor, strides: tuple[int, int], x: Tensor, y: Tensor, same: bool
 ) -> Tensor:
+    """pull_kernel: the cotangent of x (B, N, D) for that of the pairs, read with `strides`."""
     batch, n, width = x.shape
     result = torch.empty_like(x)
     if result.numel():
         options = tiling(x.dtype)
         del options["DEPTH"]
-        grid = (_cdiv(n, options["TILE"]), _cdiv(width, options["TILE"]), batch)
+        grid = (cdiv(n, options["TILE"]), cdiv(width, options["TILE"]), batch)
         pull_kernel[grid](
             grad, out, *strides, x, y, result, n, y.shape[1], width,
             KIND=kind, SAME=same, **options,
@@ -277,6 +264,6 @@ def _pull_both(
     grad = grad.contiguous()
     m = grad.shape[2]
     if y is None:
-        return _pull(kind, grad, out, (m, 1), x, x, True), x.new_empty(0)
-    gx = _pull(kind, grad, out, (m, 1), x, y, False)
-    return gx, _pull(kind, grad, out, (1, m), y, x, False)
+        return pull(kind, grad, out, (m, 1), x, x, True), x.new_empty(0)
+    gx = pull(kind, grad, out, (m, 1), x, y, False)
+    return gx, pull(kind, grad, out, (1, m), y, x, False)

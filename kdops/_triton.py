@@ -1,0 +1,31 @@
+"""What the Triton modules of the ops share. Imported by them alone, so that Triton stays optional.
+
+`launcher` in kdops/_backends.py imports such a module at the first call of one of its ops.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+PROGRAMS = 512  # enough to fill a large GPU a few times
+
+
+def tiling(dtype: torch.dtype) -> dict[str, int]:
+    """TILE: rows and columns of a tile; DEPTH: step of a product along the width of the rows.
+    All that a kernel keeps in shared memory stays below 99 KB, what every GPU since sm_80 has."""
+    size = 32 if dtype == torch.float64 else 64
+    return {"TILE": size, "DEPTH": 32, "num_warps": 4, "num_stages": 2}
+
+
+def cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+@triton.jit
+def tile_of(base, rows, cols, row_stride, col_stride, n, m):
+    """The tile base[rows, cols], zero outside n x m."""
+    inside = (rows[:, None] < n) & (cols[None, :] < m)
+    return tl.load(base + rows[:, None] * row_stride + cols[None, :] * col_stride, inside, 0.0)
