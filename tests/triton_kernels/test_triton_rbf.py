@@ -1,30 +1,9 @@
-"""The Triton kernels of rbf: in the interpreter against the references, and compiled ahead of time.
-
-The interpreter is chosen when triton is imported, so its tests run in a process of their own.
-"""
-
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
+"""The Triton kernels of rbf: in the interpreter against the references, and compiled ahead of time."""
 
 import pytest
+from kernel_runs import compile_ahead, interpret
 
 pytest.importorskip("triton")
-ROOT = Path(__file__).parents[2]
-
-
-def run_python(code, **environment):
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-
 
 INTERPRETED = """
 import torch
@@ -94,43 +73,17 @@ assert T.rbf_affinity_loss(torch.randn(0, 3), None, torch.randn(0, 3), 1.0, True
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_interpreter_against_the_references(dtype):
-    run_python(INTERPRETED.format(dtype=dtype), TRITON_INTERPRET="1")
+    interpret(INTERPRETED.format(dtype=dtype))
 
 
-COMPILED = """
-import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from kdops.ops.rbf import triton as T
-
-number = "%(kind)s"
-POINTERS = {
-    "affinity_kernel": "x x_given x_norms y y_given y_norms gamma out",
-    "pull_kernel": "grad k x y gamma out",
-    "loss_kernel": "s s_given s_norms t t_given t_norms gamma losses slopes gradient",
-}
-options = T.tiling({"fp32": torch.float32, "fp64": torch.float64}[number])
-launch = {k: options.pop(k) for k in ("num_warps", "num_stages")}
-SIZES = dict(TERMS=10, SAME=True, GRADIENT=True, **options)
-
-for name, pointers in POINTERS.items():
-    kernel = getattr(T, name)
-    names = kernel.arg_names
-    constants = {n: SIZES[n] for n in names if n in SIZES}
-    signature = {
-        n: "constexpr" if n in constants else ("*" + number if n in pointers.split() else "i32")
-        for n in names
-    }
-    for arch in (80, 90, 100):
-        source = ASTSource(kernel, signature, constexprs=constants)
-        compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=launch)
-        assert len(compiled.asm["cubin"]) > 1000, (name, arch)
-        assert compiled.metadata.shared <= 99 << 10, (name, arch, compiled.metadata.shared)
-        assert "tf32" not in compiled.asm["ptx"], (name, arch)
-"""
+KERNELS = (
+    ("affinity_kernel", "x x_given x_norms y y_given y_norms gamma out", {}),
+    ("pull_kernel", "grad k x y gamma out", {}),
+    ("loss_kernel", "s s_given s_norms t t_given t_norms gamma losses slopes gradient", {}),
+)
 
 
-@pytest.mark.parametrize("kind", ["fp32", "fp64"])
-def test_compiles_for_sm_80_90_and_100(kind):
-    run_python(COMPILED % {"kind": kind}, TRITON_INTERPRET="0")
+@pytest.mark.parametrize("number", ["fp32", "fp64"])
+def test_compiles_for_sm_80_90_and_100(number):
+    sizes = dict(TERMS=10, SAME=True, GRADIENT=True)
+    compile_ahead("kdops.ops.rbf.triton", number, KERNELS, **sizes)

@@ -1,28 +1,10 @@
 """The Triton kernels of the pairwise ops and similarity: interpreted against the references, and
-compiled ahead of time. The interpreter is chosen when triton is imported: a process of its own."""
-
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
+compiled ahead of time."""
 
 import pytest
+from kernel_runs import compile_ahead, interpret
 
 pytest.importorskip("triton")
-ROOT = Path(__file__).parents[2]
-
-
-def run_python(code, **environment):
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-
 
 INTERPRETED = """
 import torch
@@ -80,43 +62,17 @@ for n, m, width in ((0, 3, 2), (3, 0, 2), (3, 2, 0)):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_interpreter_against_the_references(dtype):
-    run_python(INTERPRETED.format(dtype=dtype), TRITON_INTERPRET="1")
+    interpret(INTERPRETED.format(dtype=dtype))
 
 
-COMPILED = """
-import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from kdops.ops.relation import triton as T
-
-number = "%(kind)s"
-POINTERS = {
-    "pairs_kernel": "x x_norms y y_norms unit out",
-    "pull_kernel": "grad out x y result",
-    "similarity_kernel": "student teacher factor losses",
-}
-options = T.tiling({"fp32": torch.float32, "fp64": torch.float64}[number])
-launch = {k: options.pop(k) for k in ("num_warps", "num_stages")}
-SIZES = dict(KIND=1, SAME=True, GRADIENT=True, BLOCK=T.ROW_BLOCK, **options)
-
-for name, pointers in POINTERS.items():
-    kernel = getattr(T, name)
-    names = kernel.arg_names
-    constants = {n: SIZES[n] for n in names if n in SIZES}
-    signature = {
-        n: "constexpr" if n in constants else ("*" + number if n in pointers.split() else "i32")
-        for n in names
-    }
-    for arch in (80, 90, 100):
-        source = ASTSource(kernel, signature, constexprs=constants)
-        compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=launch)
-        assert len(compiled.asm["cubin"]) > 1000, (name, arch)
-        assert compiled.metadata.shared <= 99 << 10, (name, arch, compiled.metadata.shared)
-        assert "tf32" not in compiled.asm["ptx"], (name, arch)
-"""
+KERNELS = (
+    ("pairs_kernel", "x x_norms y y_norms unit out", {}),
+    ("pull_kernel", "grad out x y result", {}),
+    ("similarity_kernel", "student teacher factor losses", {}),
+)
 
 
-@pytest.mark.parametrize("kind", ["fp32", "fp64"])
-def test_compiles_for_sm_80_90_and_100(kind):
-    run_python(COMPILED % {"kind": kind}, TRITON_INTERPRET="0")
+@pytest.mark.parametrize("number", ["fp32", "fp64"])
+def test_compiles_for_sm_80_90_and_100(number):
+    sizes = dict(KIND=1, SAME=True, GRADIENT=True, BLOCK=1024)
+    compile_ahead("kdops.ops.relation.triton", number, KERNELS, **sizes)

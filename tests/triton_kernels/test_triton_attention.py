@@ -1,0 +1,113 @@
+"""The Triton kernels of the attention map: interpreted against the references, and compiled ahead of
+time."""
+
+import pytest
+from kernel_runs import compile_ahead, interpret
+
+pytest.importorskip("triton")
+
+INTERPRETED = """
+import torch
+from torch.testing import assert_close as assert_equal
+from kdops.ops.attention import gradient, reference, triton as T
+from kdops.testing import assert_close
+
+torch.manual_seed(0)
+DTYPE = torch.{dtype}
+NAN, INF = float("nan"), float("inf")
+
+def check(x, p, largest):
+    q = T.attention_map(x, p, largest)
+    grad = torch.randn(q.shape, dtype=DTYPE)
+    wide = x.double(), p, largest
+    assert_close(q, reference.attention_map(*wide), DTYPE)
+    gx = T.attention_map_backward(grad, x, p, largest)
+    assert_close(gx, gradient.attention_map_backward(grad.double(), *wide), DTYPE)
+    assert (gx[x == 0] == 0).all()
+    fake = torch.ops.kdops.attention_map_backward(grad.to("meta"), x.to("meta"), p, largest)
+    assert gx.shape == fake.shape
+    return q, gx
+
+def layouts(x):
+    wide = torch.full((*x.shape[:2], 2 * x.shape[2] + 1), NAN, dtype=x.dtype)
+    wide[..., 1::2] = x
+    return x, x.mT.contiguous().mT, wide[..., 1::2], x[:1].expand(x.shape)
+
+# every exponent and reduction, more channels and positions than a tile, zeros, equal channels
+for p in (1.0, 2.0, 3.0, 4.0, 0.5, 2.3):
+    x = torch.randn(2, 35, 40).to(DTYPE)
+    x[0, :, 3] = 0
+    x[:, 5] = -x[:, 2]
+    for largest in (False, True):
+        check(x, p, largest)
+
+# every layout, read where it lies; the gradient lies as the maps do
+for shape in ((2, 33, 34), (3, 1, 5), (1, 7, 1)):
+    for x in layouts(torch.randn(shape).to(DTYPE)):
+        for largest in (False, True):
+            _, gx = check(x, 3.0, largest)
+x = torch.randn(2, 5, 7).to(DTYPE).mT.contiguous().mT
+assert T.attention_map_backward(x[:, 0], x, 2.0, False).stride() == x.stride()
+x = torch.randn(2, 3, 4).to(DTYPE)
+one = torch.ones(1, 1, dtype=DTYPE).expand(2, 4)
+assert_equal(T.attention_map_backward(one, x, 2.0, False), 2 * x)
+turned = torch.randn(4, 2).to(DTYPE).T
+assert_equal(T.attention_map_backward(turned, x, 2.0, False), 2 * x * turned[:, None])
+
+# of equal largest channels the first receives the gradient; also over several tiles of channels
+x = torch.zeros(1, 100, 4, dtype=DTYPE)
+x[0, [70, 40, 99], 0] = torch.tensor([-2.0, 2.0, 2.0], dtype=DTYPE)
+x[0, :, 1] = -1
+x[0, [3, 64], 2] = torch.tensor([INF, -INF], dtype=DTYPE)
+gx = T.attention_map_backward(torch.ones(1, 4, dtype=DTYPE), x, 3.0, True)
+assert gx[0, 40, 0] == 12 and gx[0, 0, 1] == -3 and gx[0, 3, 2] == INF
+assert gx.count_nonzero() == 3
+
+# a NaN stays in its own position, whatever comes after it; the first one is chosen
+x = torch.randn(2, 70, 33).to(DTYPE)
+x[1, [50, 66, 35], 2] = NAN
+x[0, 1, 32] = NAN
+lost = x.isnan().any(1)
+for largest in (False, True):
+    for p in (2.0, 1.5):
+        assert torch.equal(T.attention_map(x, p, largest).isnan(), lost)
+        gx = T.attention_map_backward(torch.ones(2, 33, dtype=DTYPE), x, p, largest)
+        expected = x.isnan()
+        if largest:
+            expected[1, [50, 66], 2] = False
+        assert torch.equal(gx.isnan(), expected)
+
+# far from one: 1e+15 and 1e-15, as precise as a power is
+for scale in (1e15, 1e-15):
+    check(scale * torch.rand(1, 3, 4).to(DTYPE), 2.3, False)
+    check(scale * torch.rand(1, 3, 4).to(DTYPE), 2.0, True)
+
+for shape in ((0, 3, 4), (2, 0, 4), (2, 3, 0)):
+    x = torch.empty(shape, dtype=DTYPE)
+    for largest in (False, True):
+        q = T.attention_map(x, 2.0, largest)
+        assert q.shape == (shape[0], shape[2]) and (q == 0).all()
+        assert T.attention_map_backward(q, x, 2.0, largest).shape == shape
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_interpreter_against_the_references(dtype):
+    interpret(INTERPRETED.format(dtype=dtype))
+
+
+ROWS, COLUMNS = {"position_stride": 1}, {"channel_stride": 1}
+MAP, GRADIENT = ("map_kernel", "x p out"), ("gradient_kernel", "grad x p gx")
+KERNELS = (
+    (*MAP, {"EXPONENT": 0, "LARGEST": False, **ROWS}),
+    (*MAP, {"EXPONENT": 3, "LARGEST": True, **COLUMNS}),
+    (*MAP, {"EXPONENT": 4, "LARGEST": False}),
+    (*GRADIENT, {"EXPONENT": 0, "LARGEST": False, **COLUMNS, "gx_channel": 1}),
+    (*GRADIENT, {"EXPONENT": 1, "LARGEST": True, **ROWS, "gx_position": 1}),
+    (*GRADIENT, {"EXPONENT": 2, "LARGEST": False, "channels": 1}),
+)
+
+
+@pytest.mark.parametrize("number", ["fp32", "fp64"])
+def test_compiles_for_sm_80_90_and_100(number):
+    compile_ahead("kdops.ops.attention.triton", number, KERNELS)
