@@ -29,3 +29,10 @@ def tile_of(base, rows, cols, row_stride, col_stride, n, m):
     """The tile base[rows, cols], zero outside n x m."""
     inside = (rows[:, None] < n) & (cols[None, :] < m)
     return tl.load(base + rows[:, None] * row_stride + cols[None, :] * col_stride, inside, 0.0)
+
+
+@triton.jit
+def symmetric(tile):
+    """The mean of a tile and its transpose: a product may round the two halves differently, and a
+    tile on the diagonal is stored as both."""
+    return 0.5 * tile + 0.5 * tl.trans(tile)

@@ -1,5 +1,4 @@
-"""The Triton kernels of the attention map: interpreted against the references, and compiled ahead of
-time."""
+"""The Triton kernels of the attention map: against the references, and compiled ahead of time."""
 
 import pytest
 from kernel_runs import compile_ahead, interpret

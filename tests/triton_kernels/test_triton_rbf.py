@@ -1,4 +1,4 @@
-"""The Triton kernels of rbf: in the interpreter against the references, and compiled ahead of time."""
+"""The Triton kernels of rbf: interpreted against the references, and compiled ahead of time."""
 
 import pytest
 from kernel_runs import compile_ahead, interpret

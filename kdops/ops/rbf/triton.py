@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kdops._triton import PROGRAMS, cdiv, tile_of, tiling
+from kdops._triton import PROGRAMS, cdiv, symmetric, tile_of, tiling
 from kdops.ops.rbf.reference import centred
 
 # ---- device functions ----------------------------------------------------------------------------
@@ -86,6 +86,8 @@ def affinity_kernel(
             rows, cols, n, m, width, SAME, DEPTH,
         )  # fmt: skip
         k = tl.exp(-tl.load(gamma + b) * squared)
+        if SAME & (i == j):
+            k = symmetric(k)
         inside = (rows[:, None] < n) & (cols[None, :] < m)
         place = out + b * n * m
         wide_rows, wide_cols = rows.to(tl.int64), cols.to(tl.int64)

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kdops._triton import cdiv, tile_of, tiling
+from kdops._triton import cdiv, symmetric, tile_of, tiling
 from kdops.ops.relation.gradient import to_unit_rows
 from kdops.ops.relation.reference import centre, power_of_two_scale, unit_rows
 
@@ -73,6 +73,8 @@ def pairs_kernel(
                 value, x, y, x_norms + b * n, y_norms + b * m, rows, cols, n, m, width, SAME
             )
             value = value * scale * scale if KIND == 2 else tl.sqrt(value) * scale
+        if SAME & (i == j):
+            value = symmetric(value)
         inside = (rows[:, None] < n) & (cols[None, :] < m)
         place = out + b * n * m
         tl.store(place + rows.to(tl.int64)[:, None] * m + cols[None, :], value, inside)
