@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -62,6 +63,29 @@ def test_explain_of_something_else(capsys):
 
 def test_other_devices_get_a_reason():
     assert "not for mps" in _backends.obstacle("gram", "native", "mps", torch.float32, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("op", ["attention_map", "attention_loss", "pairwise_angle"])
+def test_ops_whose_gpu_kernel_is_triton(op, monkeypatch):
+    problem = (torch.float32, 8, 8, 8)
+    assert "the GPU kernel is Triton's" in _backends.obstacle(op, "native", "cuda", *problem)
+    assert "run on cuda, not on cpu" in _backends.obstacle(op, "triton", "cpu", *problem)
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"kdops::{op}", "CUDA")
+    for found, chosen in (("a spec", "triton"), (None, "reference")):
+        monkeypatch.setattr(_backends, "find_spec", lambda name, found=found: found)
+        assert _backends.choose(op, "cuda", *problem) == chosen
+        assert _backends.choose(op, "cpu", *problem) == "native"
+
+
+def test_triton_launchers_select_the_device_of_their_first_argument(monkeypatch):
+    launch, x = _backends.triton_launcher("torch", "neg"), torch.ones(2)
+    assert torch.equal(launch(x), -x)  # on a CPU tensor, as in the interpreter, nothing is selected
+    seen = []
+    monkeypatch.setattr(
+        torch.cuda, "device_of", lambda tensor: seen.append(tensor) or nullcontext()
+    )
+    launch(x)
+    assert seen[0] is x
 
 
 def test_environment_forces_and_refuses():

@@ -81,6 +81,21 @@ for scale in (1e15, 1e-15):
     check(scale * torch.rand(1, 3, 4).to(DTYPE), 2.3, False)
     check(scale * torch.rand(1, 3, 4).to(DTYPE), 2.0, True)
 
+# the loss between two maps and its derivative by the student's, a zero and an equal map among them
+student, teacher = torch.randn(4, 5, 37).to(DTYPE), torch.randn(4, 34, 37).to(DTYPE)
+student[1] = 0
+teacher[2], teacher[2, :5] = 0, student[2]
+for paper in (False, True):
+    for largest in (False, True):
+        options = 2.5, largest, paper, 0.3
+        loss, pull = T.attention_loss(student, teacher, *options)
+        wide = student.double(), teacher.double(), *options
+        assert_close(loss, reference.attention_loss(*wide), DTYPE)
+        gx = T.attention_map_backward(pull, student, *options[:2])
+        expected = gradient.attention_loss_gradient(*wide)
+        assert_close(gx[[0, 1, 3]], expected[[0, 1, 3]], DTYPE, factor=4)
+        assert gx[2].isfinite().all()
+
 for shape in ((0, 3, 4), (2, 0, 4), (2, 3, 0)):
     x = torch.empty(shape, dtype=DTYPE)
     for largest in (False, True):

@@ -35,9 +35,7 @@ def attention_loss_gradient(
 ) -> Tensor:
     """Cotangent of student (B, C, L) for a unit cotangent of the loss."""
     Q_s, Q_t = (reference.attention_map(x, p, largest) for x in (student, teacher))
-    return attention_map_backward(
-        map_cotangent(Q_s, Q_t, paper, coefficient), student, p, largest
-    )
+    return attention_map_backward(map_cotangent(Q_s, Q_t, paper, coefficient), student, p, largest)
 
 
 def map_cotangent(Q_s: Tensor, Q_t: Tensor, paper: bool, coefficient: float) -> Tensor:
