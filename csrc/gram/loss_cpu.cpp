@@ -44,13 +44,12 @@ Losses gram_loss_of(const Tensor& x1, const Tensor& x2, const Tensor& y1, const 
                     const LossOptions& o) {
   const int64_t batch = x1.size(0), c1 = x1.size(1), c2 = x2.size(1), length = x1.size(2);
   const bool second = o.gradients && !o.symmetric;
-  Tensor loss = torch::stable::new_zeros(x1, {});
+  Tensor loss = torch::stable::new_empty(x1, {});
   Tensor g1 = o.gradients ? torch::stable::new_empty(x1, {batch, c1, length})
                           : torch::stable::new_empty(x1, {0});
   Tensor g2 = second ? torch::stable::new_empty(x1, {batch, c2, length})
                      : torch::stable::new_empty(x1, {0});
-  Tensor items = torch::stable::new_empty(x1, {batch});
-  T* partial = static_cast<T*>(items.data_ptr());
+  Scratch<T> partial(batch);
   const GramLoss<T> problem{maps_of<T>(x1),
                             maps_of<T>(x2),
                             maps_of<T>(y1),
@@ -65,7 +64,7 @@ Losses gram_loss_of(const Tensor& x1, const Tensor& x2, const Tensor& y1, const 
                             o.columns,
                             o.positions,
                             o.symmetric,
-                            partial,
+                            partial.get(),
                             o.gradients ? static_cast<T*>(g1.data_ptr()) : nullptr,
                             second ? static_cast<T*>(g2.data_ptr()) : nullptr};
   const double flops = 8.0 * c1 * c2 * length;

@@ -1,4 +1,4 @@
-"""nst_loss beyond the contract: dead channels, scales, isolation, both routes of the closed form."""
+"""nst_loss beyond the contract: dead channels, scales, isolation, both closed forms."""
 
 import pytest
 import torch
