@@ -9,13 +9,16 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import json
+import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 VERSION = "0.1.0"  # the one place; pyproject.toml must agree (tests/test_build.py)
 _NAME = "_C.abi3.so"
+_CURE = "run `pip install .` or `make build` again"
 
 
 def _find() -> Path | None:
@@ -33,13 +36,18 @@ def _find() -> Path | None:
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
     path = _find()
     if path is None:
-        return None, "this install holds no compiled kernels (pure-Python install)"
+        return None, (
+            "this install holds no compiled kernels (pure-Python install): reinstall it with a "
+            "C++ compiler present ('pip install --force-reinstall .')"
+        )
     try:
         handle = ctypes.CDLL(str(path))
         version = _info_of(handle)["kdops"]
         if version != VERSION:
-            return None, f"the compiled kernels are of kdops {version}, the sources of {VERSION}"
+            return None, f"the compiled library is of kdops {version}, not of {VERSION}: {_CURE}"
         torch.ops.load_library(str(path))
+        if difference := _difference(Path(__file__).parent.parent / "csrc"):
+            return None, f"the compiled library is older than its sources ({difference}): {_CURE}"
         return handle, None
     except OSError as error:
         return None, f"the compiled kernels could not be loaded ({error})"
@@ -49,6 +57,31 @@ def _info_of(handle: ctypes.CDLL) -> dict[str, str]:
     handle.kdops_build_info.restype = ctypes.c_char_p
     info: dict[str, str] = json.loads(handle.kdops_build_info().decode())
     return info
+
+
+def _difference(csrc: Path) -> str | None:
+    """The first op that csrc/ defines otherwise than the loaded library; None if there is none.
+
+    In a checkout the library may be older than the code beside it and of the same version. An
+    installed package has no csrc/ beside it: its library and its code come from one build.
+    """
+    for schema in _schemas(csrc):
+        name = schema.partition("(")[0]
+        op = getattr(torch.ops.kdops, name, None)
+        if op is None:
+            return f"it has no op {name}"
+        if str(op.default._schema) != f"kdops::{schema}":
+            return f"its op {name} takes or returns something else"
+    return None
+
+
+def _schemas(csrc: Path) -> Iterator[str]:
+    """The text of every m.def("...") in csrc/<op>/<op>.cpp."""
+    for folder in sorted(csrc.glob("*/")):
+        source = folder / f"{folder.name}.cpp"
+        text = source.read_text(encoding="utf-8") if source.is_file() else ""
+        for literals in re.findall(r'm\.def\(\s*((?:"[^"]*"\s*)+)\)', text):
+            yield "".join(re.findall(r'"([^"]*)"', literals))
 
 
 _handle, missing = _load()
@@ -61,11 +94,7 @@ def warn_once_if_missing() -> None:
     global _warned
     if missing and not _warned:
         _warned = True
-        warnings.warn(
-            f"kdops: {missing}; the slower reference implementation serves. Reinstall with a C++ "
-            "compiler present ('pip install --force-reinstall .') to get the kernels.",
-            stacklevel=3,
-        )
+        warnings.warn(f"kdops: {missing}; the slower reference implementation serves", stacklevel=3)
 
 
 def _native_info() -> dict[str, str]:

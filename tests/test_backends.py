@@ -1,9 +1,11 @@
 """Backends: the choice, the forced choice, and what users are told."""
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +13,16 @@ import torch
 import kdops
 from kdops import _backends, _library
 
+CSRC = Path(__file__).parents[1] / "csrc"
 MAPS = torch.randn(2, 3, 4, 4)
 
 
-def in_new_process(code, **environment):
-    """Runs code in a fresh interpreter."""
+def in_new_process(code, folder=None, **environment):
+    """Runs code in a fresh interpreter, which imports kdops from `folder` if it is given."""
     return subprocess.run(
         [sys.executable, "-W", "always", "-c", code],
         env=os.environ | environment,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
@@ -113,6 +117,48 @@ def test_without_a_binary_the_reference_serves_and_says_so_once():
     assert "[[[1.0, 1.0], [1.0, 1.0]]]" in run.stdout
     assert "no compiled kernels" in run.stdout
     assert run.stderr.count("the slower reference implementation serves") == 1
+
+
+def copied_checkout(folder, library):
+    """kdops/ and csrc/ with another compiled library in the place of theirs."""
+    package = Path(kdops.__file__).parent
+    without = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(package, folder / "kdops", ignore=without)
+    shutil.copytree(CSRC, folder / "csrc")
+    (folder / "kdops" / "_C.abi3.so").symlink_to(library)
+    return folder
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ for a library without ops")
+def test_a_library_without_the_ops_is_named_and_the_reference_serves(tmp_path):
+    info = f'{{\\"kdops\\": \\"{kdops.__version__}\\", \\"cuda\\": \\"\\"}}'
+    source = f'extern "C" const char* kdops_build_info() {{ return "{info}"; }}'
+    command = ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(tmp_path / "old.so")]
+    subprocess.run(command, input=source, text=True, check=True)
+    root = copied_checkout(tmp_path, tmp_path / "old.so")
+    run = in_new_process("import torch, kdops; print(kdops.gram(torch.ones(1, 2, 3)))", root)
+    assert run.returncode == 0, run.stderr
+    assert "[1., 1.]" in run.stdout
+    assert "is older than its sources (it has no op attention_map)" in run.stderr
+    assert "run `pip install .` or `make build` again" in run.stderr
+
+
+def test_a_library_with_another_schema_is_named_by_info(tmp_path):
+    root = copied_checkout(tmp_path, _library._find())
+    source = root / "csrc" / "svd" / "svd.cpp"
+    source.write_text(source.read_text().replace("svd_topk(Tensor A, int k", "svd_topk(Tensor A"))
+    run = in_new_process("from kdops.__main__ import _info; _info([])", root)
+    assert run.returncode == 0, run.stderr
+    assert "(its op svd_topk takes or returns something else)" in run.stdout
+    assert "reference serves" in run.stdout
+
+
+@pytest.mark.skipif(not CSRC.is_dir(), reason="not in a checkout")
+def test_every_op_of_the_library_is_compared():
+    """A definition that the search in csrc/ overlooks would never be found stale."""
+    of_library = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("kdops::")}
+    assert {f"kdops::{s.partition('(')[0]}" for s in _library._schemas(CSRC)} == of_library
+    assert _library._difference(CSRC) is None
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
