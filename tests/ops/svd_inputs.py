@@ -102,6 +102,44 @@ def errors_of_topk(A, U, S, Vh):
     }
 
 
+def gauge_invariant_loss(shape, k):
+    """(U, S, Vh, parts) -> loss of each of the first k triples by itself, through `parts`."""
+    m, n = shape
+    g = torch.Generator().manual_seed(5)
+    of_u, of_v, of_both = (
+        torch.randn(size, generator=g, dtype=torch.float64) for size in ((m, m), (n, n), (m, n))
+    )
+    root = torch.arange(1, k + 1) ** 0.5
+
+    def loss(U, S, Vh, parts):
+        on_u, on_v, mixed, weights = (t.to(S) for t in (of_u, of_v, of_both, root))
+        V = Vh[..., :k, :].mT
+        total = S.new_zeros(())
+        if "S" in parts:
+            total = total + (weights * S[..., :k] ** 2).sum()
+        if "V" in parts:
+            total = total + (weights * (V * (on_v @ V)).sum(-2)).sum()
+        if "U" in parts:
+            total = total + (weights * (U[..., :k] * (on_u @ U[..., :k])).sum(-2)).sum()
+        if parts == "USV":
+            total = total + (weights * (U[..., :k] * (mixed @ V)).sum(-2)).sum()
+        return total
+
+    return loss
+
+
+def gradients_of(decompose, A, loss, parts):
+    """The gradients of the loss through each of `parts`, from one decomposition."""
+    A = A.clone().requires_grad_()
+    result = decompose(A)
+    return [torch.autograd.grad(loss(*result, p), A, retain_graph=True)[0] for p in parts]
+
+
+def relative(actual, expected):
+    norms = torch.linalg.matrix_norm(actual - expected) / torch.linalg.matrix_norm(expected)
+    return norms.max().item()
+
+
 def failures(names, errors, limit):
     """The sentences for an assertion message: which matrix fails which measure by how much."""
     return [

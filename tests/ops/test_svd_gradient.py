@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from svd_inputs import difficult, stacked, with_values
+from svd_inputs import (
+    difficult,
+    gauge_invariant_loss,
+    gradients_of,
+    relative,
+    stacked,
+    with_values,
+)
 
 import kdops
 from kdops import align_singular_vectors, batched_eigh, batched_svd, batched_svdvals
@@ -17,45 +24,8 @@ def backend(request):
         yield request.param
 
 
-def gauge_invariant_loss(shape, k):
-    """(U, S, Vh, parts) -> loss of each of the first k triples by itself, through `parts`."""
-    m, n = shape
-    g = torch.Generator().manual_seed(5)
-    on_u, on_v, mixed = (
-        torch.randn(size, generator=g, dtype=torch.float64) for size in ((m, m), (n, n), (m, n))
-    )
-    weights = torch.arange(1, k + 1) ** 0.5
-
-    def loss(U, S, Vh, parts):
-        V = Vh[..., :k, :].mT
-        total = torch.zeros((), dtype=torch.float64)
-        if "S" in parts:
-            total = total + (weights * S[..., :k] ** 2).sum()
-        if "V" in parts:
-            total = total + (weights * (V * (on_v @ V)).sum(-2)).sum()
-        if "U" in parts:
-            total = total + (weights * (U[..., :k] * (on_u @ U[..., :k])).sum(-2)).sum()
-        if parts == "USV":
-            total = total + (weights * (U[..., :k] * (mixed @ V)).sum(-2)).sum()
-        return total
-
-    return loss
-
-
-def gradients_of(decompose, A, loss, parts):
-    """The gradients of the loss through each of `parts`, from one decomposition."""
-    A = A.clone().requires_grad_()
-    result = decompose(A)
-    return [torch.autograd.grad(loss(*result, p), A, retain_graph=True)[0] for p in parts]
-
-
 def torch_svd(A):
     return torch.linalg.svd(A, full_matrices=False)
-
-
-def relative(actual, expected):
-    norms = torch.linalg.matrix_norm(actual - expected) / torch.linalg.matrix_norm(expected)
-    return norms.max().item()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

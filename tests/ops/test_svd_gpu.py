@@ -1,0 +1,221 @@
+"""The SVD kernels on a GPU: every route of csrc/svd/*_cuda.cu, judged as on the CPU.
+
+The contract runs there too (pytest tests/test_contract.py --device cuda). To try the tests
+themselves where there is no GPU, take the mark off and set DEVICE to "cpu".
+"""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from svd_inputs import (
+    difficult,
+    errors_of_full,
+    errors_of_topk,
+    failures,
+    gate,
+    gauge_invariant_loss,
+    gradients_of,
+    orthonormality,
+    relative,
+    stacked,
+    with_values,
+)
+
+import kdops
+from kdops import batched_eigh, batched_svd, batched_svdvals
+
+DEVICE = "cuda"
+pytestmark = pytest.mark.gpu
+
+DTYPES = [torch.float32, torch.float64]
+# Lanes of a warp share a matrix: 8 (float32), 16, 32 (float32; a block in float64), at and inside
+# the size of the class. Then a block per matrix: square (128 leaves shared memory), tall and wide.
+SMALL = [(1, 1), (3, 5), (8, 8), (9, 13), (16, 2), (16, 16), (17, 30), (32, 32)]
+BLOCK = [(33, 33), (64, 64), (128, 128), (256, 32), (1024, 16), (300, 65), (16, 64), (49, 512)]
+# Factors and Gram matrix in shared memory or outside it, one row of blocks or many, tall and wide.
+TOPK = [(9, 9), (1024, 16), (1024, 64), (64, 256), (49, 512), (128, 128), (4096, 128)]
+BOTH = [*((shape, None) for shape in (*SMALL[1:], *BLOCK)), *((shape, 2) for shape in TOPK)]
+
+
+@pytest.fixture(autouse=True)
+def native_only():
+    if DEVICE == "cuda" and not kdops._library.has_cuda_kernels():
+        pytest.skip("this install was compiled without CUDA kernels")
+    with kdops.backend("native"):
+        yield
+
+
+def on_cpu(tensors):
+    return [t.cpu() for t in tensors]
+
+
+# ---- values -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [*SMALL, *BLOCK], ids=str)
+def test_accuracy(shape, dtype):
+    matrices = difficult(dtype, *shape)
+    A = stacked(matrices)
+    bound = gate(dtype, *shape)
+    whole = on_cpu(batched_svd(A.to(DEVICE)))
+    assert not failures(matrices, errors_of_full(A, *whole), bound)
+    largest = whole[1][:, :1].clamp_min(torch.finfo(dtype).tiny)
+    without_u = batched_svd(A.to(DEVICE), compute_u=False)
+    assert without_u.U is None
+    assert orthonormality(without_u.Vh.cpu().mT).max() <= bound
+    for S in (without_u.S, batched_svdvals(A.to(DEVICE))):
+        assert ((S.cpu() - whole[1]).abs() / largest).max() <= 2 * bound
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("k", [1, 4, 16])
+@pytest.mark.parametrize("shape", TOPK, ids=str)
+def test_accuracy_topk(shape, k, dtype):
+    if 2 * k >= min(shape):
+        pytest.skip("served by the full decomposition")
+    matrices = difficult(dtype, *shape)
+    A = stacked(matrices)
+    errors = errors_of_topk(A, *on_cpu(batched_svd(A.to(DEVICE), k)))
+    assert not failures(matrices, errors, gate(dtype, *shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [1, 5, 8, 16, 32, 33, 64, 128])
+def test_accuracy_eigh(n, dtype):
+    A = stacked(difficult(dtype, n, n))[:-2]  # without the huge and the tiny one
+    A = A + A.mT
+    w, Q = (x.cpu().double() for x in batched_eigh(A.to(DEVICE)))
+    exact = torch.linalg.eigvalsh(A.double())
+    largest = exact.abs().amax(-1).clamp_min(1e-300)
+    residual = torch.linalg.matrix_norm(A.double() - Q * w.unsqueeze(-2) @ Q.mT)
+    bound = gate(dtype, n, n)
+    assert (residual <= bound * torch.linalg.matrix_norm(A.double())).all()
+    assert ((w - exact).abs().amax(-1) <= bound * largest).all()
+    assert orthonormality(Q).max() <= bound
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "k"), BOTH, ids=str)
+def test_signs_are_those_of_the_cpu(shape, k, dtype):
+    g = torch.Generator().manual_seed(3)
+    values = 1 + torch.arange(min(shape), 0, -1) / 4
+    A = torch.stack([with_values(values, *shape, g) for _ in range(9)]).to(dtype)
+    (U, _, Vh), (expected_u, _, expected_vh) = (
+        on_cpu(batched_svd(A.to(DEVICE), k)),
+        batched_svd(A, k),
+    )
+    assert (Vh * expected_vh).sum(-1).min() > 0.99
+    assert (U * expected_u).sum(-2).min() > 0.99
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_types_and_strides(dtype):
+    A = torch.randn(64, 5, 40, dtype=dtype).movedim(0, -1)  # (5, 40, 64), transposed
+    for k in (None, 2):
+        expected = batched_svd(A.float(), k).S
+        actual = batched_svd(A.to(DEVICE), k).S
+        assert actual.dtype == dtype
+        assert (actual.cpu().float() - expected).abs().max() <= 1e-2 * expected.max()
+
+
+# ---- gradients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("options", [{}, {"compute_u": False}, {"degenerate": "lorentz"}], ids=str)
+@pytest.mark.parametrize(("shape", "k"), BOTH, ids=str)
+def test_gradients(shape, k, options, dtype):
+    """Against the float64 reference on the CPU, through U, S and V together and one by one."""
+    g = torch.Generator().manual_seed(7)
+    values = 1 + torch.arange(min(shape), 0, -1) / 4
+    A = torch.stack([with_values(values, *shape, g) for _ in range(3)])
+    parts = ["SV", "V", "S"] if options.get("compute_u") is False else ["USV", "SV", "V", "U"]
+    loss = gauge_invariant_loss(shape, min(k or 5, *shape))
+    with kdops.backend("reference"):
+        expected = gradients_of(lambda A: batched_svd(A, k, **options), A, loss, parts)
+    actual = gradients_of(lambda A: batched_svd(A, k, **options), A.to(DEVICE, dtype), loss, parts)
+    for part, a, e in zip(parts, actual, expected, strict=True):
+        assert relative(a.cpu().double(), e) <= 4 * gate(dtype, *shape), part
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("degenerate", ["mask", "lorentz"])
+@pytest.mark.parametrize(("shape", "k"), [((9, 9), None), ((64, 64), None), ((256, 32), 4)])
+def test_gradients_of_difficult_matrices_are_finite(shape, k, degenerate, dtype):
+    matrices = difficult(dtype, *shape)
+    A = stacked(matrices).to(DEVICE).requires_grad_()
+    outputs = tuple(batched_svd(A, k, degenerate=degenerate))
+    (gA,) = torch.autograd.grad(outputs, A, [torch.randn_like(t) for t in outputs])
+    finite = gA.isfinite().all(-1).all(-1).tolist()
+    assert all(finite), [n for n, ok in zip(matrices, finite, strict=True) if not ok]
+
+
+# ---- isolation and repeatability ----------------------------------------------------------------
+
+
+CALLS = {
+    "full": (lambda A: batched_svd(A), [(8, 8), (16, 16), (32, 32), (64, 64), (256, 32), (16, 64)]),
+    "top 2": (lambda A: batched_svd(A, 2), [(9, 9), (1024, 16), (49, 512), (128, 128)]),
+    "values": (lambda A: (batched_svdvals(A),), [(8, 8), (32, 32), (64, 16)]),
+    "eigh": (lambda A: batched_eigh(A), [(8, 8), (32, 32), (64, 64)]),
+}
+ROUTES = [(name, shape) for name, (_, shapes) in CALLS.items() for shape in shapes]
+
+
+def step(name, A):
+    """Results and gradient for fixed random cotangents, on the device of A."""
+    A = A.detach().requires_grad_()
+    outputs = CALLS[name][0](A)
+    ramps = [torch.linspace(-1, 2, t.numel(), dtype=t.dtype, device=t.device) for t in outputs]
+    cotangents = [ramp.view_as(t) for ramp, t in zip(ramps, outputs, strict=True)]
+    return (*(t.detach() for t in outputs), *torch.autograd.grad(outputs, A, cotangents))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "shape"), ROUTES, ids=str)
+def test_one_bad_matrix_spoils_itself_alone(name, shape, dtype):
+    """And the others keep their bits, which says too that a run repeats another."""
+    good = torch.randn(21, *shape, dtype=dtype, device=DEVICE)
+    bad = good.clone()
+    bad[5, -1, 0] = float("nan")  # below the diagonal: eigh reads it
+    others = torch.arange(21) != 5
+    for x, y in zip(on_cpu(step(name, good)), on_cpu(step(name, bad)), strict=True):
+        assert torch.equal(x[others], y[others])
+        assert y[5].isnan().all()
+
+
+# ---- no host synchronisation --------------------------------------------------------------------
+
+
+@contextmanager
+def no_synchronisation():
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "shape"), ROUTES, ids=str)
+def test_forward_and_backward_in_a_cuda_graph(name, shape, dtype):
+    """Captured without a synchronisation, replayed on other numbers."""
+    if DEVICE != "cuda":
+        pytest.skip("there are no graphs on the CPU")
+    A = torch.randn(5, *shape, dtype=dtype, device=DEVICE)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step(name, A)  # what a first call prepares
+        with no_synchronisation():
+            step(name, A)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step(name, A)
+    A.copy_(torch.randn(5, *shape, dtype=dtype))
+    graph.replay()
+    for x, y in zip(on_cpu(captured), on_cpu(step(name, A)), strict=True):
+        torch.testing.assert_close(x, y)
