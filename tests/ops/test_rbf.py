@@ -1,22 +1,17 @@
-"""What is special to the RBF ops: accuracy of close values, memory, cancellation, huge values."""
+"""What is special to the RBF ops: accuracy of close values, cancellation, huge values."""
 
 import math
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import mpmath
 import pytest
 import torch
+from new_process import run_python
 
 import kdops
 from kdops._library import missing
 from kdops.ops.rbf import gradient, reference
 from kdops.testing import assert_close, relative_error
 
-ROOT = Path(__file__).parents[2]
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 native = pytest.mark.skipif(missing is not None, reason=str(missing))
 
@@ -206,18 +201,6 @@ def test_chunked_reference_agrees_with_one_chunk(monkeypatch):
     assert_close(run(), whole, torch.float64)
 
 
-def run_python(code, **environment):
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 @native
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_every_instruction_set(isa):
@@ -245,38 +228,3 @@ def test_every_instruction_set(isa):
     print(kdops.build_info()["active_instruction_set"])
     """
     assert run_python(code, KDOPS_ISA=isa).strip() in INSTRUCTION_SETS
-
-
-@native
-@pytest.mark.parametrize(
-    ("setup", "step", "limit_mb"),
-    [
-        # N x N alone would be 1.6 GB
-        (
-            "s = torch.randn(20_000, 16, requires_grad=True); t = torch.randn(20_000, 16)",
-            "kdops.rbf_affinity_loss(s, t, gamma=0.05).backward()",
-            300,
-        ),
-        # B x D x D' x k alone would be 537 MB
-        (
-            "v = [torch.randn(32, d, 8) / 32 for d in (512, 1024, 512, 1024)];"
-            "v[0].requires_grad_(); v[1].requires_grad_()",
-            "kdops.svd_rbf_loss(*v).backward()",
-            40,
-        ),
-    ],
-    ids=["rbf_affinity_loss", "svd_rbf_loss"],
-)
-def test_peak_memory(setup, step, limit_mb):
-    """Growth of the peak resident size in a process of its own."""
-    code = f"""
-    import resource, torch, kdops
-    torch.ones(64, 64) @ torch.ones(64, 64)
-    small = [torch.randn(1, 2, 1, requires_grad=True) for _ in range(4)]
-    kdops.svd_rbf_loss(*small).backward()
-    {setup}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    {step}
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-    """
-    assert float(run_python(code)) < limit_mb

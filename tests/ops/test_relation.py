@@ -1,20 +1,14 @@
-"""What is special to the relation ops: degenerate rows, offsets and scales, memory, large N."""
-
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
+"""What is special to the relation ops: degenerate rows, offsets and scales, large N."""
 
 import pytest
 import torch
+from new_process import run_python
 
 import kdops
 from kdops._library import missing
 from kdops.ops.relation import gradient, reference
 from kdops.testing import relative_error
 
-ROOT = Path(__file__).parents[2]
 RKD = (kdops.rkd_distance_loss, kdops.rkd_angle_loss)
 LOSSES = (*RKD, kdops.similarity_loss)
 BACKENDS = ("native", "reference")
@@ -246,34 +240,3 @@ def test_every_instruction_set(isa):
         print(kdops.build_info()["active_instruction_set"])
     """
     run_python(program, KDOPS_ISA=isa)
-
-
-@native
-def test_memory_of_large_batches():
-    """N = 1024, D = 2048, distance and angle, forward and backward: under 500 MB more than before
-    (the published form needs 51 GB)."""
-    program = """
-        import resource, torch, kdops
-        def step(n, d):
-            student, teacher = torch.randn(n, d, requires_grad=True), torch.randn(n, d)
-            loss = 25 * kdops.rkd_distance_loss(student, teacher)
-            (loss + 50 * kdops.rkd_angle_loss(student, teacher)).backward()
-            assert student.grad.isfinite().all()
-        step(64, 2048)  # what torch itself needs once
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        step(1024, 2048)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-    """
-    assert float(run_python(program)) < 500
-
-
-def run_python(program, **environment):
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
