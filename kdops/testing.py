@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -154,9 +154,6 @@ class OpSpec:
     invariant: Callable[[Any], Any] = lambda result: result
     layouts: tuple[str, ...] = LAYOUTS
     skips: dict[str, str] = field(default_factory=dict)
-
-    def with_batch(self, make: Maker, size: int) -> Maker:
-        return replace(make, batch=size)
 
 
 def differentiable(arguments: Arguments) -> tuple[Tensor, ...]:

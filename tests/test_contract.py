@@ -1,6 +1,6 @@
 """The contract: what every op of kdops must do. One parametrised test per promise.
 
-A new op gets all of it by adding its OpSpec to op_specs.py. `--device cuda` runs the same on a GPU.
+A new op gets all of it by an OpSpec in specs/<op>.py. `--device cuda` runs the same on a GPU.
 """
 
 import functools
@@ -155,8 +155,7 @@ def test_export(spec, device):
 @contract
 def test_vmap(spec, device):
     for case in spec.cases[:2]:
-        make = Maker(device=device)
-        stacked = case.build(spec.with_batch(make, 3))
+        stacked = case.build(Maker(device=device, batch=3))
         if not all(map(torch.is_tensor, stacked)):
             continue
         mapped = torch.func.vmap(lambda *a: tuple(tensors_in(spec.function(*a))))(*stacked)
@@ -197,8 +196,7 @@ def test_torch_func_grad(spec, device):
 
 @contract
 def test_vmap_of_grad(spec, device):
-    make = Maker(device=device)
-    stacked = spec.small_cases[0].build(spec.with_batch(make, 3))
+    stacked = spec.small_cases[0].build(Maker(device=device, batch=3))
     per_item = torch.func.vmap(torch.func.grad(_energy(spec)))(*stacked)
     for i in range(3):
         expected = torch.func.grad(_energy(spec))(*(a[i] for a in stacked))
@@ -305,7 +303,7 @@ def test_inputs_untouched(spec, device):
 
 
 def test_every_public_op_has_a_spec():
-    """A public function that computes must be in op_specs.py."""
+    """A public function that computes must be in specs/."""
     tools = {"FeatureTap", "backend", "build_info", "explain"}
     covered = {spec.name.split("[")[0] for spec in SPECS}
     assert set(kdops.__all__) - tools <= covered

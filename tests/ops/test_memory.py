@@ -41,7 +41,7 @@ CASES = {
     "rbf_affinity_loss": (*RBF, (64, 16), (20_000, 16), 300),  # N x N: 1.6 GB
     "svd_rbf_loss": (*SVD_RBF, (1, 2, 2, 1), (32, 512, 1024, 8), 40),  # B x D x D' x k: 537 MB
     "nst_loss": (*NST, (1, 8, 7), (8, 2048, 7), 300),  # B x C x C x L: 6.6 GB
-    "fsp_loss": (*FSP, (2, 8, 8, 7), (64, 256, 512, 28), 300),  # B x C1 x C2 x L: 26 GB
+    "fsp_loss": (*FSP, (2, 8, 8, 7), (64, 256, 512, 28), 200),  # B x C1 x C2 x L: 26 GB
 }
 
 

@@ -1,4 +1,4 @@
-"""Specs of the losses between Gram matrices and attention maps; references written out in full."""
+"""Specs of Gram and FSP matrices and of the losses between them; references written out in full."""
 
 from functools import partial
 
@@ -7,6 +7,102 @@ import torch.nn.functional as F
 
 import kdops
 from kdops.testing import Case, ErrorCase, OpSpec
+
+
+def _gram_reference(x, y=None):
+    y = x if y is None else y
+    positions = max(x[0, 0].numel() if x.numel() else 1, 1)
+    return torch.einsum("bil,bjl->bij", x.flatten(2), y.flatten(2)) / positions
+
+
+def _fsp_reference(f1, f2, pool):
+    pools = {
+        "max": torch.nn.functional.adaptive_max_pool2d,
+        "avg": torch.nn.functional.adaptive_avg_pool2d,
+    }
+    size = tuple(min(a, b) for a, b in zip(f1.shape[2:], f2.shape[2:], strict=True))
+    return _gram_reference(pools[pool](f1, size), pools[pool](f2, size))
+
+
+GRAM = OpSpec(
+    name="gram",
+    function=kdops.gram,
+    reference=_gram_reference,
+    cases=(
+        Case("pair", lambda make: (make.normal(3, 5, 6, 7), make.normal(3, 4, 6, 7))),
+        Case("symmetric", lambda make: (make.normal(2, 7, 9, 3),)),
+        Case("long", lambda make: (make.normal(2, 6, 17, 19), make.normal(2, 9, 17, 19))),
+        Case("wide", lambda make: (make.normal(2, 65, 3, 3), make.normal(2, 50, 3, 3))),
+        Case("series", lambda make: (make.normal(4, 3, 150), make.normal(4, 5, 150))),
+        Case("volume", lambda make: (make.normal(2, 3, 4, 3, 5), make.normal(2, 8, 4, 3, 5))),
+        Case("deep", lambda make: (make.normal(1, 18, 600),)),
+        Case("one entry", lambda make: (make.normal(1, 1, 1), make.normal(1, 1, 1))),
+    ),
+    small_cases=(
+        Case("pair", lambda make: (make.normal(2, 3, 2, 2), make.normal(2, 2, 2, 2))),
+        Case("symmetric", lambda make: (make.normal(2, 3, 4),)),
+    ),
+    op_calls=(
+        ("gram", lambda make: (make.normal(2, 3, 4), make.normal(2, 5, 4), 0.5)),
+        ("gram", lambda make: (make.normal(2, 3, 4), None, 0.5)),
+        (
+            "gram_backward",
+            lambda make: (make.normal(2, 3, 5), make.normal(2, 3, 4), make.normal(2, 5, 4), 0.5),
+        ),
+        ("gram_backward", lambda make: (make.normal(2, 3, 3), make.normal(2, 3, 4), None, 0.5)),
+    ),
+    empty_cases=(
+        Case("no batch", lambda make: (make.normal(0, 3, 4), make.normal(0, 2, 4))),
+        Case("no channels", lambda make: (make.normal(2, 0, 4), make.normal(2, 3, 4))),
+        Case("no positions", lambda make: (make.normal(2, 3, 0), make.normal(2, 4, 0))),
+    ),
+    errors=(
+        ErrorCase(lambda make: ("maps",), TypeError, "gram: expected x to be a Tensor, got str"),
+        ErrorCase(lambda make: (make.normal(3, 4),), ValueError, r"gram: expected x of shape \[B"),
+        ErrorCase(
+            lambda make: (make.normal(2, 3, 4), make.normal(3, 3, 4)),
+            ValueError,
+            "same batch size, got 2 and 3",
+        ),
+        ErrorCase(
+            lambda make: (make.normal(2, 3, 4, 4), make.normal(2, 3, 2, 2)),
+            ValueError,
+            "same spatial shape",
+        ),
+        ErrorCase(
+            lambda make: (make.normal(2, 3, 4), make.normal(2, 3, 4).float()),
+            TypeError,
+            "expected y of the dtype of x",
+        ),
+        ErrorCase(lambda make: (torch.ones(2, 3, 4).int(),), TypeError, "got int32"),
+    ),
+)
+
+
+def _fsp_matrix_spec(pool):
+    return OpSpec(
+        name=f"fsp_matrix[{pool}]",
+        function=partial(kdops.fsp_matrix, pool=pool),
+        reference=partial(_fsp_reference, pool=pool),
+        cases=(
+            Case("down", lambda make: (make.normal(2, 5, 8, 8), make.normal(2, 6, 4, 4))),
+            Case("same size", lambda make: (make.normal(2, 5, 6, 4), make.normal(2, 3, 6, 4))),
+            Case("each axis", lambda make: (make.normal(2, 3, 8, 5), make.normal(2, 4, 4, 10))),
+        ),
+        small_cases=(
+            Case("down", lambda make: (make.normal(1, 2, 4, 4), make.normal(1, 2, 2, 2))),
+        ),
+        empty_cases=(
+            Case("no batch", lambda make: (make.normal(0, 3, 4, 4), make.normal(0, 2, 2, 2))),
+        ),
+        errors=(
+            ErrorCase(
+                lambda make: (make.normal(2, 3, 4, 4), make.normal(2, 3, 4)),
+                ValueError,
+                "fsp_matrix: expected f2 of shape",
+            ),
+        ),
+    )
 
 
 def _fsp_loss(s1, s2, t1, t2, **options):
@@ -46,7 +142,7 @@ def _gram_loss_call(make, c1, c2, length, *options):
     return (student[0], student[1], *teacher, 0.2, 0.2, 0.5, *options)
 
 
-def _fsp_spec(variant):
+def _fsp_loss_spec(variant):
     calls = (
         lambda make: _gram_loss_call(make, 3, 4, 5, variant == "columns", False, True),
         lambda make: _gram_loss_call(make, 6, 7, 2, False, True, True),
@@ -103,7 +199,7 @@ def _nst_reference(student, teacher, kernel="poly", degree=2, c=0.0, bandwidth=N
     return (k(t, t) + k(s, s) - 2 * k(s, t)).mean()
 
 
-def _pair(make, batch, c_s, c_t, size, teacher_size=None):
+def two_maps(make, batch, c_s, c_t, size, teacher_size=None):
     teacher = make.normal(batch, c_t, *(teacher_size or size), constant=True)
     return make.normal(batch, c_s, *size), teacher
 
@@ -124,15 +220,15 @@ def _nst_spec(label, skips=None, **options):
         function=partial(kdops.nst_loss, **options),
         reference=partial(_nst_reference, **options),
         cases=(
-            Case("wide", lambda make: _pair(make, 3, 17, 17, (3, 3))),
-            Case("long, unequal", lambda make: _pair(make, 2, 4, 6, (5, 7))),
-            Case("pooled", lambda make: _pair(make, 2, 9, 5, (6, 4), (3, 4))),
+            Case("wide", lambda make: two_maps(make, 3, 17, 17, (3, 3))),
+            Case("long, unequal", lambda make: two_maps(make, 2, 4, 6, (5, 7))),
+            Case("pooled", lambda make: two_maps(make, 2, 9, 5, (6, 4), (3, 4))),
         ),
         small_cases=(
-            Case("wide", lambda make: _pair(make, 2, 5, 4, (2, 1))),
-            Case("long", lambda make: _pair(make, 2, 2, 2, (3, 3))),
+            Case("wide", lambda make: two_maps(make, 2, 5, 4, (2, 1))),
+            Case("long", lambda make: two_maps(make, 2, 2, 2, (3, 3))),
         ),
-        empty_cases=(Case("no batch", lambda make: _pair(make, 0, 3, 4, (2, 2))),),
+        empty_cases=(Case("no batch", lambda make: two_maps(make, 0, 3, 4, (2, 2))),),
         op_calls=() if options else _NST_CALLS,
         errors=(
             ErrorCase(
@@ -145,91 +241,13 @@ def _nst_spec(label, skips=None, **options):
     )
 
 
-def _map_reference(f, p=2, reduce="sum"):
-    power = f.abs() ** p
-    return power.amax(1) if reduce == "max" else power.sum(1)
-
-
-def _attention_reference(student, teacher, p=2, reduce="sum", variant="code"):
-    size = tuple(min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
-    pooled = (F.adaptive_avg_pool2d(f, size) for f in (student, teacher.detach()))
-    q_s, q_t = (F.normalize(_map_reference(f, p, reduce).flatten(1)) for f in pooled)
-    if variant == "code":
-        return (q_s - q_t).square().mean()
-    return (q_s - q_t).norm(dim=1).mean() / 2
-
-
-def _attention_map_spec(label, **options):
-    p, largest = float(options.get("p", 2)), options.get("reduce") == "max"
-    return OpSpec(
-        name=f"attention_map[{label}]",
-        function=partial(kdops.attention_map, **options),
-        reference=partial(_map_reference, **options),
-        cases=(
-            Case("square", lambda make: (make.normal(3, 17, 9, 8),)),
-            Case("odd", lambda make: (make.normal(2, 5, 11, 61),)),
-            Case("one channel", lambda make: (make.normal(2, 1, 3, 3),)),
-        ),
-        small_cases=(Case("square", lambda make: (make.normal(2, 3, 2, 2),)),),
-        op_calls=(
-            ("attention_map", lambda make: (make.normal(2, 5, 7), p, largest)),
-            (
-                "attention_map_backward",
-                lambda make: (make.normal(2, 7), make.normal(2, 5, 7), p, largest),
-            ),
-        ),
-        empty_cases=(
-            Case("no batch", lambda make: (make.normal(0, 3, 4, 4),)),
-            Case("no channels", lambda make: (make.normal(2, 0, 4, 4),)),
-            Case("no positions", lambda make: (make.normal(2, 3, 0, 4),)),
-        ),
-        errors=(
-            ErrorCase(lambda make: (make.normal(3, 4),), ValueError, "attention_map: expected f"),
-        ),
-    )
-
-
-_OP_OPTIONS = (3.0, False, True, 0.5)  # p, largest, paper, coefficient
-
-
-def _attention_loss_spec(label, **options):
-    return OpSpec(
-        name=f"attention_loss[{label}]",
-        function=partial(kdops.attention_loss, **options),
-        reference=partial(_attention_reference, **options),
-        cases=(
-            Case("unequal channels", lambda make: _pair(make, 3, 8, 12, (7, 6))),
-            Case("pooled", lambda make: _pair(make, 2, 5, 4, (4, 9), (8, 3))),
-        ),
-        small_cases=(Case("small", lambda make: _pair(make, 2, 3, 2, (2, 3))),),
-        empty_cases=(Case("no batch", lambda make: _pair(make, 0, 3, 4, (2, 2))),),
-        op_calls=(
-            (
-                "attention_loss",
-                lambda make: (make.normal(2, 5, 7), make.normal(2, 3, 7), *_OP_OPTIONS),
-            ),
-        ),
-        errors=(
-            ErrorCase(
-                lambda make: (make.normal(2, 3, 4), make.normal(2, 3, 4, 4)),
-                ValueError,
-                "attention_loss: expected teacher of shape",
-            ),
-        ),
-    )
-
-
-GRAM_LOSSES = (
-    _attention_loss_spec("code"),
-    _attention_loss_spec("paper, p=3", variant="paper", p=3),
-    _attention_loss_spec("max", reduce="max"),
-    _attention_map_spec("p=1", p=1),
-    _attention_map_spec("p=2"),
-    _attention_map_spec("p=2.5", p=2.5),
-    _attention_map_spec("p=3, max", p=3, reduce="max"),
-    _fsp_spec("columns"),
-    _fsp_spec("mse"),
-    _fsp_spec("paper"),
+SPECS = (
+    GRAM,
+    _fsp_matrix_spec("max"),
+    _fsp_matrix_spec("avg"),
+    _fsp_loss_spec("columns"),
+    _fsp_loss_spec("mse"),
+    _fsp_loss_spec("paper"),
     _nst_spec(
         "gaussian",
         kernel="gaussian",

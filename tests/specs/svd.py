@@ -1,0 +1,207 @@
+"""Specs of the decompositions, compared through what does not depend on the choice of signs."""
+
+from functools import partial
+
+import torch
+
+import kdops
+from kdops.testing import Case, ErrorCase, OpSpec
+
+
+def _spectrum(make, *shape):
+    """Matrices (*batch, m, n) with well separated singular values 0.6, 1, 1.4, ..."""
+    lead = shape if make.batch is None else (make.batch, *shape)
+    noise = torch.randn(lead, generator=make.generator, dtype=torch.float64)
+    U, S, Vh = torch.linalg.svd(noise, full_matrices=False)
+    values = 0.2 + 0.4 * torch.arange(S.shape[-1], 0, -1, dtype=torch.float64)
+    return make.of(U * values @ Vh)
+
+
+def _symmetric(make, *shape):
+    """Symmetric matrices with eigenvalues ..., -0.4, 0, 0.4, ..."""
+    lead = shape if make.batch is None else (make.batch, *shape)
+    noise = torch.randn(lead, generator=make.generator, dtype=torch.float64)
+    Q, _ = torch.linalg.qr(noise)
+    values = 0.4 * (torch.arange(Q.shape[-1], dtype=torch.float64) - Q.shape[-1] // 2)
+    return make.of(Q * values @ Q.mT)
+
+
+def _weighted_projector(vectors):
+    """Columns v_i -> sum of v_i v_i^T / (1 + i): the same for any sign of the columns."""
+    weights = 1 / torch.arange(1, 1 + vectors.shape[-1]).to(vectors)
+    return (vectors * weights) @ vectors.mT
+
+
+def _svd_invariant(result):
+    U, S, Vh = result
+    if U is None:
+        return S, _weighted_projector(Vh.mT)
+    return S, _weighted_projector(Vh.mT), _weighted_projector(U), U @ Vh
+
+
+def _svd_reference(A, k=None, compute_u=True):
+    U, S, Vh = torch.linalg.svd(A, full_matrices=False)
+    return (U[..., :k] if compute_u else None), S[..., :k], Vh[..., :k, :]
+
+
+def _svd(name, op_calls, **options):
+    return OpSpec(
+        name=f"batched_svd[{name}]",
+        function=partial(kdops.batched_svd, **options),
+        reference=partial(_svd_reference, **options),
+        cases=(
+            Case("square", lambda make: (_spectrum(make, 3, 9, 9),)),
+            Case("tall", lambda make: (_spectrum(make, 5, 40, 6),)),
+            Case("wide", lambda make: (_spectrum(make, 2, 7, 33),)),
+            Case("leading dims", lambda make: (_spectrum(make, 2, 3, 12, 10),)),
+        ),
+        small_cases=(
+            Case("square", lambda make: (_spectrum(make, 2, 4, 4),)),
+            Case("tall", lambda make: (_spectrum(make, 1, 6, 4),)),
+            Case("wide", lambda make: (_spectrum(make, 1, 4, 5),)),
+        ),
+        op_calls=op_calls,
+        empty_cases=(Case("no matrices", lambda make: (make.normal(0, 6, 5),)),),
+        errors=(
+            ErrorCase(
+                lambda make: (make.normal(4),),
+                ValueError,
+                r"batched_svd: expected A of shape \[..., m, n\], got \[4\] \(1-D\)",
+            ),
+            ErrorCase(lambda make: (torch.ones(2, 3, 4).int(),), TypeError, "got int32"),
+        ),
+        invariant=_svd_invariant,
+    )
+
+
+def _full_backward_arguments(make):
+    triples = torch.linalg.svd(make.normal(2, 5, 4).detach(), full_matrices=False)
+    cotangents = (make.normal(2, 5, 4), make.normal(2, 4), make.normal(2, 4, 4))
+    return (
+        *cotangents,
+        *(t.contiguous().requires_grad_(make.requires_grad) for t in triples),
+        False,
+    )
+
+
+def _topk_backward_arguments(make):
+    A = make.normal(2, 9, 7)
+    U, S, Vh, saved = torch.ops.kdops.svd_topk(A.detach(), 2, True, True, False)
+    cotangents = (make.normal(2, 9, 2), make.normal(2, 2), make.normal(2, 2, 7))
+    return (*cotangents, A, U, S, Vh, saved, False)
+
+
+BATCHED_SVDS = (
+    _svd(
+        "full",
+        (
+            ("svd", lambda make: (make.normal(2, 5, 4), True, True, False, False)),
+            ("svd_backward", _full_backward_arguments),
+        ),
+    ),
+    _svd(
+        "S and V",
+        (("svd", lambda make: (make.normal(5, 4), False, False, True, True)),),
+        compute_u=False,
+    ),
+    _svd(
+        "top 2",
+        (
+            ("svd_topk", lambda make: (make.normal(2, 9, 7), 2, True, True, False)),
+            ("svd_topk_backward", _topk_backward_arguments),
+        ),
+        k=2,
+    ),
+    _svd(
+        "top 1, S and V",
+        (("svd_topk", lambda make: (make.normal(3, 4), 1, False, True, True)),),
+        k=1,
+        compute_u=False,
+    ),
+)
+
+BATCHED_SVDVALS = OpSpec(
+    name="batched_svdvals",
+    function=kdops.batched_svdvals,
+    reference=torch.linalg.svdvals,
+    cases=(
+        Case("square", lambda make: (_spectrum(make, 3, 9, 9),)),
+        Case("tall", lambda make: (_spectrum(make, 2, 40, 6),)),
+        Case("wide", lambda make: (_spectrum(make, 2, 3, 7, 33),)),
+    ),
+    small_cases=(Case("tall", lambda make: (_spectrum(make, 2, 5, 4),)),),
+    op_calls=(("svdvals", lambda make: (make.normal(2, 5, 4),)),),
+    empty_cases=(
+        Case("no matrices", lambda make: (make.normal(0, 6, 5),)),
+        Case("no columns", lambda make: (make.normal(2, 6, 0),)),
+    ),
+    errors=(
+        ErrorCase(lambda make: (make.normal(4),), ValueError, "batched_svdvals: expected A of"),
+        ErrorCase(lambda make: (make.normal(2, 4, 4), 5), ValueError, "got k = 5"),
+        ErrorCase(lambda make: (make.normal(2, 4, 4), 1.0), TypeError, "k to be an int"),
+    ),
+)
+
+
+def _eigh_of_symmetric_part(eigh):
+    """Of the symmetric part: a numerical Jacobian moves the entries of A one by one."""
+    return lambda A: eigh((A + A.mT) / 2)
+
+
+BATCHED_EIGH = OpSpec(
+    name="batched_eigh",
+    function=_eigh_of_symmetric_part(kdops.batched_eigh),
+    reference=_eigh_of_symmetric_part(torch.linalg.eigh),
+    cases=(
+        Case("one", lambda make: (_symmetric(make, 3, 9, 9),)),
+        Case("leading dims", lambda make: (_symmetric(make, 2, 2, 14, 14),)),
+    ),
+    small_cases=(Case("one", lambda make: (_symmetric(make, 2, 4, 4),)),),
+    op_calls=(("eigh", lambda make: (make.normal(2, 4, 4),)),),
+    empty_cases=(
+        Case("no matrices", lambda make: (make.normal(0, 5, 5),)),
+        Case("no rows", lambda make: (make.normal(2, 0, 0),)),
+    ),
+    errors=(
+        ErrorCase(lambda make: (make.normal(4, 4).to(torch.cfloat),), TypeError, "got complex64"),
+    ),
+    invariant=lambda result: (result[0], _weighted_projector(result[1])),
+)
+
+
+def _align_reference(student, teacher):
+    cosine = torch.einsum("bdi,bdj->bij", student, teacher)
+    best = cosine.abs().max(1).indices
+    columns = []
+    for j in range(teacher.shape[2]):
+        chosen = torch.stack([s[:, i] for s, i in zip(student, best[:, j], strict=True)])
+        sign = torch.stack([c[i, j] for c, i in zip(cosine, best[:, j], strict=True)]).sign()
+        columns.append(chosen * sign.detach()[:, None])
+    return torch.stack(columns, -1)
+
+
+ALIGN = OpSpec(
+    name="align_singular_vectors",
+    function=kdops.align_singular_vectors,
+    reference=_align_reference,
+    cases=(
+        Case("more", lambda make: (make.normal(4, 9, 5), make.normal(4, 9, 2, constant=True))),
+        Case("fewer", lambda make: (make.normal(3, 6, 1), make.normal(3, 6, 3, constant=True))),
+    ),
+    small_cases=(
+        Case("more", lambda make: (make.normal(2, 4, 3), make.normal(2, 4, 2, constant=True))),
+    ),
+    empty_cases=(Case("no batch", lambda make: (make.normal(0, 5, 4), make.normal(0, 5, 2))),),
+    errors=(
+        ErrorCase(
+            lambda make: (make.normal(2, 5, 3), make.normal(2, 4, 3)),
+            ValueError,
+            "same vector length D, got 5 and 4",
+        ),
+        ErrorCase(lambda make: (make.normal(5, 3), make.normal(5, 3)), ValueError, "student of"),
+    ),
+    skips={"value": "one form for all devices, nothing to choose from"},
+)
+
+
+SPECS = (ALIGN, BATCHED_EIGH, *BATCHED_SVDS, BATCHED_SVDVALS)
