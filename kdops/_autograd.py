@@ -34,7 +34,7 @@ def wants_grad(*tensors: Tensor) -> bool:
     """Whether a gradient may be asked for: an op that fuses it into its forward can skip it."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return _watched(tensors)
 
 
 def map_op(
@@ -279,12 +279,13 @@ def _differentiable(
             return function.apply(*inputs)
         if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled():
             return op(*inputs)
-        return eager.apply(*inputs) if _wants_grad(inputs) else below(*inputs)
+        return eager.apply(*inputs) if _watched(inputs) else below(*inputs)
 
     return call
 
 
-def _wants_grad(inputs: Sequence[Any]) -> bool:
+def _watched(inputs: Sequence[Any]) -> bool:
+    """Whether eager autograd records a call with these inputs."""
     return torch.is_grad_enabled() and any(
         isinstance(value, Tensor) and value.requires_grad for value in inputs
     )

@@ -136,7 +136,7 @@ def batched_svdvals(A: Tensor, k: int | None = None) -> Tensor:
     elif _is_few(k, r):
         S = _topk(work, k, False, False, "mask")[1]
     elif _backends.choose("svdvals", A.device.type, work.dtype, m, n) == "native":
-        S = registration.svdvals_op(work)
+        S = registration.ops["svdvals"](work)
     else:
         S = reference.svdvals(work)
     return S[..., :k].to(A.dtype)
@@ -171,7 +171,7 @@ def batched_eigh(A: Tensor) -> Eigh:
     if n == 0:
         values, vectors = work.new_zeros(A.shape[:-1]), work.new_zeros(A.shape)
     elif _backends.choose("eigh", A.device.type, work.dtype, n, n) == "native":
-        values, vectors = registration.eigh_op(work)
+        values, vectors = registration.ops["eigh"](work)
     else:
         values, vectors = reference.eigh(work)
     return Eigh(values.to(A.dtype), vectors.to(A.dtype))
@@ -221,7 +221,8 @@ def _is_few(k: int, r: int) -> bool:
 def _topk(A: Tensor, k: int, compute_u: bool, canonical: bool, degenerate: str) -> Triple:
     m, n = A.shape[-2:]
     if _backends.choose("svd_topk", A.device.type, A.dtype, m, n, k) == "native":
-        U, S, Vh, _ = registration.topk_op(A, k, compute_u, canonical, degenerate == "lorentz")
+        lorentz = degenerate == "lorentz"
+        U, S, Vh, _ = registration.ops["svd_topk"](A, k, compute_u, canonical, lorentz)
         return (U if compute_u else None), S, Vh
     return reference.svd_topk(A, k, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
 
@@ -230,7 +231,7 @@ def _full(A: Tensor, compute_u: bool, canonical: bool, degenerate: str, mode: st
     m, n = A.shape[-2:]
     if _backends.choose("svd", A.device.type, A.dtype, m, n) == "native":
         lorentz = degenerate == "lorentz"
-        U, S, Vh = registration.svd_op(A, compute_u, canonical, mode == "fast", lorentz)
+        U, S, Vh = registration.ops["svd"](A, compute_u, canonical, mode == "fast", lorentz)
         return (U if compute_u else None), S, Vh
     return reference.svd(A, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
 

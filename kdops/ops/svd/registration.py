@@ -22,6 +22,8 @@ LARGEST_SMALL_SIDE = 128
 LARGEST_K = 16
 SAVED_ROWS = 3  # svd_topk's workspace is (..., p + 3, p), p = min(m, n)
 
+ops: dict[str, Callable[..., Any]] = {}  # kdops::<name> as a differentiable function
+
 
 def _kernels_of(op: str) -> dict[str, bool]:
     """For which device types the loaded binary holds kernels of `op`."""
@@ -63,8 +65,8 @@ def policy(lorentz: bool) -> str:
     return "lorentz" if lorentz else "mask"
 
 
-def _leading_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
-    """vmap for ops that take any leading dimensions: the mapped one becomes the first."""
+def _leading_vmap(name: str) -> Callable[..., Any]:
+    """vmap for an op that takes any leading dimensions: the mapped one becomes the first."""
 
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
         def lead(value: Any, dim: int | None) -> Any:
@@ -74,7 +76,7 @@ def _leading_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
                 return value.expand(info.batch_size, *value.shape)
             return value.movedim(dim, 0)
 
-        outputs = function(*(lead(v, d) for v, d in zip(inputs, in_dims, strict=True)))
+        outputs = ops[name](*(lead(v, d) for v, d in zip(inputs, in_dims, strict=True)))
         return outputs, 0 if isinstance(outputs, Tensor) else (0,) * len(outputs)
 
     return vmap
@@ -158,7 +160,7 @@ def _full_gradient(
     lorentz: bool,
 ) -> Tensor:
     if _FUSED_GRADIENT.get(U.device.type):
-        gA: Tensor = svd_backward_op(gU, gS, gVh, U, S, Vh, lorentz)
+        gA: Tensor = ops["svd_backward"](gU, gS, gVh, U, S, Vh, lorentz)
         return gA
     return gradient.svd_backward(gU, gS, gVh, U, S, Vh, policy(lorentz))
 
@@ -179,7 +181,7 @@ def _topk_backward(ctx: Any, gU: Any, gS: Any, gVh: Any, _: Any) -> Any:
     gU = gU if ctx.compute_u else None
     gA = None
     if not (gU is None and gS is None and gVh is None):
-        gA = topk_backward_op(gU, gS, gVh, *ctx.saved_tensors, ctx.lorentz)
+        gA = ops["svd_topk_backward"](gU, gS, gVh, *ctx.saved_tensors, ctx.lorentz)
     return gA, None, None, None, None
 
 
@@ -195,7 +197,7 @@ def _svdvals_setup(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _svdvals_backward(ctx: Any, gS: Tensor) -> Tensor:
     (A,) = ctx.saved_tensors
-    U, S, Vh = svd_op(A, True, False, False, False)
+    U, S, Vh = ops["svd"](A, True, False, False, False)
     return _full_gradient(None, gS, None, U, S, Vh, False)
 
 
@@ -210,8 +212,8 @@ def _eigh_backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
     return gradient.eigh_backward(gvalues, gvectors, *ctx.saved_tensors)
 
 
-if not _library.missing:
-    _fakes: dict[str, Callable[..., Any]] = {
+def _define() -> None:
+    fakes: dict[str, Callable[..., Any]] = {
         "svd": _fake_svd,
         "svd_backward": _fake_svd_backward,
         "svdvals": _fake_svdvals,
@@ -219,40 +221,20 @@ if not _library.missing:
         "svd_topk": _fake_topk,
         "svd_topk_backward": _fake_topk_backward,
     }
-    for _name, _fake in _fakes.items():
-        torch.library.register_fake(f"kdops::{_name}", _fake)
+    rules: dict[str, tuple[Callable[..., None], Callable[..., Any]]] = {
+        "svd": (_svd_setup, _svd_backward),
+        "svdvals": (_svdvals_setup, _svdvals_backward),
+        "eigh": (_eigh_setup, _eigh_backward),
+        "svd_topk": (_topk_setup, _topk_backward),
+    }
+    formulas = {"svd_backward": _full_formula, "svd_topk_backward": _topk_formula}
+    for name, fake in fakes.items():
+        torch.library.register_fake(f"kdops::{name}", fake)
+    for name, (setup, backward) in rules.items():
+        ops[name] = custom_op(name, setup=setup, backward=backward, vmap=_leading_vmap(name))
+    for name, formula in formulas.items():
+        ops[name] = gradient_op(name, formula, _leading_vmap(name))
 
-    svd_op: Callable[..., Any] = custom_op(
-        "svd",
-        setup=_svd_setup,
-        backward=_svd_backward,
-        vmap=_leading_vmap(lambda *values: svd_op(*values)),
-    )
-    svd_backward_op: Callable[..., Any] = gradient_op(
-        "svd_backward",
-        _full_formula,
-        _leading_vmap(lambda *values: svd_backward_op(*values)),
-    )
-    svdvals_op: Callable[..., Any] = custom_op(
-        "svdvals",
-        setup=_svdvals_setup,
-        backward=_svdvals_backward,
-        vmap=_leading_vmap(lambda *values: svdvals_op(*values)),
-    )
-    eigh_op: Callable[..., Any] = custom_op(
-        "eigh",
-        setup=_eigh_setup,
-        backward=_eigh_backward,
-        vmap=_leading_vmap(lambda *values: eigh_op(*values)),
-    )
-    topk_op: Callable[..., Any] = custom_op(
-        "svd_topk",
-        setup=_topk_setup,
-        backward=_topk_backward,
-        vmap=_leading_vmap(lambda *values: topk_op(*values)),
-    )
-    topk_backward_op: Callable[..., Any] = gradient_op(
-        "svd_topk_backward",
-        _topk_formula,
-        _leading_vmap(lambda *values: topk_backward_op(*values)),
-    )
+
+if not _library.missing:
+    _define()
