@@ -24,6 +24,11 @@ def sim() -> ModuleType:
         pytest.fail(str(message), pytrace=False)
 
 
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> np.dtype:
+    return np.dtype(request.param)
+
+
 @pytest.fixture
 def every_schedule(sim: ModuleType) -> Callable[[Callable[[], object]], list[np.ndarray]]:
     """run(f) calls f() under every schedule; its arrays must be the same to the last bit."""

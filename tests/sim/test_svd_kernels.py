@@ -7,8 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sim_matrices import (
+    FULL_SHARED,
+    KINDS,
+    assert_orthonormal_columns,
+    normal,
+    orthogonal,
+    special,
+)
 
-FULL_SHARED = 227 << 10
 SHAPES = [(1, 1), (1, 5), (5, 1), (7, 3), (8, 8), (9, 9), (17, 31), (33, 40), (64, 64), (200, 24)]
 SHAPES += [(24, 200), (300, 2)]
 
@@ -47,24 +54,6 @@ def solver(sim, every_schedule):
     return Solver(sim, every_schedule)
 
 
-@pytest.fixture(params=["float32", "float64"])
-def dtype(request):
-    return np.dtype(request.param)
-
-
-def normal(shape, dtype, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
-def orthogonal(n, seed):
-    return np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0]
-
-
-def assert_orthonormal_columns(Q, gate):
-    gram = np.swapaxes(Q, 1, 2) @ Q
-    assert np.abs(gram - np.eye(Q.shape[2])).max() <= gate
-
-
 def assert_svd(A, U, S, Vh):
     p = S.shape[1]
     gate = 20 * p * np.finfo(A.dtype).eps
@@ -101,41 +90,6 @@ def test_random(solver, dtype, shape):
 def test_a_block_takes_small_matrices_too(solver, dtype, shape):
     A = normal((1, *shape), dtype)
     assert_svd(A, *solver.svd(A, block=True))
-
-
-def special(name, m, n, dtype):
-    """One matrix (1, m, n) of the kind that breaks SVD codes."""
-    small, p, rng = dtype.itemsize == 4, min(m, n), np.random.default_rng(7)
-    A = rng.standard_normal((m, n))
-    left, right = orthogonal(m, 1)[:, :p], orthogonal(n, 2)[:p]
-    match name:
-        case "identity":
-            A = np.eye(m, n)
-        case "zero":
-            A = np.zeros((m, n))
-        case "ones":
-            A = np.ones((m, n))
-        case "rank 2":
-            A = A[:, :2] @ rng.standard_normal((2, n))
-        case "dead channels":
-            A[:, ::3] = 0
-        case "duplicate channels":
-            A[:, 1::2] = A[:, : n - 1 : 2]
-        case "repeated":
-            A = (left * (1 + np.arange(p) // 4)) @ right
-        case "ill-conditioned":
-            A = (left * np.logspace(0, -6 if small else -14, p)) @ right
-        case "graded":
-            A = A * np.logspace(0, -12 if small else -100, n)
-        case "large":
-            A = A * (1e25 if small else 1e150)
-        case "tiny":
-            A = A * (1e-25 if small else 1e-150)
-    return A.astype(dtype)[None]
-
-
-KINDS = ["identity", "zero", "ones", "rank 2", "dead channels", "duplicate channels", "repeated"]
-KINDS += ["ill-conditioned", "graded", "large", "tiny"]
 
 
 @pytest.mark.parametrize("shape", [(8, 6), (12, 16), (36, 10)], ids=str)

@@ -1,0 +1,55 @@
+"""Matrices and measures that the simulated SVD kernels share, in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+FULL_SHARED = 227 << 10  # bytes a block may use on the largest GPUs
+
+
+def normal(shape, dtype, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def orthogonal(n, seed):
+    return np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0]
+
+
+def assert_orthonormal_columns(Q, gate):
+    gram = np.swapaxes(Q, 1, 2) @ Q
+    assert np.abs(gram - np.eye(Q.shape[2])).max() <= gate
+
+
+def special(name, m, n, dtype):
+    """One matrix (1, m, n) of the kind that breaks SVD codes."""
+    small, p, rng = dtype.itemsize == 4, min(m, n), np.random.default_rng(7)
+    A = rng.standard_normal((m, n))
+    left, right = orthogonal(m, 1)[:, :p], orthogonal(n, 2)[:p]
+    match name:
+        case "identity":
+            A = np.eye(m, n)
+        case "zero":
+            A = np.zeros((m, n))
+        case "ones":
+            A = np.ones((m, n))
+        case "rank 2":
+            A = A[:, :2] @ rng.standard_normal((2, n))
+        case "dead channels":
+            A[:, ::3] = 0
+        case "duplicate channels":
+            A[:, 1::2] = A[:, : n - 1 : 2]
+        case "repeated":
+            A = (left * (1 + np.arange(p) // 4)) @ right
+        case "ill-conditioned":
+            A = (left * np.logspace(0, -6 if small else -14, p)) @ right
+        case "graded":
+            A = A * np.logspace(0, -12 if small else -100, n)
+        case "large":
+            A = A * (1e25 if small else 1e150)
+        case "tiny":
+            A = A * (1e-25 if small else 1e-150)
+    return A.astype(dtype)[None]
+
+
+KINDS = ["identity", "zero", "ones", "rank 2", "dead channels", "duplicate channels", "repeated"]
+KINDS += ["ill-conditioned", "graded", "large", "tiny"]
