@@ -64,9 +64,10 @@ def batched_svd(
             tau = r eps. "mask" drops the divisors below tau: exact wherever the loss has a gradient
             (singular values, projectors). "lorentz" smooths 1/d to d / (d² + tau²). Both are always
             finite, and pairs of vectors that the loss does not use contribute exactly zero.
-        mode: "fast" decomposes AᵀA without the clean-up that restores accuracy: U loses
-            orthogonality, and singular values below sqrt(eps) times the largest are noise. Where
-            that gains nothing (top-k, CUDA, the reference) it is ignored.
+        mode: "fast" decomposes AᵀA (AAᵀ if m < n) without the clean-up that restores accuracy: the
+            vectors of the longer side, U if m >= n, lose orthogonality, and singular values below
+            sqrt(eps) times the largest are noise (docs/svd.md has figures). Where that gains
+            nothing (top-k, CUDA, the reference) it is ignored.
 
     Returns:
         SVD(U, S, Vh): (..., m, r), (..., r) descending, (..., r, n) in the dtype of A, with k in
