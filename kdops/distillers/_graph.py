@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdops.distillers._base import unit
+from kdops.distillers._base import Pair, unit
 
 
 def row_divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -42,6 +42,13 @@ class GraphAttention(nn.Module):
         queries = self.theta(back).view(-1, self.heads, self.width)
         keys = self.phi(front).view(-1, self.heads, self.width)
         return torch.einsum("ihd,jhd->hij", queries, keys)
+
+    def divergence(self, front: Pair, back: Pair, tanh: bool = True) -> Tensor:
+        """Σ KL(softmax(tanh S_S) || softmax(tanh S_T)) from pairs (student's, teacher's)."""
+        s_s = self.logits(front[0], back[0])
+        with torch.no_grad():
+            s_t = self.logits(front[1], back[1])
+        return row_divergence(*((s_s.tanh(), s_t.tanh()) if tanh else (s_s, s_t)))
 
     def estimate(self, front: Tensor, logits: Tensor, extrinsic: Tensor | None = None) -> Tensor:
         """V̂_B, (B, D_B); extrinsic: another graph (1, B, B), used as it is."""

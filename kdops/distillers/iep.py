@@ -9,27 +9,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kdops.distillers._base import (
-    Levels,
-    Pair,
-    PreparedDistiller,
-    as_list,
-    channel_numbers,
-    full,
-    levels_of,
-    mean,
-    outside_autocast,
-)
-from kdops.distillers._connectors import connect, connectors
+from kdops.distillers._base import Levels, Pair, as_list, full, levels_of, mean, outside_autocast
+from kdops.distillers._connectors import connect
 from kdops.distillers._embedding import IncrementalPCA, MessagePassing, code_size, plane_map
 from kdops.distillers._graph import GraphAttention, row_divergence
-from kdops.distillers._spectral import matrix, projected_vectors
-from kdops.distributed import broadcast_state, over_group
+from kdops.distillers._graph_method import GraphDistiller
+from kdops.distillers._spectral import projected_vectors
+from kdops.distributed import over_group
 from kdops.ops.relation import pairwise_cosine
-from kdops.ops.svd import batched_svd
 
 
-class IEP(PreparedDistiller):
+class IEP(GraphDistiller):
     """IEP: L = K_int + K_alt (+ K_black), knowledge of how the teacher embeds a batch.
 
     Per level: the teacher's first singular triple (u, v), the student's v_S = l2norm(F_Sᵀ u); both
@@ -59,41 +49,26 @@ class IEP(PreparedDistiller):
         group: Any = None,
         weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(weights=weights)
-        self.black_box, self.decay, self.group = black_box, decay, group
-        self.connectors = connectors(self.name, student_channels, teacher_channels)
+        super().__init__(
+            student_channels, teacher_channels, decay=decay, group=group, weights=weights
+        )
+        self.black_box = black_box
         self.codes = nn.ModuleList(IncrementalPCA(d) for d in as_list(teacher_channels))
         sizes = list(pairwise(code_size(d) for d in as_list(teacher_channels)))
         self.graphs = nn.ModuleList(MessagePassing(f, b) for f, b in sizes)
         self.attention = nn.ModuleList(
             GraphAttention(f, b, heads, extrinsic=1) for f, b in sizes if black_box
         )
-        self._frozen(True)
+        self.freeze()
 
-    def _frozen(self, frozen: bool) -> list[nn.Parameter]:
-        """Freeze or free the teacher's networks; their parameters."""
-        for net in (self.graphs, self.attention):
-            net.requires_grad_(not frozen).train(not frozen)
-        return [*self.graphs.parameters(), *self.attention.parameters()]
+    def networks(self) -> list[nn.Module]:
+        return [self.graphs, self.attention]
 
-    @classmethod
-    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
-        return channel_numbers(pairs)
-
-    def train(self, mode: bool = True) -> IEP:
-        """The teacher's networks stay in inference mode."""
-        super().train(mode)
-        self.graphs.eval()
-        self.attention.eval()
-        return self
-
-    @torch.no_grad()
-    def _teacher_planes(self, levels: Sequence[Tensor]) -> list[Tensor]:
+    def _teacher_planes(self, levels: list[Tensor]) -> list[Tensor]:
         """First PCA and plane mapping, (B, D) per level."""
-        vectors = [batched_svd(matrix(t), 1, compute_u=False).Vh[:, 0] for t in levels]
-        return [plane_map(over_group(v, self.group)) for v in vectors]
+        return [plane_map(v) for v in self.first_vectors(levels)]
 
-    def _teacher_loss(self, levels: list[Tensor]) -> Tensor:
+    def teacher_loss(self, levels: list[Tensor]) -> Tensor:
         planes = self._teacher_planes(levels)
         codes = [pca(x) for pca, x in zip(self.codes, planes, strict=True)]
         terms = []
@@ -115,15 +90,7 @@ class IEP(PreparedDistiller):
             planes = self._teacher_planes([full(x) for x in levels_of(batch)])
             for pca, x in zip(self.codes, planes, strict=True):
                 cast(IncrementalPCA, pca).update(x)
-        try:
-            parameters = self._frozen(False)
-            history = self.learn(batches, self._teacher_loss, parameters, epochs=epochs, lr=lr)
-        finally:
-            self._frozen(True)
-        if self.group is not None:
-            broadcast_state(self, None if isinstance(self.group, str) else self.group)
-        self.mark_prepared()
-        return history
+        return self.train_networks(batches, epochs, lr)
 
     def _codes(self, student: Levels, teacher: Levels) -> list[Pair]:
         """PCA codes (P_S, P_T) of every level."""
@@ -151,10 +118,8 @@ class IEP(PreparedDistiller):
                 terms.setdefault("alt", []).append(distance)
                 if self.black_box:
                     head = cast(GraphAttention, self.attention[i])
-                    with torch.no_grad():
-                        s_t = head.logits(f_t, b_t).tanh()
-                    s_s = head.logits(f_s, b_s).tanh()
-                    terms.setdefault("black", []).append(row_divergence(s_s, s_t))
+                    black = head.divergence((f_s, f_t), (b_s, b_t))
+                    terms.setdefault("black", []).append(black)
         return {name: self.total(values) for name, values in terms.items()}
 
     def forward(self, student: Levels, teacher: Levels) -> Tensor:

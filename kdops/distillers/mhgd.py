@@ -9,22 +9,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kdops.distillers._base import (
-    Levels,
-    Pair,
-    PreparedDistiller,
-    as_list,
-    channel_numbers,
-    outside_autocast,
-)
-from kdops.distillers._connectors import connect, connectors
-from kdops.distillers._graph import GraphAttention, row_divergence
-from kdops.distillers._spectral import aligned_vectors, matrix, vector_counts
-from kdops.distributed import broadcast_state, over_group
-from kdops.ops.svd import batched_svd
+from kdops.distillers._base import Levels, as_list, outside_autocast
+from kdops.distillers._connectors import connect
+from kdops.distillers._graph import GraphAttention
+from kdops.distillers._graph_method import GraphDistiller
+from kdops.distillers._spectral import aligned_vectors, vector_counts
+from kdops.distributed import over_group
 
 
-class MHGD(PreparedDistiller):
+class MHGD(GraphDistiller):
     """MHGD: the samples of a batch are nodes, attention between two levels' vectors the edges.
 
     V_i (B, D_i): each sample's first right singular vector at level i (teacher k = 1, student
@@ -51,30 +44,22 @@ class MHGD(PreparedDistiller):
         group: Any = None,
         weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(weights=weights)
-        self.candidates, self.tanh, self.decay, self.group = candidates, tanh, decay, group
-        self.connectors = connectors(self.name, student_channels, teacher_channels)
+        super().__init__(
+            student_channels, teacher_channels, decay=decay, group=group, weights=weights
+        )
+        self.candidates, self.tanh = candidates, tanh
         sizes = pairwise(as_list(teacher_channels))
         self.heads = nn.ModuleList(GraphAttention(f, b, heads) for f, b in sizes)
-        self.heads.requires_grad_(False).eval()
+        self.freeze()
 
-    @classmethod
-    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
-        return channel_numbers(pairs)
+    def networks(self) -> list[nn.Module]:
+        return [self.heads]
 
-    def train(self, mode: bool = True) -> MHGD:
-        """The heads stay in inference mode."""
-        super().train(mode)
-        self.heads.eval()
-        return self
-
-    def _teacher_loss(self, levels: list[Tensor]) -> Tensor:
-        with torch.no_grad():
-            found = [batched_svd(matrix(t), 1, compute_u=False).Vh[:, 0] for t in levels]
-            found = [over_group(v, self.group) for v in found]
+    def teacher_loss(self, levels: list[Tensor]) -> Tensor:
+        vectors = self.first_vectors(levels)
         terms = [
             cast(GraphAttention, head).teacher_loss(front, back, self.decay)
-            for head, (front, back) in zip(self.heads, pairwise(found), strict=True)
+            for head, (front, back) in zip(self.heads, pairwise(vectors), strict=True)
         ]
         return torch.stack(terms).sum()
 
@@ -82,16 +67,7 @@ class MHGD(PreparedDistiller):
         self, batches: Iterable[Levels], *, epochs: int = 40, lr: float = 1e-3
     ) -> list[float]:
         """Train the attention heads on batches of teacher maps; the loss of every epoch."""
-        self.heads.requires_grad_(True).train()
-        try:
-            parameters = self.heads.parameters()
-            history = self.learn(batches, self._teacher_loss, parameters, epochs=epochs, lr=lr)
-        finally:
-            self.heads.requires_grad_(False).eval()
-        if self.group is not None:
-            broadcast_state(self, None if isinstance(self.group, str) else self.group)
-        self.mark_prepared()
-        return history
+        return self.train_networks(batches, epochs, lr)
 
     def forward(self, student: Levels, teacher: Levels) -> Tensor:
         self.require_prepared()
@@ -102,15 +78,10 @@ class MHGD(PreparedDistiller):
             for i, pair in enumerate(connect(self, self.connectors, pairs)):
                 count = vector_counts(self.name, i, pair, 1, self.candidates)
                 both = aligned_vectors(pair, 1, count, canonical=True)
-                vectors.append([over_group(v.squeeze(2), self.group) for v in both])
+                v_s, v_t = (over_group(v.squeeze(2), self.group) for v in both)
+                vectors.append((v_s, v_t))
             terms = [
-                self._divergence(cast(GraphAttention, head), front, back)
+                cast(GraphAttention, head).divergence(front, back, self.tanh)
                 for head, (front, back) in zip(self.heads, pairwise(vectors), strict=True)
             ]
         return self.total(terms)
-
-    def _divergence(self, head: GraphAttention, front: list[Tensor], back: list[Tensor]) -> Tensor:
-        s_s = head.logits(front[0], back[0])
-        with torch.no_grad():
-            s_t = head.logits(front[1], back[1])
-        return row_divergence(*((s_s.tanh(), s_t.tanh()) if self.tanh else (s_s, s_t)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,24 +15,9 @@ from kdops.distillers._base import (
     channel_numbers,
     full,
     halving,
-    levels_of,
 )
 from kdops.distillers._connectors import apply, channel_lists, pointwise, pool_pair
-
-
-def batch_norm_margin(norm: nn.Module) -> Tensor:
-    """m_c = E[x | x < 0] for x ~ N(β_c, γ_c²), the output of a BatchNorm layer; (C,)."""
-    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
-    if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
-        raise ValueError(f"Overhaul: expected an affine BatchNorm, got {type(norm).__name__}")
-    gamma, beta = weight.detach().double().abs(), bias.detach().double()
-    ratio = beta / torch.where(gamma > 0, gamma, torch.ones_like(gamma))
-    below = torch.special.ndtr(-ratio)
-    density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
-    usual = beta - gamma * density / below.clamp_min(1e-3)
-    margin = torch.where(below > 1e-3, usual, -3 * gamma)
-    # A channel with γ = 0 is the constant β: its mean given x < 0 is β or does not exist.
-    return torch.where(gamma > 0, margin, beta.clamp_max(0)).to(weight.dtype)
+from kdops.distillers._margins import batch_norm_margin, negative_means
 
 
 class Overhaul(PreparedDistiller):
@@ -82,7 +66,7 @@ class Overhaul(PreparedDistiller):
         if batch_norms is not None:
             found = [batch_norm_margin(norm) for norm in batch_norms]
         else:
-            found = _negative_means(batches or ())
+            found = negative_means(batches or ())
         if [m.numel() for m in found] != [m.numel() for m in self.margins]:
             raise ValueError(
                 f"Overhaul.prepare: channels {[m.numel() for m in found]} of the margins do not "
@@ -104,18 +88,3 @@ class Overhaul(PreparedDistiller):
             square = (s - t).square() * ((s > t) | (t > 0))
             terms.append(square.sum() / max(s.shape[0], 1))
         return self.scale * self.total(terms, halving(len(terms)))
-
-
-def _negative_means(batches: Iterable[Levels]) -> list[Tensor]:
-    """Mean of the negative entries per channel and level, zero where there are none."""
-    sums: list[Tensor] = []
-    counts: list[Tensor] = []
-    for batch in batches:
-        rows = [full(x.detach()).transpose(0, 1).flatten(1) for x in levels_of(batch)]
-        sums = sums or [x.new_zeros(x.shape[0]) for x in rows]
-        counts = counts or [x.new_zeros(x.shape[0]) for x in rows]
-        sums = [a + x.clamp_max(0).sum(1) for a, x in zip(sums, rows, strict=True)]
-        counts = [a + (x < 0).sum(1) for a, x in zip(counts, rows, strict=True)]
-    if not sums:
-        raise ValueError("Overhaul.prepare: no batches")
-    return [a / c.clamp_min(1) for a, c in zip(sums, counts, strict=True)]

@@ -1,0 +1,77 @@
+"""What MHGD and IEP share beside their equations: networks that learn from the teacher alone, on
+the first singular vectors of its maps, and are frozen before the student comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdops.distillers._base import Levels, Pair, PreparedDistiller, channel_numbers
+from kdops.distillers._connectors import connectors
+from kdops.distillers._spectral import matrix
+from kdops.distributed import broadcast_state, over_group
+from kdops.ops.svd import batched_svd
+
+
+class GraphDistiller(PreparedDistiller):
+    """The samples of a batch (with group, of the global batch) are the nodes of a graph.
+
+    The networks stay frozen and in inference mode, except inside train_networks.
+    """
+
+    def __init__(
+        self,
+        student_channels: int | Sequence[int],
+        teacher_channels: int | Sequence[int],
+        *,
+        decay: float,
+        group: Any,
+        weights: Sequence[float] | None,
+    ) -> None:
+        super().__init__(weights=weights)
+        self.decay, self.group = decay, group
+        self.connectors = connectors(self.name, student_channels, teacher_channels)
+
+    @classmethod
+    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
+        return channel_numbers(pairs)
+
+    def networks(self) -> list[nn.Module]:
+        """What the preparatory phase trains."""
+        raise NotImplementedError
+
+    def teacher_loss(self, levels: list[Tensor]) -> Tensor:
+        """What it minimises, from the teacher's maps."""
+        raise NotImplementedError
+
+    def freeze(self, frozen: bool = True) -> None:
+        for network in self.networks():
+            network.requires_grad_(not frozen).train(not frozen)
+
+    def train(self, mode: bool = True) -> GraphDistiller:
+        super().train(mode)
+        for network in self.networks():
+            network.eval()
+        return self
+
+    @torch.no_grad()
+    def first_vectors(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """The first right singular vector of every sample, (B, D) per level."""
+        found = [batched_svd(matrix(t), 1, compute_u=False).Vh[:, 0] for t in levels]
+        return [over_group(v, self.group) for v in found]
+
+    def train_networks(self, batches: Iterable[Levels], epochs: int, lr: float) -> list[float]:
+        """The loss of every epoch; every process of the group gets the same networks."""
+        self.freeze(False)
+        try:
+            parameters = [p for network in self.networks() for p in network.parameters()]
+            history = self.learn(batches, self.teacher_loss, parameters, epochs=epochs, lr=lr)
+        finally:
+            self.freeze()
+        if self.group is not None:
+            broadcast_state(self, None if isinstance(self.group, str) else self.group)
+        self.mark_prepared()
+        return history
