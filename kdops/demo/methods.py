@@ -167,7 +167,7 @@ RECIPES: dict[str, Recipe] = {
     "SoftTarget": Recipe(on_logits(kd.SoftTarget)),
     "RKD": Recipe(on_features(lambda s, t: kd.RKD(), ["pool"]), 0.1,
                   operators=["rkd_distance_loss", "rkd_angle_loss"]),
-    "FSP": Recipe(on_features(lambda s, t: kd.FSP.from_sample(s, t, variant="mse")), 2.0,
+    "FSP": Recipe(on_features(lambda s, t: kd.FSP.from_sample(s, t, variant="mse")), 0.5,
                   operators=["fsp_loss"]),
     "KDSVD": Recipe(on_features(kd.KDSVD.from_sample), clip=True,
                     operators=["batched_svd", "svd_rbf_loss"]),
