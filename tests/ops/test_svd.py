@@ -1,11 +1,8 @@
 """Values of batched_svd, batched_svdvals and batched_eigh: accuracy, isolation, signs, errors."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from new_process import run_python
 from svd_inputs import (
     difficult,
     errors_of_full,
@@ -224,12 +221,7 @@ def test_every_instruction_set(isa):
         "        worst = max(worst, e.abs().max().item())\n"
         "print(kdops.build_info()['active_instruction_set'], worst)"
     )
-    environment = os.environ | {"KDOPS_ISA": isa}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, run.stderr
-    active, worst = run.stdout.split()[-2:]
+    active, worst = run_python(code, KDOPS_ISA=isa).split()[-2:]
     if active != isa:
         pytest.skip(f"this build or processor has no {isa}")
     assert float(worst) < 1e-11

@@ -1,12 +1,8 @@
 """The top-k SVD kernel on the CPU: both routes, every instruction set, no trace of the batch."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import pytest
 import torch
+from new_process import run_python
 from svd_inputs import with_values
 
 import kdops
@@ -139,8 +135,4 @@ def test_every_instruction_set(isa):
             b, = torch.autograd.grad(loss(*top), A)
             torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
     """
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "KDOPS_ISA": isa},
-        check=True,
-    )
+    run_python(code, KDOPS_ISA=isa)
