@@ -141,7 +141,8 @@ void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
   product(x2, e2, p.c2, x2e2);
   product(e2, e2, p.c2, e2e2);
   const T square = p.scale_s * p.scale_s * p.coefficient;
-  p.loss[b] = square * (inner(e1e1, x2x2, nn) + 2 * inner(e1y1, x2e2, nn) + inner(y1y1, e2e2, nn));
+  const T sum = inner(e1e1, x2x2, nn) + 2 * inner(e1y1, x2e2, nn) + inner(y1y1, e2e2, nn);
+  p.loss[b] = sum < 0 ? T(0) : square * sum;  // a square, but for rounding; NaN stays
   if (p.g1 == nullptr) return;
   const T scale = 2 * square * (p.symmetric ? 2 : 1);
   const View<T> g1{p.g1 + b * p.c1 * n, n, 1};

@@ -1,24 +1,7 @@
 """How the tests of Triton kernels run them: each in a process of its own, since the interpreter is
 chosen when triton is imported."""
 
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
-
-
-def run_python(code, **environment):
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+from new_process import run_python
 
 
 def interpret(code):
