@@ -177,6 +177,18 @@ def test_guard_is_not_disturbed_by_other_load(tmp_path, capsys):
     assert _guard(tmp_path, capsys, run, committed)[0] == 0
 
 
+def test_guard_counts_the_better_of_two_runs(tmp_path, capsys):
+    (tmp_path / "committed").mkdir()
+    _write(tmp_path / "committed" / "cpu.json", _case("g", 8e-3, 1e-3))
+    first = _write(tmp_path / "first.json", _case("g", 8e-3, 5e-3))
+    second = _write(tmp_path / "second.json", _case("g", 8e-3, 1e-3))
+    where = ["--results", str(tmp_path / "committed")]
+    assert guard.main([str(first), *where]) == 1
+    assert guard.main([str(first), str(second), *where]) == 0
+    assert guard.main([str(first), str(first), *where]) == 1
+    assert "FAILED: g: kdops/baseline" in capsys.readouterr().out
+
+
 def test_share_of_a_surcharge_within_the_noise(tmp_path):
     """SoftTarget's two runs, which are the same work, differ by 30 ms: 50 ms mean nothing."""
     rows = []
