@@ -12,6 +12,7 @@ import torch
 
 import kdops
 from kdops import _backends, _library
+from kdops.ops.gram import registration
 
 CSRC = Path(__file__).parents[1] / "csrc"
 MAPS = torch.randn(2, 3, 4, 4)
@@ -200,3 +201,14 @@ def test_build_info_is_honest():
     assert info["native"] == "yes"
     assert info["torch"] == torch.__version__
     assert _library.has_cuda_kernels() == bool(info["cuda"])
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_bfloat16_goes_where_it_is_fast(monkeypatch, multiplies):
+    """Widening loses against a processor that multiplies bfloat16 itself."""
+    monkeypatch.setattr(registration, "_MULTIPLIES_BFLOAT16", multiplies)
+    chosen = [
+        _backends.choose("gram", "cpu", dtype, 8, 64, 64, 256)
+        for dtype in (torch.bfloat16, torch.float16, torch.float32)
+    ]
+    assert chosen == ["reference" if multiplies else "native", "native", "native"]

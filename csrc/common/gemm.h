@@ -2,15 +2,12 @@
 //
 // For batches of products whose operands fit in L2, where a full BLAS spends its time on packing.
 // A register tile of 8 x 3 packs (AVX-512) reads A by broadcasts where it lies and B by whole
-// packs: where it lies when its rows are contiguous, else from a packed strip. Half precision is
-// widened on the way. Matrices are views: element (i, j) is data[i * row + j * col]. Callers: gram,
-// relation, rbf.
+// packs: where it lies when its rows are contiguous, else from a packed strip. Matrices are views:
+// element (i, j) is data[i * row + j * col]. Callers: gram, relation, rbf.
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
 
-#include "half.h"
 #include "pack.h"
 #include "scratch.h"
 
@@ -111,14 +108,14 @@ inline void multiply_tile_of(const TileJob<T>& job) {
 }
 
 // depth x cols of B, rows contiguous and `stride` apart. Tiles read no further than cols.
-template <class T, class In>
-void pack_strip(View<const In> b, int64_t depth, int64_t cols, T* out, int64_t stride) {
+template <class T>
+void pack_strip(View<const T> b, int64_t depth, int64_t cols, T* out, int64_t stride) {
   if (b.row == 1) {  // read along the contiguous axis
     for (int64_t c = 0; c < cols; ++c)
-      for (int64_t k = 0; k < depth; ++k) out[k * stride + c] = widen(b.data[c * b.col + k]);
+      for (int64_t k = 0; k < depth; ++k) out[k * stride + c] = b.data[c * b.col + k];
   } else {
     for (int64_t k = 0; k < depth; ++k)
-      for (int64_t c = 0; c < cols; ++c) out[k * stride + c] = widen(b.data[k * b.row + c * b.col]);
+      for (int64_t c = 0; c < cols; ++c) out[k * stride + c] = b.data[k * b.row + c * b.col];
   }
 }
 
@@ -165,14 +162,13 @@ void multiply_strip(View<const T> a, int64_t rows, TileJob<T> job, int64_t width
 
 // C (rows x cols) = alpha * A (rows x depth) B (depth x cols), or += with accumulate. The columns
 // of C are contiguous (c.col == 1).
-template <class T, class TA, class TB>
-void gemm(int64_t rows, int64_t cols, int64_t depth, T alpha, View<const TA> a, View<const TB> b,
+template <class T>
+void gemm(int64_t rows, int64_t cols, int64_t depth, T alpha, View<const T> a, View<const T> b,
           View<T> c, bool accumulate = false, Part part = Part::all) {
   constexpr int kCols = kTileCols<T>;
   // Rows of B that lie a multiple of 4 KiB apart fall into the same cache sets: pack those too.
   constexpr int64_t kSetStride = 4096 / sizeof(T);
-  const bool direct = std::is_same_v<TB, T> && b.col == 1 && (b.row % kSetStride || depth <= 8);
-  Scratch<T> wide_a(std::is_same_v<TA, T> ? 0 : rows * std::min(depth, kBlockDepth));
+  const bool direct = b.col == 1 && (b.row % kSetStride || depth <= 8);
   const int64_t block = std::min(depth, kBlockDepth);
   const int64_t fitting = kStripSize / std::max<int64_t>(block, 1) / kCols * kCols;
   const int64_t needed = (cols + kCols - 1) / kCols * kCols;
@@ -180,25 +176,17 @@ void gemm(int64_t rows, int64_t cols, int64_t depth, T alpha, View<const TA> a, 
   Scratch<T> strip(direct ? 0 : strip_cols * block);
   for (int64_t k0 = 0; k0 == 0 || k0 < depth; k0 += kBlockDepth) {
     const int64_t now = std::min(kBlockDepth, depth - k0);
-    View<const T> left;
-    if constexpr (std::is_same_v<TA, T>) {
-      left = {a.data + k0 * a.col, a.row, a.col};
-    } else {
-      pack_strip<T, TA>({a.data + k0 * a.col, a.row, a.col}, rows, now, wide_a.get(), now);
-      left = {wide_a.get(), now, 1};
-    }
+    const View<const T> left{a.data + k0 * a.col, a.row, a.col};
     for (int64_t j = 0; j < cols; j += strip_cols) {
       const int64_t width = std::min<int64_t>(strip_cols, cols - j);
-      const View<const TB> right{b.data + k0 * b.row + j * b.col, b.row, b.col};
+      const View<const T> right{b.data + k0 * b.row + j * b.col, b.row, b.col};
       const bool add = accumulate || k0 > 0;
       TileJob<T> job{left, strip.get(), strip_cols, now, strip.get(), 0, alpha,
                      add,  nullptr,     c.row,      0};
-      if constexpr (std::is_same_v<TB, T>) {
-        if (direct) job.b = right.data, job.b_row = b.row, job.ahead = right.data;
-        const bool more = j + strip_cols < cols;
-        if (b.col == 1 && more) job.ahead = right.data + strip_cols, job.ahead_row = b.row;
-      }
-      if (!direct) pack_strip<T, TB>(right, now, width, strip.get(), strip_cols);
+      if (direct) job.b = right.data, job.b_row = b.row, job.ahead = right.data;
+      const bool more = j + strip_cols < cols;
+      if (b.col == 1 && more) job.ahead = right.data + strip_cols, job.ahead_row = b.row;
+      if (!direct) pack_strip<T>(right, now, width, strip.get(), strip_cols);
       const int64_t last_row = part == Part::upper ? std::min(rows, j + width) : rows;
       multiply_strip<T>(left, last_row, job, width, &c.at(0, j));
     }

@@ -1,5 +1,5 @@
-// Half precision as storage: loads that widen to float, stores that round to nearest even.
-// Arithmetic is always in float. No torch header: used by the per-instruction-set files.
+// Half precision as storage, widened to float before any arithmetic. No torch header: used by the
+// per-instruction-set files.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,6 @@ inline float float_from_bits(uint32_t bits) {
   return value;
 }
 
-inline float widen(float x) { return x; }
-inline double widen(double x) { return x; }
 inline float widen(Bf16 x) { return float_from_bits(static_cast<uint32_t>(x.bits) << 16); }
 inline float widen(Fp16 x) {
 #if defined(__F16C__)
@@ -41,6 +39,20 @@ inline float widen(Fp16 x) {
   const float scaled = float_from_bits(magnitude << 13) * float_from_bits(0x77800000u);
   return sign ? -scaled : scaled;
 #endif
+}
+
+// out[i] = from[i], contiguous both.
+inline void widen(const Bf16* from, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = widen(from[i]);
+}
+inline void widen(const Fp16* from, int64_t count, float* out) {
+  int64_t i = 0;
+#if defined(__F16C__)  // the compiler does not make vectors of the scalar conversion
+  for (; i + 8 <= count; i += 8)
+    _mm256_storeu_ps(out + i,
+                     _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
+#endif
+  for (; i < count; ++i) out[i] = widen(from[i]);
 }
 
 }  // namespace kdops::KDOPS_ISA

@@ -1,10 +1,12 @@
 // The gram kernels on raw pointers, compiled once per instruction set. Long contiguous rows go to
-// the dot tile; short rows, channels_last maps and half precision to the packed product.
+// the dot tile, short rows and channels_last maps to the packed product. Half precision is widened
+// item by item, as it lies, while it is in the cache.
 #include "gram/gram_simd.h"
 
 #include <type_traits>
 
 #include "common/gemm.h"
+#include "common/half.h"
 #include "gram/dot_tile.h"
 
 namespace kdops::KDOPS_ISA {
@@ -20,6 +22,46 @@ void mirror_upper(T* out, int64_t n) {
     for (int64_t j = 0; j < i; ++j) out[i * n + j] = out[j * n + i];
 }
 
+// One item of maps (channels x length) as the kernels read it: where it lies, or widened.
+template <class In>
+class Item {
+ public:
+  using T = gram_result_t<In>;
+  Item(Maps<In> maps, int64_t channels, int64_t length)
+      : maps_(maps), channels_(channels), length_(length), wide_(kWiden ? channels * length : 0) {}
+
+  View<const T> at(int64_t b) const {
+    const In* from = maps_.data + b * maps_.batch;
+    if constexpr (!kWiden)
+      return {from, maps_.channel, maps_.position};
+    else
+      return widened(from);
+  }
+
+ private:
+  static constexpr bool kWiden = !std::is_same_v<In, T>;
+
+  View<const T> widened(const In* from) const {
+    T* out = wide_.get();
+    if (maps_.channel == 1 && maps_.position != 1) {
+      for (int64_t l = 0; l < length_; ++l)
+        widen(from + l * maps_.position, channels_, out + l * channels_);
+      return {out, 1, channels_};
+    }
+    for (int64_t c = 0; c < channels_; ++c)
+      if (maps_.position == 1)
+        widen(from + c * maps_.channel, length_, out + c * length_);
+      else
+        for (int64_t l = 0; l < length_; ++l)
+          out[c * length_ + l] = widen(from[c * maps_.channel + l * maps_.position]);
+    return {out, length_, 1};
+  }
+
+  Maps<In> maps_;
+  int64_t channels_, length_;
+  Scratch<T> wide_;
+};
+
 }  // namespace
 
 template <class In>
@@ -27,21 +69,15 @@ void gram_forward(GramShape shape, gram_result_t<In> scale, Maps<In> x, Maps<In>
                   gram_result_t<In>* out, int64_t begin, int64_t end) {
   using T = gram_result_t<In>;
   const auto [c1, c2, length, symmetric] = shape;
-  const bool long_rows = x.position == 1 && y.position == 1 && length >= kLongRow;
+  const Item<In> left(x, c1, length), right(y, symmetric ? 0 : c2, symmetric ? 0 : length);
   for (int64_t b = begin; b < end; ++b) {
-    const In* xb = x.data + b * x.batch;
-    const In* yb = y.data + b * y.batch;
+    const View<const T> xb = left.at(b), yb = symmetric ? xb : right.at(b);
     T* ob = out + b * c1 * c2;
-    bool done = false;
-    if constexpr (std::is_same_v<In, T>)
-      if (long_rows) {
-        gram_by_dots(c1, c2, length, symmetric, scale, xb, x.channel, yb, y.channel, ob);
-        done = true;
-      }
-    if (!done)
-      gemm<T, In, In>(c1, c2, length, scale, {xb, x.channel, x.position},
-                      {yb, y.position, y.channel}, {ob, c2, 1}, false,
-                      symmetric ? Part::upper : Part::all);
+    if (xb.col == 1 && yb.col == 1 && length >= kLongRow)
+      gram_by_dots(c1, c2, length, symmetric, scale, xb.data, xb.row, yb.data, yb.row, ob);
+    else
+      gemm<T>(c1, c2, length, scale, xb, {yb.data, yb.col, yb.row}, {ob, c2, 1}, false,
+              symmetric ? Part::upper : Part::all);
     if (symmetric) mirror_upper(ob, c1);
   }
 }
@@ -52,6 +88,7 @@ void gram_backward(GramShape shape, bool transposed, gram_result_t<In> scale,
                    int64_t end) {
   using T = gram_result_t<In>;
   const auto [c1, c2, length, symmetric] = shape;
+  const Item<In> right(y, c2, length);
   Scratch<T> sum(symmetric ? c1 * c1 : 0);
   for (int64_t b = begin; b < end; ++b) {
     const T* g = grad + b * c1 * c2;
@@ -61,8 +98,7 @@ void gram_backward(GramShape shape, bool transposed, gram_result_t<In> scale,
       g = sum.get();
     }
     const View<const T> left = transposed ? View<const T>{g, 1, c1} : View<const T>{g, c2, 1};
-    gemm<T, T, In>(c1, length, c2, scale, left, {y.data + b * y.batch, y.channel, y.position},
-                   {gx + b * c1 * length, length, 1});
+    gemm<T>(c1, length, c2, scale, left, right.at(b), {gx + b * c1 * length, length, 1});
   }
 }
 

@@ -52,7 +52,7 @@ void add_gram(View<const T> a, View<const T> b, int64_t c1, int64_t c2, int64_t 
       for (int64_t i = 0; i < c1 * c2; ++i) out[i] += spare[i];
     return;
   }
-  gemm<T, T, T>(c1, c2, length, alpha, a, transposed(b), {out, c2, 1}, accumulate);
+  gemm<T>(c1, c2, length, alpha, a, transposed(b), {out, c2, 1}, accumulate);
 }
 
 // D -> derivative of the loss by D, in place; returns the loss of the item.
@@ -99,10 +99,9 @@ void item_by_channels(const GramLoss<T>& p, int64_t b, T* d, T* spare) {
   if (p.g1 == nullptr) return;
   const int64_t n = p.student_length;
   const T scale = p.symmetric ? 2 * p.scale_s : p.scale_s;
-  gemm<T, T, T>(p.c1, n, p.c2, scale, dense(d, p.c2), x2, {p.g1 + b * p.c1 * n, n, 1});
+  gemm<T>(p.c1, n, p.c2, scale, dense(d, p.c2), x2, {p.g1 + b * p.c1 * n, n, 1});
   if (!p.symmetric)
-    gemm<T, T, T>(p.c2, n, p.c1, scale, transposed(dense(d, p.c2)), x1,
-                  {p.g2 + b * p.c2 * n, n, 1});
+    gemm<T>(p.c2, n, p.c1, scale, transposed(dense(d, p.c2)), x1, {p.g2 + b * p.c2 * n, n, 1});
 }
 
 template <class T>
@@ -132,7 +131,7 @@ void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
   T *e1y1 = e1e1 + nn, *y1y1 = e1y1 + nn, *x2x2 = y1y1 + nn, *x2e2 = x2x2 + nn, *e2e2 = x2e2 + nn;
   T *e1x1 = e2e2 + nn, *y1x1 = e1x1 + nn;
   const auto product = [n](View<const T> a, View<const T> c, int64_t depth, T* out) {
-    gemm<T, T, T>(n, n, depth, T(1), transposed(a), c, {out, n, 1});
+    gemm<T>(n, n, depth, T(1), transposed(a), c, {out, n, 1});
   };
   product(e1, e1, p.c1, e1e1);
   product(e1, y1, p.c1, e1y1);
@@ -146,9 +145,9 @@ void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
   if (p.g1 == nullptr) return;
   const T scale = 2 * square * (p.symmetric ? 2 : 1);
   const View<T> g1{p.g1 + b * p.c1 * n, n, 1};
-  gemm<T, T, T>(p.c1, n, n, scale, e1, dense<T>(x2x2, n), g1);
+  gemm<T>(p.c1, n, n, scale, e1, dense<T>(x2x2, n), g1);
   // E2T X2 = (X2T E2)T; gemm packs a transposed right side
-  gemm<T, T, T>(p.c1, n, n, scale, y1, transposed(dense<T>(x2e2, n)), g1, true);
+  gemm<T>(p.c1, n, n, scale, y1, transposed(dense<T>(x2e2, n)), g1, true);
   if (p.symmetric) return;
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < n; ++j) {  // X1 = E1 + Y1
@@ -156,8 +155,8 @@ void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
       y1x1[i * n + j] = e1y1[j * n + i] + y1y1[i * n + j];
     }
   const View<T> g2{p.g2 + b * p.c2 * n, n, 1};
-  gemm<T, T, T>(p.c2, n, n, scale, x2, dense<T>(e1x1, n), g2);
-  gemm<T, T, T>(p.c2, n, n, scale, e2, dense<T>(y1x1, n), g2, true);
+  gemm<T>(p.c2, n, n, scale, x2, dense<T>(e1x1, n), g2);
+  gemm<T>(p.c2, n, n, scale, e2, dense<T>(y1x1, n), g2, true);
 }
 
 // x (rows x length) as contiguous unit rows; a row of norm zero, or below the normal range, is
@@ -239,15 +238,13 @@ void nst_by_length(const NstLoss<T>& p, int64_t b, const NstItem<T>& item, T* gr
   const int64_t n = p.length, cs = p.student_channels, ct = p.teacher_channels;
   const View<const T> s = dense<T>(item.student.get(), n), t = dense<T>(item.teacher.get(), n);
   T* d = item.d.get();
-  gemm<T, T, T>(n, n, cs, T(1) / static_cast<T>(cs), transposed(s), s, {d, n, 1}, false,
-                Part::upper);
-  gemm<T, T, T>(n, n, ct, T(-1) / static_cast<T>(ct), transposed(t), t, {d, n, 1}, true,
-                Part::upper);
+  gemm<T>(n, n, cs, T(1) / static_cast<T>(cs), transposed(s), s, {d, n, 1}, false, Part::upper);
+  gemm<T>(n, n, ct, T(-1) / static_cast<T>(ct), transposed(t), t, {d, n, 1}, true, Part::upper);
   for (int64_t i = 1; i < n; ++i)
     for (int64_t j = 0; j < i; ++j) d[i * n + j] = d[j * n + i];
   p.loss[b] = reduce_squares(d, n * n, p.coefficient);
   if (gradient == nullptr) return;
-  gemm<T, T, T>(cs, n, n, T(2) / static_cast<T>(cs), s, dense<T>(d, n), {gradient, n, 1});
+  gemm<T>(cs, n, n, T(2) / static_cast<T>(cs), s, dense<T>(d, n), {gradient, n, 1});
 }
 
 template <class T>

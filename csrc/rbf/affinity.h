@@ -46,8 +46,8 @@ template <class T>
 void affinity_block(const Rows<T>& x, const Rows<T>& y, bool symmetric, T gamma, int64_t i0,
                     int64_t i1, T* out) {
   const int64_t m = y.count, j0 = symmetric ? i0 : 0;
-  gemm<T, T, T>(i1 - i0, m - j0, x.width, T(1), {x.centred + i0 * x.width, x.width, 1},
-                {y.transposed + j0, m, 1}, {out + i0 * m + j0, m, 1});
+  gemm<T>(i1 - i0, m - j0, x.width, T(1), {x.centred + i0 * x.width, x.width, 1},
+          {y.transposed + j0, m, 1}, {out + i0 * m + j0, m, 1});
   for (int64_t i = i0; i < i1; ++i)
     exponentiate_row(x, i, y, symmetric ? i : j0, m, gamma, out + i * m);
   if (!symmetric) return;
@@ -91,7 +91,7 @@ T sum_of(const T* values, int64_t count) {
 template <class T>
 void pull_block(const T* weights, const T* x, const T* y, int64_t rows, int64_t others,
                 int64_t width, T factor, T* g, double* moments) {
-  gemm<T, T, T>(rows, width, others, T(1), {weights, others, 1}, {y, width, 1}, {g, width, 1});
+  gemm<T>(rows, width, others, T(1), {weights, others, 1}, {y, width, 1}, {g, width, 1});
   for (int64_t i = 0; i < rows; ++i) {
     const T sum = sum_of(weights + i * others, others);
     T* row = g + i * width;

@@ -68,16 +68,16 @@ LossSums loss_block(const Rows<T>& s, const Rows<T>& t, int64_t i0, int64_t i1, 
   for (int64_t i = 0; i < rows; ++i) weight_sums[i] = T(0);
   for (int64_t j0 = 0; j0 < n; j0 += kLossColumns) {
     const int64_t j1 = std::min(j0 + kLossColumns, n), columns = j1 - j0;
-    gemm<T, T, T>(rows, columns, width, T(1), {s.centred + i0 * width, width, 1},
-                  {s.transposed + j0, n, 1}, {student.get(), kLossColumns, 1});
-    gemm<T, T, T>(rows, columns, t.width, T(1), {t.centred + i0 * t.width, t.width, 1},
-                  {t.transposed + j0, n, 1}, {teacher.get(), kLossColumns, 1});
+    gemm<T>(rows, columns, width, T(1), {s.centred + i0 * width, width, 1},
+            {s.transposed + j0, n, 1}, {student.get(), kLossColumns, 1});
+    gemm<T>(rows, columns, t.width, T(1), {t.centred + i0 * t.width, t.width, 1},
+            {t.transposed + j0, n, 1}, {teacher.get(), kLossColumns, 1});
     for (int64_t i = 0; i < rows; ++i)
       weight_sums[i] += loss_row(s, t, i0 + i, j0, j1, gamma, student.get() + i * kLossColumns,
                                  teacher.get() + i * kLossColumns, sums);
     if (gradients)
-      gemm<T, T, T>(rows, width, columns, T(1), {student.get(), kLossColumns, 1},
-                    {s.centred + j0 * width, width, 1}, {gradient, width, 1}, j0 > 0);
+      gemm<T>(rows, width, columns, T(1), {student.get(), kLossColumns, 1},
+              {s.centred + j0 * width, width, 1}, {gradient, width, 1}, j0 > 0);
   }
   if (gradients)
     for (int64_t i = 0; i < rows; ++i)

@@ -17,7 +17,7 @@ template <class T>
 void multiply_part(const Products<T>& p, int64_t item, int64_t i, int64_t rows, int64_t j) {
   const View<const T> a{p.a + item * p.a_step + i * p.a_row, p.a_row, p.a_col};
   const View<const T> b{p.b + item * p.b_step + j, p.b_row, 1};
-  gemm<T, T, T>(rows, p.m - j, p.d, T(1), a, b, {p.out + (item * p.n + i) * p.m + j, p.m, 1});
+  gemm<T>(rows, p.m - j, p.d, T(1), a, b, {p.out + (item * p.n + i) * p.m + j, p.m, 1});
 }
 
 template <class T>

@@ -53,7 +53,7 @@ void product(int64_t rows, int64_t cols, int64_t depth, View<const T> a, const T
   if (cols <= kNarrow)
     narrow_product(rows, cols, depth, a, b, c);
   else
-    gemm<T, T, T>(rows, cols, depth, T(1), a, {b, cols, 1}, {c, cols, 1});
+    gemm<T>(rows, cols, depth, T(1), a, {b, cols, 1}, {c, cols, 1});
 }
 
 template <class T>

@@ -55,5 +55,5 @@ def test_nan_stays_in_its_sample(maps):
 def test_equal_maps_have_no_loss(maps):
     student, _ = maps
     loss, gradient = value_and_gradient(student, student.flip(1))  # the order does not count
-    assert loss < 1e-10
+    assert loss < 1e-6  # the rounding of the Gram matrices: through channels they cancel
     assert gradient.abs().max() < 1e-5
