@@ -31,7 +31,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
-    """What a time depends on, into the record."""
+    """What a time depends on, into the record; not whose machine it is."""
+    for private in ("node", "release"):
+        machine_info.pop(private, None)
     machine_info.update(
         torch=torch.__version__,
         kdops=kdops.__version__,
