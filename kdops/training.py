@@ -5,7 +5,9 @@ progress bar, AMP, checkpoint and resume, and a CSV or TensorBoard log.
 
 from __future__ import annotations
 
+import csv
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -17,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdops._checkpoint import Checkpoint, Rows, write_log
 from kdops.distributed import average_gradients
 from kdops.features import FeatureTap, unwrap
 
@@ -148,6 +149,7 @@ def assistant_chain(teacher: nn.Module, learners: Sequence[nn.Module], train: Tr
 
 
 Step = Callable[[Any, int], tuple[Tensor, Tensor | None]]
+Rows = list[dict[str, float]]
 
 
 def fit(
@@ -180,23 +182,33 @@ def fit(
     from it along the same curve. log: a .csv path, or an object with add_scalar (SummaryWriter).
     Returns a row per epoch: epoch, loss, distill, ms per iteration, accuracy with evaluate.
     """
+    device = next(student.parameters()).device
     free = [p for p in method.parameters() if p.requires_grad] if method is not None else []
     if optimizer is None:
         own = [p for p in student.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(own + free, 0.05, 0.9, weight_decay=5e-4, nesterov=True)
-    update = _Update(student, free, optimizer, weight, clip, amp)
+    fp16 = amp is torch.float16 and device.type == "cuda"
+    scaler = torch.amp.GradScaler(device.type, enabled=fp16)
     names = ("student", "method", "optimizer", "scheduler", "scaler")
-    parts = zip(names, (student, method, optimizer, scheduler, update.scaler), strict=True)
+    parts = zip(names, (student, method, optimizer, scheduler, scaler), strict=True)
     shuffle = getattr(loader, "generator", None) or torch.default_generator
-    state = Checkpoint(checkpoint, {k: v for k, v in parts if v is not None}, shuffle)
+    state = _Checkpoint(checkpoint, {k: v for k, v in parts if v is not None}, shuffle)
     history = state.restore()
     with ExitStack() as stack:
         step = step or _usual_step(stack, student, teacher, method, layers, at)
         for epoch in range(len(history), epochs):
             student.train()
-            start = time.perf_counter()
+            start, losses = time.perf_counter(), []
             bar = tqdm(loader, f"epoch {epoch}", leave=False) if tqdm and progress else loader
-            losses = [update(step, batch, epoch) for batch in bar]
+            for batch in bar:
+                with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+                    main, extra = step([x.to(device, non_blocking=True) for x in batch], epoch)
+                optimizer.zero_grad(set_to_none=True)
+                _backward(main, extra, weight, scaler, student, free, epoch if clip else None)
+                scaler.step(optimizer)
+                scaler.update()
+                pair = (main, torch.zeros_like(main) if extra is None else extra)
+                losses.append(torch.stack(pair).detach())
             if not losses:
                 raise ValueError("fit: the loader gave no batches")
             row = dict(zip(("loss", "distill"), torch.stack(losses).mean(0).tolist(), strict=True))
@@ -208,42 +220,21 @@ def fit(
                 row["accuracy"] = float(evaluate(student))
             history.append(row)
             state.save(history)
-            write_log(log, history)
+            _write_log(log, history)
     return history
 
 
-class _Update:
-    """One step of the optimizer per batch: autocast, scaled losses, the distiller's clipping."""
-
-    def __init__(
-        self, student: nn.Module, free: list[nn.Parameter], optimizer: torch.optim.Optimizer,
-        weight: float, clip: bool, amp: torch.dtype | None,
-    ) -> None:  # fmt: skip
-        self.student, self.free, self.optimizer = student, free, optimizer
-        self.weight, self.clip, self.amp = weight, clip, amp
-        self.device = next(student.parameters()).device
-        fp16 = amp is torch.float16 and self.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
-
-    def __call__(self, step: Step, batch: Any, epoch: int) -> Tensor:
-        """(task loss, distiller's loss), without a synchronisation."""
-        with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
-            main, extra = step([x.to(self.device, non_blocking=True) for x in batch], epoch)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.backward(main, extra, epoch)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return torch.stack((main, torch.zeros_like(main) if extra is None else extra)).detach()
-
-    def backward(self, main: Tensor, extra: Tensor | None, epoch: int) -> None:
-        scale = self.scaler.scale
-        if extra is None:
-            torch.autograd.backward(scale(main))
-        elif not self.clip:
-            torch.autograd.backward(scale(main + self.weight * extra))
-        else:
-            pair = scale(main), scale(self.weight * extra)
-            clip_to_main(*pair, self.student.parameters(), free=self.free, epoch=epoch)
+def _backward(
+    main: Tensor, extra: Tensor | None, weight: float, scaler: Any, student: nn.Module,
+    free: list[nn.Parameter], clip_epoch: int | None,
+) -> None:  # fmt: skip
+    if extra is None:
+        torch.autograd.backward(scaler.scale(main))
+    elif clip_epoch is None:
+        torch.autograd.backward(scaler.scale(main + weight * extra))
+    else:
+        pair = scaler.scale(main), scaler.scale(weight * extra)
+        clip_to_main(*pair, student.parameters(), free=free, epoch=clip_epoch)
 
 
 def _usual_step(
@@ -263,3 +254,46 @@ def _usual_step(
         return F.cross_entropy(logits, target), method(*pair)
 
     return step
+
+
+@dataclass
+class _Checkpoint:
+    """All that a run needs to go on: weights, optimizer, random states, history."""
+
+    path: str | Path | None
+    parts: dict[str, Any]
+    generator: torch.Generator  # of the loader's shuffling
+
+    def save(self, history: Rows) -> None:
+        """Write aside, then rename: an interruption leaves the old file or the new one."""
+        if self.path is None:
+            return
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"history": history, "rng": torch.get_rng_state()}
+        state["loader"] = self.generator.get_state()
+        state["cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        torch.save(state, aside := f"{self.path}.tmp")
+        os.replace(aside, self.path)
+
+    def restore(self) -> Rows:
+        if self.path is None or not Path(self.path).exists():
+            return []
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        if not self.parts.keys() <= state.keys():
+            raise ValueError(f"fit: {self.path} holds {list(state)}, not {list(self.parts)}")
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["rng"])
+        torch.cuda.set_rng_state_all(state["cuda"])
+        self.generator.set_state(state["loader"])
+        return list(state["history"])
+
+
+def _write_log(log: Any, history: Rows) -> None:
+    if hasattr(log, "add_scalar"):
+        for name, value in history[-1].items():
+            log.add_scalar(name, value, len(history) - 1)
+    elif log is not None:
+        rows: list[Any] = [list(history[0]), *(list(row.values()) for row in history)]
+        with open(log, "w", newline="") as file:
+            csv.writer(file).writerows(rows)
