@@ -205,6 +205,22 @@ def test_share_of_a_surcharge_within_the_noise(tmp_path):
     assert next(x for x in lines if x.startswith("| KD-SVD |")).endswith("| 108 % |  |")
 
 
+def test_a_method_cheaper_than_soft_targets_shows_the_noise(tmp_path):
+    rows = []
+    for method, plain, mine in (
+        ("SoftTarget", 0.2, 0.2),
+        ("RKD", 0.11, 0.1),
+        ("FitNet", 0.28, 0.2),
+        ("KD-SVD", 0.4, 0.22),
+    ):
+        info = {"op": "iteration", "label": "a pair", "method": method, "baseline": "published"}
+        rows.append(_bench(f"iteration {method}", "published", plain, **info))
+        rows.append(_bench(f"iteration {method}", "kdops", mine, **info))
+    lines = _lines(_write(tmp_path / "r.json", rows))
+    assert next(x for x in lines if x.startswith("| FitNet |")).endswith("| noise |  |")
+    assert next(x for x in lines if x.startswith("| KD-SVD |")).endswith("| 90 % |  |")
+
+
 def _guard(tmp_path, capsys, run, committed):
     (tmp_path / "committed").mkdir()
     _write(tmp_path / "committed" / "cpu.json", committed)
