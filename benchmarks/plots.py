@@ -61,6 +61,7 @@ def _speedups(groups: Groups, path: Path) -> Path | None:
     axes.set_yticks(range(len(bars)), [b[0] for b in bars], fontsize=7)
     axes.set_xscale("log")
     axes.axvline(1, color="#d93025", linewidth=1)
+    axes.set_xlim(left=0.7 * min(1, *(b[1] for b in bars), *(x for _, x in points)))
     axes.invert_yaxis()
     axes.set_xlabel("speed-up of kdops (right of the red line: faster)")
     axes.legend(fontsize=7, loc="lower right")
