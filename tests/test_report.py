@@ -20,8 +20,8 @@ def _bench(group, provider, median, *, error=1e-7, tolerance=1e-4, **info):
     return {"group": group, "stats": stats, "extra_info": info}
 
 
-def _write(path, benches):
-    machine = {"torch": "2.13", "threads": 2, "cpu": {"brand_raw": "a CPU"}}
+def _write(path, benches, cpu=None):
+    machine = {"torch": "2.13", "threads": 2, "cpu": {"brand_raw": "a CPU"} | (cpu or {})}
     path.write_text(json.dumps({"machine_info": machine, "benchmarks": benches}))
     return path
 
@@ -175,6 +175,19 @@ def test_guard_is_not_disturbed_by_other_load(tmp_path, capsys):
     committed, run = _case("g", 8e-3, 1e-3), _case("g", 8e-3, 9e-3)
     run[1]["stats"]["min"] = committed[1]["stats"]["min"]
     assert _guard(tmp_path, capsys, run, committed)[0] == 0
+
+
+def test_guard_fails_only_on_the_processor_of_the_results(tmp_path, capsys):
+    (tmp_path / "committed").mkdir()
+    where = ["--results", str(tmp_path / "committed")]
+    slow = _write(tmp_path / "run.json", _case("g", 8e-3, 5e-3), {"family": 26})
+    _write(tmp_path / "committed" / "other.json", _case("g", 8e-3, 1e-3), {"family": 6})
+    assert guard.main([str(slow), *where]) == 0
+    printed = capsys.readouterr().out
+    assert "no committed results of this processor" in printed
+    assert "FAILED: g" in printed
+    _write(tmp_path / "committed" / "same.json", _case("g", 8e-3, 1e-3), {"family": 26})
+    assert guard.main([str(slow), *where]) == 1
 
 
 def test_guard_counts_the_better_of_two_runs(tmp_path, capsys):
