@@ -218,6 +218,7 @@ def _problem(name, size):
         invariant=sweep.invariant,
         modes=(sweep.mode,),
         tolerance=1e-2,
+        slow=True,
         budget=BUDGET,
         check=size <= sweep.checked or sweep.symbol != "N",
         extra={
