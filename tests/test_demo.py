@@ -11,6 +11,7 @@ from kdops import distillers
 from kdops.demo import main, report
 from kdops.demo.data import Batches, DataError, Images, cifar, digits
 from kdops.demo.methods import RECIPES
+from kdops.demo.nets import STAGES
 from kdops.demo.run import BASELINE, Demo, parse
 
 pytest.importorskip("sklearn")
@@ -166,6 +167,16 @@ def test_every_method_trains_a_student(small, name):
     first, last = (r["loss"] + weight * r["distill"] for r in (rows[0], rows[-1]))
     assert last < first
     assert all(np.isfinite(list(r.values())).all() for r in rows)
+
+
+@pytest.mark.parametrize("name", ["MHGD", "IEP"])
+def test_preparation_learns_on_digits(small, name):
+    """What learns from the teacher alone: its loss falls on the demo's images."""
+    setting = small.setting(0)
+    student = setting.make_student()
+    method = getattr(distillers, name).from_sample(*setting.features(student, STAGES, "output"))
+    history = method.prepare(setting.stream(STAGES, "output"), epochs=6)
+    assert history[-1] < 0.9 * history[0]
 
 
 def test_timing_compares_backends(small):

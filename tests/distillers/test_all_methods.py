@@ -1,9 +1,12 @@
 """What every distiller promises: finite gradients, half inputs, learning, state_dict, messages."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from distiller_cases import CASES, SHAPES, Case, maps
 
+import kdops
 import kdops.distillers as kd
 
 all_methods = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
@@ -86,6 +89,21 @@ def test_autocast(case):
         loss = method(student, teacher)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, exact, rtol=0.1, atol=0.02)
+
+
+@all_methods
+def test_the_reference_backend_agrees(case):
+    """Loss, and the gradients of the student's features and of the method's own parameters."""
+    results = []
+    for backend in ("native", "reference"):
+        method, student, teacher = build(case)
+        watched = [*student, *(p for p in method.parameters() if p.requires_grad)]
+        with kdops.backend("reference") if backend == "reference" else nullcontext():
+            loss = method(student, teacher)
+            slopes = torch.autograd.grad(loss, watched, allow_unused=True)
+        results.append([loss, *(g for g in slopes if g is not None)])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-7, atol=1e-9 * float(plain.abs().max()))
 
 
 @all_methods
