@@ -1,6 +1,6 @@
 """What the Triton modules of the ops share. Imported by them alone, so that Triton stays optional.
 
-`launcher` in kdops/_backends.py imports such a module at the first call of one of its ops.
+`triton_launcher` in kdops/_backends.py imports such a module at the first call of one of its ops.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"

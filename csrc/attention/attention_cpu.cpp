@@ -96,9 +96,7 @@ std::tuple<Tensor, Tensor> loss_of(const Tensor& student, const Tensor& teacher,
   parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(attention_loss<T>)(problem, begin, end);
   });
-  double total = 0;
-  for (int64_t b = 0; b < batch; ++b) total += static_cast<double>(items[b]);
-  *static_cast<T*>(loss.data_ptr()) = static_cast<T>(total);
+  *pointer<T>(loss) = static_cast<T>(ordered_sum(items.get(), batch));
   return {loss, pull};
 }
 

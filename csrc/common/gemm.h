@@ -193,4 +193,11 @@ void gemm(int64_t rows, int64_t cols, int64_t depth, T alpha, View<const T> a, V
   }
 }
 
+// What Part::upper leaves out of a symmetric product, from the other side of the diagonal.
+template <class T>
+void mirror_upper(T* out, int64_t n) {
+  for (int64_t i = 1; i < n; ++i)
+    for (int64_t j = 0; j < i; ++j) out[i * n + j] = out[j * n + i];
+}
+
 }  // namespace kdops::KDOPS_ISA

@@ -23,4 +23,12 @@ void parallel_for(int64_t items, double flops_per_item, const Body& body) {
   torch::stable::parallel_for(0, items, grain_items, body);
 }
 
+// The sum of the items' values, in their order.
+template <class T>
+double ordered_sum(const T* values, int64_t count) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(values[i]);
+  return sum;
+}
+
 }  // namespace kdops

@@ -95,4 +95,19 @@ struct TurnedTile {
   }
 };
 
+// target (cols x rows) = xT, x rows x cols; the rows of both lie their stride apart.
+template <class T>
+void transpose_block(const T* x, int64_t x_stride, int64_t rows, int64_t cols, T* target,
+                     int64_t target_stride) {
+  constexpr int64_t kLanes = Pack<T>::kLanes;
+  TurnedTile<T> tile;
+  for (int64_t i = 0; i < rows; i += kLanes)
+    for (int64_t j = 0; j < cols; j += kLanes) {
+      const int height = static_cast<int>(rows - i < kLanes ? rows - i : kLanes);
+      const int width = static_cast<int>(cols - j < kLanes ? cols - j : kLanes);
+      tile.load(x + i * x_stride + j, x_stride, height, width);
+      tile.store(target + j * target_stride + i, target_stride, width, height);
+    }
+}
+
 }  // namespace kdops::KDOPS_ISA

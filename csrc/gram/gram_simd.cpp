@@ -16,12 +16,6 @@ namespace {
 // Below this length the horizontal sum of a dot tile costs more than packing.
 constexpr int64_t kLongRow = 128;
 
-template <class T>
-void mirror_upper(T* out, int64_t n) {
-  for (int64_t i = 1; i < n; ++i)
-    for (int64_t j = 0; j < i; ++j) out[i * n + j] = out[j * n + i];
-}
-
 // One item of maps (channels x length) as the kernels read it: where it lies, or widened.
 template <class In>
 class Item {

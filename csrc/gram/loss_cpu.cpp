@@ -70,9 +70,7 @@ Losses gram_loss_of(const Tensor& x1, const Tensor& x2, const Tensor& y1, const 
   const double flops = 8.0 * c1 * c2 * length;
   parallel_for(batch, flops,
                [&](int64_t begin, int64_t end) { KDOPS_BEST(gram_loss<T>)(problem, begin, end); });
-  double total = 0;
-  for (int64_t b = 0; b < batch; ++b) total += static_cast<double>(partial[b]);
-  *static_cast<T*>(loss.data_ptr()) = static_cast<T>(total);
+  *pointer<T>(loss) = static_cast<T>(ordered_sum(partial.get(), batch));
   return {loss, g1, g2};
 }
 
@@ -110,9 +108,7 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student, const Tensor& teac
   const double flops = 4.0 * channels * length * std::min(channels, length);
   parallel_for(batch, flops,
                [&](int64_t begin, int64_t end) { KDOPS_BEST(nst_loss<T>)(problem, begin, end); });
-  double total = 0;
-  for (int64_t b = 0; b < batch; ++b) total += static_cast<double>(items[b]);
-  *pointer<T>(loss) = static_cast<T>(total);
+  *pointer<T>(loss) = static_cast<T>(ordered_sum(items.get(), batch));
   return {loss, gradient};
 }
 

@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "common/gemm.h"
+#include "common/transpose.h"
 #include "gram/dot_tile.h"
 #include "gram/unit_rows.h"
 
@@ -178,8 +179,7 @@ void nst_by_length(const NstLoss<T>& p, int64_t b, const NstItem<T>& item, T* gr
   T* d = item.d.get();
   gemm<T>(n, n, cs, T(1) / static_cast<T>(cs), transposed(s), s, {d, n, 1}, false, Part::upper);
   gemm<T>(n, n, ct, T(-1) / static_cast<T>(ct), transposed(t), t, {d, n, 1}, true, Part::upper);
-  for (int64_t i = 1; i < n; ++i)
-    for (int64_t j = 0; j < i; ++j) d[i * n + j] = d[j * n + i];
+  mirror_upper(d, n);
   p.loss[b] = reduce_squares(d, n * n, p.coefficient);
   if (gradient == nullptr) return;
   gemm<T>(cs, n, n, T(2) / static_cast<T>(cs), s, dense<T>(d, n), {gradient, n, 1});
@@ -209,7 +209,7 @@ void nst_by_channels(const NstLoss<T>& p, int64_t b, const NstItem<T>& item, T* 
                             gradient ? item.turned.get() : nullptr,
                             nullptr};
   item_by_positions(problem, 0, work);
-  if (gradient != nullptr) turn(item.turned.get(), n, c, gradient);
+  if (gradient != nullptr) transpose_block(item.turned.get(), c, n, c, gradient, n);
 }
 
 }  // namespace

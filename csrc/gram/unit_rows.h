@@ -1,14 +1,11 @@
-// The channels of a map as unit rows and the way back, and a transposed copy: what nst_loss does
-// around its products.
+// The channels of a map as unit rows and the way back: what nst_loss does around its products.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "common/gemm.h"
 #include "common/pack_loop.h"
-#include "common/transpose.h"
 
 namespace kdops::KDOPS_ISA {
 
@@ -56,20 +53,6 @@ void unit_rows_back(const T* u, const T* inverse, int64_t rows, int64_t length, 
       store_some(scale * value, row + l, lanes);
     });
   }
-}
-
-// target (cols x rows) = xT for contiguous x (rows x cols).
-template <class T>
-void turn(const T* x, int64_t rows, int64_t cols, T* target) {
-  constexpr int64_t kLanes = Pack<T>::kLanes;
-  TurnedTile<T> tile;
-  for (int64_t i = 0; i < rows; i += kLanes)
-    for (int64_t j = 0; j < cols; j += kLanes) {
-      const int height = static_cast<int>(std::min(kLanes, rows - i));
-      const int width = static_cast<int>(std::min(kLanes, cols - j));
-      tile.load(x + i * cols + j, cols, height, width);
-      tile.store(target + j * rows + i, rows, width, height);
-    }
 }
 
 }  // namespace kdops::KDOPS_ISA

@@ -30,15 +30,7 @@ void exponentiate_row(const Rows<T>& x, int64_t i, const Rows<T>& y, int64_t j0,
 // Copies out[i][j], i in the block i0..i1, j >= i1, to out[j][i].
 template <class T>
 void mirror_block(T* out, int64_t n, int64_t i0, int64_t i1) {
-  constexpr int64_t kLanes = Pack<T>::kLanes;
-  TurnedTile<T> tile;
-  for (int64_t j = i1; j < n; j += kLanes)
-    for (int64_t i = i0; i < i1; i += kLanes) {
-      const int rows = static_cast<int>(std::min(kLanes, i1 - i));
-      const int cols = static_cast<int>(std::min(kLanes, n - j));
-      tile.load(out + i * n + j, n, rows, cols);
-      tile.store(out + j * n + i, n, cols, rows);
-    }
+  transpose_block(out + i0 * n + i1, n, i1 - i0, n - i1, out + i1 * n + i0, n);
 }
 
 // Rows i0..i1 of one K.

@@ -55,16 +55,8 @@ void for_upper_tiles(int64_t n, int64_t begin, int64_t end, const Body& body) {
 
 template <class T>
 void transpose_rows(Rows<T> x, T* target, int64_t stride, int64_t begin, int64_t end) {
-  constexpr int64_t kLanes = Pack<T>::kLanes;
-  const int64_t stop = std::min(x.count, end * kTileSide);
-  TurnedTile<T> tile;
-  for (int64_t i = begin * kTileSide; i < stop; i += kLanes)
-    for (int64_t e = 0; e < x.length; e += kLanes) {
-      const int rows = static_cast<int>(std::min(kLanes, stop - i));
-      const int cols = static_cast<int>(std::min(kLanes, x.length - e));
-      tile.load(x.data + i * x.length + e, x.length, rows, cols);
-      tile.store(target + e * stride + i, stride, cols, rows);
-    }
+  const int64_t i = begin * kTileSide, rows = std::min(x.count, end * kTileSide) - i;
+  transpose_block(x.data + i * x.length, x.length, rows, x.length, target + i, stride);
 }
 
 template <class T>
