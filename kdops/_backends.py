@@ -66,8 +66,8 @@ def choose(op: str, device: str, dtype: torch.dtype, *sizes: int) -> str:
         if reason := obstacle(op, _forced, device, dtype, *sizes):
             raise ValueError(f"{op}: backend {_forced!r} was asked for, but {reason}")
         return _forced
-    for name in _ladders[op].predicates:
-        if obstacle(op, name, device, dtype, *sizes) is None:
+    for name, obstacle_of in _ladders[op].predicates.items():
+        if obstacle_of(device, dtype, *sizes) is None:
             return name
     _library.warn_once_if_missing()
     return "reference"

@@ -74,13 +74,35 @@ def positive(op: str, name: str, value: float) -> None:
         raise ValueError(f"{op}: expected {name} > 0, got {value}")
 
 
-def computing_dtype(dtype: torch.dtype) -> torch.dtype:
+# What follows is called by every op at every call. It asks torch for nothing that changes nothing:
+# a Tensor.to, detach or flatten costs a microsecond or two even where its result is its input.
+
+
+def widened(x: Tensor) -> Tensor:
     """Half types are computed in float32."""
-    return torch.float32 if dtype in _HALVES else dtype
+    return x.float() if x.dtype in _HALVES else x
+
+
+def of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in this dtype."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def flat(f: Tensor) -> Tensor:
+    """Maps (B, C, *S) with their positions in one dimension, (B, C, L)."""
+    return f if f.dim() == 3 else f.flatten(2)
+
+
+def constant(x: Tensor) -> Tensor:
+    """x without its history."""
+    has_history = x.requires_grad or torch._C._are_functorch_transforms_active()
+    return x.detach() if has_history else x
 
 
 def outside_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Under autocast our ops run in float32: half inputs are widened, as for torch's own losses."""
+    if not torch._C._is_any_autocast_enabled():
+        return tensors
     device = tensors[0].device.type
     if torch.is_autocast_enabled(device):
         return tuple(t.float() if t.dtype in _HALVES else t for t in tensors)

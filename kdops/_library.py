@@ -12,6 +12,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -112,6 +113,7 @@ def build_info() -> dict[str, str]:
     return info | _native_info()
 
 
+@cache
 def has_cuda_kernels() -> bool:
-    """Whether the binary was compiled with CUDA kernels."""
+    """Whether the binary was compiled with CUDA kernels. Asked at every call on a GPU."""
     return bool(_native_info().get("cuda"))

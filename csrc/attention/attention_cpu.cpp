@@ -9,6 +9,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
+#include "common/tensors.h"
 
 namespace kdops {
 namespace {
@@ -16,7 +17,7 @@ namespace {
 // Positions or channels contiguous, which the kernels read where they lie; else a copy.
 Tensor readable(const Tensor& x) {
   const bool readable = x.stride(2) == 1 || x.stride(1) == 1;
-  return readable ? x : torch::stable::contiguous(x);
+  return readable ? x : contiguous_of(x);
 }
 
 template <class T>
@@ -53,7 +54,7 @@ void backward(const Tensor& grad, const Tensor& x, double p, bool largest, Tenso
 Tensor attention_map_cpu(const Tensor& input, double p, bool largest) {
   check_dim("attention_map", "x", input, 3);
   const Tensor x = readable(input);
-  Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(2)});
+  Tensor out = empty_for(x, {x.size(0), x.size(2)});
   for_real_type("attention_map", x,
                 [&](auto real) { forward<decltype(real)>(x, p, largest, out); });
   return out;
@@ -67,12 +68,12 @@ Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, doubl
   check_size(op, "grad", grad, 0, input.size(0));
   check_size(op, "grad", grad, 1, input.size(2));
   const Tensor x = readable(input);
-  const Tensor g = torch::stable::contiguous(grad);
+  const Tensor g = contiguous_of(grad);
   // as x lies: positions innermost, or channels innermost
   const int64_t batch = x.size(0), channels = x.size(1), length = x.size(2);
-  Tensor gx = x.stride(2) == 1 ? torch::stable::new_empty(x, {batch, channels, length})
-                               : torch::stable::transpose(
-                                     torch::stable::new_empty(x, {batch, length, channels}), 1, 2);
+  Tensor gx = x.stride(2) == 1
+                  ? empty_for(x, {batch, channels, length})
+                  : torch::stable::transpose(empty_for(x, {batch, length, channels}), 1, 2);
   for_real_type(op, x, [&](auto real) { backward<decltype(real)>(g, x, p, largest, gx); });
   return gx;
 }
@@ -81,8 +82,8 @@ template <class T>
 std::tuple<Tensor, Tensor> loss_of(const Tensor& student, const Tensor& teacher, double p,
                                    bool largest, bool paper, double coefficient) {
   const int64_t batch = student.size(0);
-  Tensor loss = torch::stable::new_empty(student, {});
-  Tensor pull = torch::stable::new_empty(student, {batch, student.size(2)});
+  Tensor loss = empty_for(student, {});
+  Tensor pull = empty_for(student, {batch, student.size(2)});
   Scratch<T> items(batch);
   const AttentionLoss<T> problem{maps_of<T>(student),
                                  maps_of<T>(teacher),

@@ -8,6 +8,7 @@
 #include "common/check.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
+#include "common/tensors.h"
 #include "gram/check_maps.h"
 #include "gram/gram_simd.h"
 #include "gram/maps_of.h"
@@ -24,7 +25,7 @@ Tensor gram_cpu(const Tensor& x, const std::optional<Tensor>& y_or_none, double 
   check_maps("gram", x, y);
   const GramShape shape{x.size(1), y.size(1), x.size(2), !y_or_none};
   const ScalarType dtype = x.scalar_type();
-  Tensor out = torch::stable::new_empty(x, {x.size(0), shape.c1, shape.c2}, result_type(dtype));
+  Tensor out = empty_for(x, {x.size(0), shape.c1, shape.c2}, result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
   for_storage_type<Fp16, Bf16>("gram", x, [&](auto kind) {
     using In = decltype(kind);
@@ -42,7 +43,7 @@ Tensor gram_cpu(const Tensor& x, const std::optional<Tensor>& y_or_none, double 
 Tensor backward_side(const Tensor& grad, const Tensor& y, GramShape shape, bool transposed,
                      double scale) {
   const ScalarType dtype = y.scalar_type();
-  Tensor gx = torch::stable::new_empty(y, {y.size(0), shape.c1, shape.length}, result_type(dtype));
+  Tensor gx = empty_for(y, {y.size(0), shape.c1, shape.length}, result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
   for_storage_type<Fp16, Bf16>("gram_backward", y, [&](auto kind) {
     using In = decltype(kind);
@@ -65,11 +66,11 @@ std::tuple<Tensor, Tensor> gram_backward_cpu(const Tensor& grad, const Tensor& x
   check_size("gram_backward", "grad", grad, 0, x.size(0));
   check_size("gram_backward", "grad", grad, 1, x.size(1));
   check_size("gram_backward", "grad", grad, 2, y.size(1));
-  const Tensor g = torch::stable::contiguous(torch::stable::to(grad, result_type(x.scalar_type())));
+  const ScalarType real = result_type(x.scalar_type());
+  const Tensor g = contiguous_of(grad.scalar_type() == real ? grad : torch::stable::to(grad, real));
   const int64_t c1 = x.size(1), c2 = y.size(1), length = x.size(2);
   if (!y_or_none)
-    return {backward_side(g, x, {c1, c1, length, true}, false, scale),
-            torch::stable::new_empty(x, {0})};
+    return {backward_side(g, x, {c1, c1, length, true}, false, scale), empty_for(x, {0})};
   return {backward_side(g, y, {c1, c2, length, false}, false, scale),
           backward_side(g, x, {c2, c1, length, false}, true, scale)};
 }

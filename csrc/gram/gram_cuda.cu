@@ -11,6 +11,7 @@
 
 #include "common/check.h"
 #include "common/dispatch.h"
+#include "common/tensors.h"
 #include "gram/check_maps.h"
 #include "gram/gram_plan.cuh"
 
@@ -52,7 +53,7 @@ void launch_product(const OnDevice& device, const char* op, const Tensor& out, G
     const int64_t blocks = gpu::gram_plan<Tile>(p, out.size(0), device.multiprocessors());
     if (p.splits > 1) {
       const ScalarType dtype = sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float;
-      partial = torch::stable::new_empty(out, {p.splits * p.split_size}, dtype);
+      partial = empty_for(out, {p.splits * p.split_size}, dtype);
       p.partial = static_cast<A*>(partial->data_ptr());
     }
     gpu::gram_product_kernel<T, Tile>
@@ -83,7 +84,7 @@ Tensor gram_cuda(const Tensor& x, const std::optional<Tensor>& y_or_none, double
   const Tensor& y = y_or_none ? *y_or_none : x;
   check_on_device("gram", x, y);
   const OnDevice device(x);
-  Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(1), y.size(1)});
+  Tensor out = empty_for(x, {x.size(0), x.size(1), y.size(1)});
   check_extent("gram", "the result", out);
   for_storage_type<gpu::Half, gpu::BFloat16>("gram", x, [&](auto kind) {
     using T = decltype(kind);
@@ -109,9 +110,8 @@ std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& 
   check_extent(op, "grad", grad);
   const OnDevice device(x);
   const bool symmetric = !y_or_none;
-  Tensor gx = torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2)});
-  Tensor gy = symmetric ? torch::stable::new_empty(x, {0})
-                        : torch::stable::new_empty(y, {y.size(0), y.size(1), y.size(2)});
+  Tensor gx = empty_for(x, {x.size(0), x.size(1), x.size(2)});
+  Tensor gy = symmetric ? empty_for(x, {0}) : empty_for(y, {y.size(0), y.size(1), y.size(2)});
   for_storage_type<gpu::Half, gpu::BFloat16>(op, x, [&](auto kind) {
     using T = decltype(kind);
     launch_product<T>(device, op, gx, operand<T>(grad), operand<T>(y, true), y.size(1), false,

@@ -10,6 +10,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
+#include "common/tensors.h"
 #include "gram/loss_simd.h"
 #include "gram/maps_of.h"
 
@@ -44,11 +45,9 @@ Losses gram_loss_of(const Tensor& x1, const Tensor& x2, const Tensor& y1, const 
                     const LossOptions& o) {
   const int64_t batch = x1.size(0), c1 = x1.size(1), c2 = x2.size(1), length = x1.size(2);
   const bool second = o.gradients && !o.symmetric;
-  Tensor loss = torch::stable::new_empty(x1, {});
-  Tensor g1 = o.gradients ? torch::stable::new_empty(x1, {batch, c1, length})
-                          : torch::stable::new_empty(x1, {0});
-  Tensor g2 = second ? torch::stable::new_empty(x1, {batch, c2, length})
-                     : torch::stable::new_empty(x1, {0});
+  Tensor loss = empty_for(x1, {});
+  Tensor g1 = o.gradients ? empty_for(x1, {batch, c1, length}) : empty_for(x1, {0});
+  Tensor g2 = second ? empty_for(x1, {batch, c2, length}) : empty_for(x1, {0});
   Scratch<T> partial(batch);
   const GramLoss<T> problem{maps_of<T>(x1),
                             maps_of<T>(x2),
@@ -92,9 +91,9 @@ template <class T>
 std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student, const Tensor& teacher,
                                        double coefficient, bool positions, bool gradients) {
   const int64_t batch = student.size(0), channels = student.size(1), length = student.size(2);
-  Tensor loss = torch::stable::new_empty(student, {});
-  Tensor gradient = gradients ? torch::stable::new_empty(student, {batch, channels, length})
-                              : torch::stable::new_empty(student, {0});
+  Tensor loss = empty_for(student, {});
+  Tensor gradient =
+      gradients ? empty_for(student, {batch, channels, length}) : empty_for(student, {0});
   Scratch<T> items(batch);
   const NstLoss<T> problem{maps_of<T>(student),
                            maps_of<T>(teacher),

@@ -13,6 +13,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
+#include "common/tensors.h"
 #include "rbf/affinity_simd.h"
 
 namespace kdops {
@@ -27,7 +28,7 @@ template <class T>
 class Prepared {
  public:
   Prepared(const Tensor& rows, bool products)
-      : tensor_(torch::stable::contiguous(rows)),
+      : tensor_(contiguous_of(rows)),
         centred_(rows.numel()),
         transposed_(products ? rows.numel() : 0),
         norms_(products ? rows.size(0) * rows.size(1) : 0) {
@@ -73,7 +74,7 @@ template <class T>
 std::vector<T> bandwidths(const std::optional<Tensor>& gamma, double value, int64_t batch) {
   std::vector<T> values(static_cast<size_t>(batch), static_cast<T>(value));
   if (gamma) {
-    const Tensor dense = torch::stable::contiguous(*gamma);
+    const Tensor dense = contiguous_of(*gamma);
     const T* from = static_cast<const T*>(dense.data_ptr());
     for (size_t b = 0; b < values.size(); ++b) values[b] = from[b];
   }
@@ -100,7 +101,7 @@ Tensor rbf_affinity_cpu(const Tensor& x, const std::optional<Tensor>& y,
                         const std::optional<Tensor>& gamma, double value) {
   check_rows("rbf_affinity", x, y, gamma);
   const int64_t batch = x.size(0), n = x.size(1), m = y ? y->size(1) : n;
-  Tensor out = torch::stable::new_empty(x, {batch, n, m});
+  Tensor out = empty_for(x, {batch, n, m});
   for_real_type("rbf_affinity", x, [&](auto kind) {
     using T = decltype(kind);
     Prepared<T> rows(x, true);
@@ -125,7 +126,7 @@ Tensor backward_side(const Tensor& like, const RowSet<T>& own, const RowSet<T>& 
                      const std::vector<T>& gammas, const Tensor& grad, const Tensor& k,
                      std::vector<double>* moments) {
   const int64_t batch = grad.size(0);
-  Tensor out = torch::stable::new_empty(like, {batch, own.count, own.width});
+  Tensor out = empty_for(like, {batch, own.count, own.width});
   if (moments != nullptr) moments->assign(static_cast<size_t>(batch * own.count), 0.0);
   const AffinityBackward<T> problem{own,
                                     other,
@@ -149,7 +150,7 @@ template <class T>
 Tensor gamma_gradient(const Tensor& like, const std::vector<T>& gammas,
                       std::initializer_list<const std::vector<double>*> moments) {
   const auto batch = static_cast<int64_t>(gammas.size());
-  Tensor out = torch::stable::new_empty(like, {batch});
+  Tensor out = empty_for(like, {batch});
   T* target = static_cast<T*>(out.data_ptr());
   for (int64_t b = 0; b < batch; ++b) {
     double sum = 0;
@@ -175,8 +176,8 @@ std::tuple<Tensor, Tensor, Tensor> rbf_affinity_backward_cpu(const Tensor& grad,
     check_size(op, "grad and k", *matrix, 1, x.size(1));
     check_size(op, "grad and k", *matrix, 2, (y ? *y : x).size(1));
   }
-  const Tensor g = torch::stable::contiguous(grad), kernel = torch::stable::contiguous(k);
-  Tensor gx, gy = torch::stable::new_empty(x, {0}), g_gamma = torch::stable::new_empty(x, {0});
+  const Tensor g = contiguous_of(grad), kernel = contiguous_of(k);
+  Tensor gx, gy = empty_for(x, {0}), g_gamma = empty_for(x, {0});
   for_real_type(op, x, [&](auto kind) {
     using T = decltype(kind);
     Prepared<T> rows(x, false);
@@ -236,12 +237,10 @@ std::tuple<Tensor, Tensor, Tensor> rbf_affinity_loss_cpu(const Tensor& student,
     check_like(op, "gamma", *gamma, student);
   }
   const Tensor s = torch::stable::unsqueeze(student, 0), t = torch::stable::unsqueeze(teacher, 0);
-  Tensor loss = torch::stable::new_empty(student, {});
-  Tensor g_student = gradients
-                         ? torch::stable::new_empty(student, {student.size(0), student.size(1)})
-                         : torch::stable::new_empty(student, {0});
-  Tensor g_gamma = gamma && gradients ? torch::stable::new_empty(student, {})
-                                      : torch::stable::new_empty(student, {0});
+  Tensor loss = empty_for(student, {});
+  Tensor g_student =
+      gradients ? empty_for(student, {student.size(0), student.size(1)}) : empty_for(student, {0});
+  Tensor g_gamma = gamma && gradients ? empty_for(student, {}) : empty_for(student, {0});
   for_real_type(op, student, [&](auto kind) {
     affinity_loss<decltype(kind)>(s, t, gamma, value, gradients, loss, g_student, g_gamma);
   });

@@ -8,6 +8,7 @@
 
 #include "common/dispatch.h"
 #include "common/stream.h"
+#include "common/tensors.h"
 #include "rbf/svd_rbf_check.h"
 
 namespace kdops {
@@ -24,7 +25,7 @@ template <class T>
 void launch(const OnDevice& device, const Tensor& sf, const Tensor& sb, const Tensor& tf,
             const Tensor& tb, double beta, double scale, Tensor& loss, Tensor& gf, Tensor& gb) {
   const int64_t items = sf.size(0) * sf.size(2);
-  Tensor losses = torch::stable::new_empty(sf, {items}, ScalarType::Double);
+  Tensor losses = empty_for(sf, {items}, ScalarType::Double);
   gpu::SvdRbfLaunch<T> problem{};
   problem.student_front = input_of<T>(sf), problem.student_back = input_of<T>(sb);
   problem.teacher_front = input_of<T>(tf), problem.teacher_back = input_of<T>(tb);
@@ -55,11 +56,9 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cuda(const Tensor& sf, const Ten
   check_levels(sf, sb, tf, tb);
   const OnDevice device(sf);
   const int64_t batch = sf.size(0), k = sf.size(2);
-  Tensor loss = torch::stable::new_empty(sf, {});
-  Tensor gf = gradients ? torch::stable::new_empty(sf, {batch, sf.size(1), k})
-                        : torch::stable::new_empty(sf, {0});
-  Tensor gb = gradients ? torch::stable::new_empty(sb, {batch, sb.size(1), k})
-                        : torch::stable::new_empty(sb, {0});
+  Tensor loss = empty_for(sf, {});
+  Tensor gf = gradients ? empty_for(sf, {batch, sf.size(1), k}) : empty_for(sf, {0});
+  Tensor gb = gradients ? empty_for(sb, {batch, sb.size(1), k}) : empty_for(sb, {0});
   for_real_type(kOp, sf, [&](auto real) {
     launch<decltype(real)>(device, sf, sb, tf, tb, beta, scale, loss, gf, gb);
   });

@@ -7,6 +7,7 @@
 
 #include "common/dispatch.h"
 #include "common/parallel.h"
+#include "common/tensors.h"
 #include "rbf/svd_rbf_check.h"
 #include "rbf/svd_rbf_simd.h"
 
@@ -56,11 +57,9 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cpu(const Tensor& sf, const Tens
                                                     double scale, bool gradients) {
   check_levels(sf, sb, tf, tb);
   const int64_t batch = sf.size(0), k = sf.size(2);
-  Tensor loss = torch::stable::new_empty(sf, {});
-  Tensor gf = gradients ? torch::stable::new_empty(sf, {batch, sf.size(1), k})
-                        : torch::stable::new_empty(sf, {0});
-  Tensor gb = gradients ? torch::stable::new_empty(sb, {batch, sb.size(1), k})
-                        : torch::stable::new_empty(sb, {0});
+  Tensor loss = empty_for(sf, {});
+  Tensor gf = gradients ? empty_for(sf, {batch, sf.size(1), k}) : empty_for(sf, {0});
+  Tensor gb = gradients ? empty_for(sb, {batch, sb.size(1), k}) : empty_for(sb, {0});
   for_real_type("svd_rbf_loss", sf, [&](auto real) {
     svd_rbf_loss<decltype(real)>(sf, sb, tf, tb, beta, scale, loss, gf, gb);
   });

@@ -20,10 +20,8 @@ void check_pair(const char* op, const Tensor& x, const std::optional<Tensor>& y)
   check_size(op, "y", *y, 2, x.size(2));
 }
 
-Tensor like(const Tensor& x) {
-  return torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2)});
-}
-Tensor none(const Tensor& x) { return torch::stable::new_empty(x, {0}); }
+Tensor like(const Tensor& x) { return empty_for(x, {x.size(0), x.size(1), x.size(2)}); }
+Tensor none(const Tensor& x) { return empty_for(x, {0}); }
 
 template <class T>
 Rows<T> batch_rows(const Tensor& x, int64_t b) {
@@ -68,9 +66,9 @@ Tensor distance_of(const Tensor& x, const std::optional<Tensor>& y, bool squared
 Tensor pairwise_distance_cpu(const Tensor& x_any, const std::optional<Tensor>& y_any,
                              bool squared) {
   check_pair("pairwise_distance", x_any, y_any);
-  const Tensor x = torch::stable::contiguous(x_any);
+  const Tensor x = contiguous_of(x_any);
   std::optional<Tensor> y;
-  if (y_any) y = torch::stable::contiguous(*y_any);
+  if (y_any) y = contiguous_of(*y_any);
   return for_real_type("pairwise_distance", x,
                        [&](auto real) { return distance_of<decltype(real)>(x, y, squared); });
 }
@@ -131,10 +129,10 @@ Pair pairwise_distance_backward_cpu(const Tensor& grad, const Tensor& x_any,
                                     const std::optional<Tensor>& y_any, bool squared,
                                     const Tensor& out) {
   check_pair("pairwise_distance_backward", x_any, y_any);
-  const Tensor x = torch::stable::contiguous(x_any);
+  const Tensor x = contiguous_of(x_any);
   std::optional<Tensor> y;
-  if (y_any) y = torch::stable::contiguous(*y_any);
-  const Tensor g = torch::stable::contiguous(grad), d = torch::stable::contiguous(out);
+  if (y_any) y = contiguous_of(*y_any);
+  const Tensor g = contiguous_of(grad), d = contiguous_of(out);
   return for_real_type("pairwise_distance_backward", x, [&](auto real) {
     return distance_backward_of<decltype(real)>(g, x, y, squared, d);
   });
@@ -165,28 +163,28 @@ struct UnitRows {
 
 Tensor pairwise_cosine_cpu(const Tensor& x_any, const std::optional<Tensor>& y_any) {
   check_pair("pairwise_cosine", x_any, y_any);
-  const Tensor x = torch::stable::contiguous(x_any);
+  const Tensor x = contiguous_of(x_any);
   return for_real_type("pairwise_cosine", x, [&](auto real) {
     using T = decltype(real);
     const UnitRows<T> left(x);
     if (!y_any) return gram_of<T>(left.rows, left.rows, true);
-    return gram_of<T>(left.rows, UnitRows<T>(torch::stable::contiguous(*y_any)).rows, false);
+    return gram_of<T>(left.rows, UnitRows<T>(contiguous_of(*y_any)).rows, false);
   });
 }
 
 Pair pairwise_cosine_backward_cpu(const Tensor& grad, const Tensor& x_any,
                                   const std::optional<Tensor>& y_any) {
   check_pair("pairwise_cosine_backward", x_any, y_any);
-  const Tensor x = torch::stable::contiguous(x_any);
+  const Tensor x = contiguous_of(x_any);
   return for_real_type("pairwise_cosine_backward", x, [&](auto real) -> Pair {
     using T = decltype(real);
     const UnitRows<T> left(x);
     if (!y_any) {
-      Tensor both = torch::stable::clone(torch::stable::contiguous(grad));
+      Tensor both = torch::stable::clone(contiguous_of(grad));
       add_transposes<T>(both);
       return {left.backward(product(both, left.rows)), none(x)};
     }
-    const UnitRows<T> right(torch::stable::contiguous(*y_any));
+    const UnitRows<T> right(contiguous_of(*y_any));
     return {left.backward(product(grad, right.rows)),
             right.backward(product(torch::stable::transpose(grad, 1, 2), left.rows))};
   });
@@ -216,12 +214,12 @@ struct HalfAndInverse {
 
 Tensor pairwise_angle_cpu(const Tensor& x_any) {
   check_dim("pairwise_angle", "x", x_any, 2);
-  const Tensor x = torch::stable::contiguous(x_any);
+  const Tensor x = contiguous_of(x_any);
   const int64_t n = x.size(0);
   return for_real_type("pairwise_angle", x, [&](auto real) {
     using T = decltype(real);
     const HalfAndInverse<T> known(x);
-    Tensor out = torch::stable::new_empty(x, {n, n, n});
+    Tensor out = empty_for(x, {n, n, n});
     parallel_for(n, 6.0 * n * n, [&](int64_t begin, int64_t end) {
       KDOPS_BEST(angles<T>)
       (known.inverse.get(), known.half.get(), n, pointer<T>(out), begin, end);
@@ -234,7 +232,7 @@ template <class T>
 Tensor angle_backward_of(const Tensor& grad, const Tensor& x) {
   const int64_t n = x.size(0), groups = std::min<int64_t>(n, 4);  // fixed: the order of sums
   const HalfAndInverse<T> known(x);
-  Tensor w = torch::stable::new_empty(x, {1, n, n});
+  Tensor w = empty_for(x, {1, n, n});
   Scratch<T> opposite(groups * n * n);
   parallel_for(groups, 12.0 * n * n * n / std::max<int64_t>(groups, 1),
                [&](int64_t g0, int64_t g1) {
@@ -259,7 +257,7 @@ Tensor angle_backward_of(const Tensor& grad, const Tensor& x) {
 Tensor pairwise_angle_backward_cpu(const Tensor& grad, const Tensor& x_any) {
   check_dim("pairwise_angle_backward", "grad", grad, 3);
   check_dim("pairwise_angle_backward", "x", x_any, 2);
-  const Tensor x = torch::stable::contiguous(x_any), g = torch::stable::contiguous(grad);
+  const Tensor x = contiguous_of(x_any), g = contiguous_of(grad);
   return for_real_type("pairwise_angle_backward", x,
                        [&](auto real) { return angle_backward_of<decltype(real)>(g, x); });
 }

@@ -12,6 +12,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
+#include "common/tensors.h"
 #include "relation/relation_simd.h"
 
 namespace kdops {
@@ -33,8 +34,7 @@ void over_items(int64_t begin, int64_t end, int64_t count, const Body& body) {
 
 // The last two dimensions as one product of a batch; 2-D tensors are a batch of one.
 inline Tensor result_of(const Tensor& like, int64_t n, int64_t m) {
-  return like.dim() == 2 ? torch::stable::new_empty(like, {n, m})
-                         : torch::stable::new_empty(like, {like.size(0), n, m});
+  return like.dim() == 2 ? empty_for(like, {n, m}) : empty_for(like, {like.size(0), n, m});
 }
 inline int64_t batch_of(const Tensor& x) { return x.dim() == 2 ? 1 : x.size(0); }
 

@@ -21,14 +21,14 @@ void check_rows(const char* op, const Tensor& student, const Tensor& teacher) {
 
 template <class T>
 Tensor scalar(const Tensor& like, double value) {
-  Tensor out = torch::stable::new_empty(like, {});
+  Tensor out = empty_for(like, {});
   *pointer<T>(out) = static_cast<T>(value);
   return out;
 }
 
 LossAndGrad nothing(const Tensor& student, bool want_grad) {
   Tensor loss = torch::stable::new_zeros(student, {});
-  if (!want_grad) return {loss, torch::stable::new_empty(student, {0})};
+  if (!want_grad) return {loss, empty_for(student, {0})};
   return {loss, torch::stable::new_zeros(student, {student.size(0), student.size(1)})};
 }
 
@@ -38,7 +38,7 @@ LossAndGrad on_rows(const char* op, const Tensor& student, const Tensor& teacher
                     const Body& body) {
   check_rows(op, student, teacher);
   if (student.size(0) == 0) return nothing(student, want_grad);
-  const Tensor s = torch::stable::contiguous(student), t = torch::stable::contiguous(teacher);
+  const Tensor s = contiguous_of(student), t = contiguous_of(teacher);
   return for_real_type(op, s, [&](auto real) { return body(real, s, t); });
 }
 
@@ -106,10 +106,10 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
                  }
                });
   const double cube = static_cast<double>(n) * n * n, loss = sum_of(losses) / cube;
-  if (!want_grad) return {scalar<T>(student, loss), torch::stable::new_empty(student, {0})};
+  if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
   // D counts each unordered pair once: dL/dx_i = 2 sum_j V_ij (x_i - x_j).
   const double factor = std::isnan(loss) ? loss : 2 * static_cast<double>(s.centred.scale) / cube;
-  Tensor weights = torch::stable::new_empty(student, {n, n});
+  Tensor weights = empty_for(student, {n, n});
   parallel_for(n, 4.0 * (groups + 4) * n, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(angle_laplacian<T>)
     (data.get(), n, opposite.get(), groups, static_cast<T>(factor), pointer<T>(weights), begin,
@@ -165,7 +165,7 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
     (s.d, t.d, n, mean_s, mean_t, losses.data(), slopes.data(), begin, end);
   });
   const double pairs = static_cast<double>(n) * n, loss = sum_of(losses) / pairs;
-  if (!want_grad) return {scalar<T>(student, loss), torch::stable::new_empty(student, {0})};
+  if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
   const double shift = s.count == 0 ? 0 : sum_of(slopes) / s.count;
   // Ordered pairs, so 4 W_ij (x_i - x_j) with W = dL/dd / (2 d).
   const double factor =
@@ -200,7 +200,7 @@ LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool wan
      losses.data(), begin, end);
   });
   const double loss = sum_of(losses) / pairs;
-  if (!want_grad) return {scalar<T>(student, loss), torch::stable::new_empty(student, {0})};
+  if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
   parallel_for(tile_rows(n), 1.0 * kTileSide * n, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(add_transpose<T>)(pointer<T>(gram), n, begin, end);
   });

@@ -12,6 +12,7 @@
 
 #include "common/check.h"
 #include "common/dispatch.h"
+#include "common/tensors.h"
 #include "relation/relation_kernels.cuh"
 
 namespace kdops {
@@ -29,7 +30,7 @@ void check_rows(const char* op, const Tensor& student, const Tensor& teacher) {
 }
 
 Tensor doubles(const Tensor& like, int64_t count) {
-  return torch::stable::new_empty(like, {count}, ScalarType::Double);
+  return empty_for(like, {count}, ScalarType::Double);
 }
 
 // a bT of (n, k) and (m, k) matrices, through the dispatcher to the gram room.
@@ -52,15 +53,15 @@ struct Side {
   int n, d;
 
   Side(const OnDevice& device, const char* op, const Tensor& x)
-      : rows(torch::stable::new_empty(x, {x.size(0), x.size(1)})),
-        norms(torch::stable::new_empty(x, {x.size(0)})),
+      : rows(empty_for(x, {x.size(0), x.size(1)})),
+        norms(empty_for(x, {x.size(0)})),
         scale(doubles(x, 1)),
         gram(rows),
         n(static_cast<int>(x.size(0))),
         d(static_cast<int>(x.size(1))) {
     const int64_t blocks = std::max(1, (d + gpu::kStatsCols - 1) / gpu::kStatsCols);
-    const Tensor mean = torch::stable::new_empty(x, {x.size(1)});
-    const Tensor tops = torch::stable::new_empty(x, {blocks});
+    const Tensor mean = empty_for(x, {x.size(1)});
+    const Tensor tops = empty_for(x, {blocks});
     gpu::relation_stats_kernel<T>
         <<<grid_of(op, blocks), dim3(gpu::kStatsCols, gpu::kStatsRows), 0, device.stream()>>>(
             pointer<T>(x), n, d, pointer<T>(mean), pointer<T>(tops));
@@ -94,7 +95,7 @@ Tensor pull_back(const Tensor& laplacian, const Side<T>& student) {
 
 LossAndGrad nothing(const Tensor& student, bool want_grad) {
   Tensor loss = torch::stable::new_zeros(student, {});
-  if (!want_grad) return {loss, torch::stable::new_empty(student, {0})};
+  if (!want_grad) return {loss, empty_for(student, {0})};
   return {loss, torch::stable::new_zeros(student, {student.size(0), student.size(1)})};
 }
 
@@ -126,7 +127,7 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
   launch_total(device, op, pointer<double>(sums), pointer<double>(counts), s.n, 1.0 / s.n / s.n,
                &shared->loss);
   const Tensor loss = loss_of(torch::stable::narrow(const_cast<Tensor&>(totals), 0, 4, 1), student);
-  if (!want_grad) return {loss, torch::stable::new_empty(student, {0})};
+  if (!want_grad) return {loss, empty_for(student, {0})};
   gpu::rkd_distance_laplacian_kernel<T><<<grid_of(op, s.n), gpu::kRowThreads, 0, device.stream()>>>(
       pointer<T>(s.gram), pointer<T>(t.gram), s.n, shared, pointer<double>(s.scale));
   check_launch(op);
@@ -150,7 +151,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   const int n = s.n, tiles = (n + gpu::kSideTile - 1) / gpu::kSideTile;
   const int64_t square = int64_t(n) * n, side_blocks = int64_t(tiles) * (tiles + 1) / 2;
   const int64_t splits = side_splits(n, side_blocks, device.multiprocessors());
-  const Tensor pairs = torch::stable::new_empty(student, {4 * square});
+  const Tensor pairs = empty_for(student, {4 * square});
   auto* table = static_cast<gpu::AnglePair<T>*>(pairs.data_ptr());
   for (const Side<T>* side : {&s, &t}) {
     gpu::relation_pairs_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
@@ -158,7 +159,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
         side == &t, table);
     check_launch(op);
   }
-  const Tensor m = torch::stable::new_empty(student, {want_grad ? splits * square : 0});
+  const Tensor m = empty_for(student, {want_grad ? splits * square : 0});
   const Tensor losses = doubles(student, side_blocks * splits), total = doubles(student, 1);
   gpu::rkd_angle_side_kernel<T>
       <<<dim3(static_cast<unsigned>(side_blocks), static_cast<unsigned>(splits)),
@@ -169,8 +170,8 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   launch_total(device, op, pointer<double>(losses), nullptr, side_blocks * splits, 1.0 / n / n / n,
                pointer<double>(total));
   const Tensor loss = loss_of(total, student);
-  if (!want_grad) return {loss, torch::stable::new_empty(student, {0})};
-  const Tensor w = torch::stable::new_empty(student, {square});
+  if (!want_grad) return {loss, empty_for(student, {0})};
+  const Tensor w = empty_for(student, {square});
   gpu::rkd_angle_weight_kernel<T>
       <<<dim3((n + gpu::kWeightThreads - 1) / gpu::kWeightThreads,
               (n + gpu::kWeightAnchors - 1) / gpu::kWeightAnchors),
@@ -188,7 +189,7 @@ LossAndGrad on_rows(const char* op, const Tensor& student, const Tensor& teacher
                     const Body& body) {
   check_rows(op, student, teacher);
   if (student.size(0) == 0) return nothing(student, want_grad);
-  const Tensor s = torch::stable::contiguous(student), t = torch::stable::contiguous(teacher);
+  const Tensor s = contiguous_of(student), t = contiguous_of(teacher);
   return for_real_type(op, s, [&](auto kind) { return body(kind, s, t); });
 }
 

@@ -22,7 +22,7 @@ Tensor svd_backward_cpu(const std::optional<Tensor>& gU, const std::optional<Ten
   check_like(op, "S", S, U);
   STD_TORCH_CHECK(left.count == right.count && S.numel() == left.count * r, op,
                   ": U, S and Vh do not belong together");
-  const Tensor values = torch::stable::contiguous(S);
+  const Tensor values = contiguous_of(S);
   const auto gu = cotangent(op, "gU", gU, U), gs = cotangent(op, "gS", gS, S),
              gvh = cotangent(op, "gVh", gVh, Vh);
   Tensor gA = left.result({m, n});

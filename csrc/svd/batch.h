@@ -10,15 +10,25 @@
 
 #include "common/check.h"
 #include "common/dispatch.h"
+#include "common/tensors.h"
 
 namespace kdops {
 
-// A [*, m, n] made contiguous, seen as `count` matrices.
+// Whether the matrices lie column by column, one after another (and not row by row as well).
+inline bool is_column_major(const Tensor& A) {
+  return A.dim() >= 2 && !A.is_contiguous() && torch::stable::transpose(A, -2, -1).is_contiguous();
+}
+
+// A [*, m, n] seen as `count` matrices, contiguous: row by row, or column by column where the
+// kernel takes both and A lies that way.
 struct MatrixBatch {
+  bool column_major;
   Tensor A;
   int64_t count, m, n;
 
-  MatrixBatch(const char* op, const Tensor& input) : A(torch::stable::contiguous(input)) {
+  MatrixBatch(const char* op, const Tensor& input, bool any_order = false)
+      : column_major(any_order && is_column_major(input)),
+        A(column_major ? input : contiguous_of(input)) {
     STD_TORCH_CHECK(A.dim() >= 2, op, ": expected A of shape [..., m, n], got ", shape_of(A));
     m = A.size(-2);
     n = A.size(-1);
@@ -33,7 +43,12 @@ struct MatrixBatch {
     std::vector<int64_t> shape;
     for (int64_t i = 0; i < A.dim() - 2; ++i) shape.push_back(A.size(i));
     shape.insert(shape.end(), sizes);
-    return torch::stable::new_empty(A, shape);
+    return empty_for(A, shape);
+  }
+
+  // The same as A, shape and order.
+  Tensor like_A() const {
+    return column_major ? torch::stable::transpose(result({n, m}), -2, -1) : result({m, n});
   }
 };
 
@@ -44,7 +59,7 @@ inline std::optional<Tensor> cotangent(const char* op, const char* name,
   check_like(op, name, *grad, output);
   check_dim(op, name, *grad, output.dim());
   for (int64_t i = 0; i < output.dim(); ++i) check_size(op, name, *grad, i, output.size(i));
-  return torch::stable::contiguous(*grad);
+  return contiguous_of(*grad);
 }
 
 // Where a tensor's data lie from an offset on; null for no tensor and for one without entries.

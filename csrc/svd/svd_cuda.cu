@@ -43,8 +43,8 @@ void launch_svd(const SvdArguments<T>& args, const MatrixBatch& batch, const cha
     const bool with_long = (args.symmetric || args.m >= args.n ? args.U : args.Vh) != nullptr;
     const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
     const auto launch = gpu::plan_block<T>(args.m, args.n, with_long, shared);
-    const Tensor workspace = torch::stable::new_empty(
-        batch.A, {launch.workspace > 0 ? args.count : 0, launch.workspace});
+    const Tensor workspace =
+        empty_for(batch.A, {launch.workspace > 0 ? args.count : 0, launch.workspace});
     allow_shared_memory(op, gpu::svd_block_kernel<T>, launch.shared_bytes);
     gpu::svd_block_kernel<T>
         <<<grid_of(op, args.count), launch.plan.threads, launch.shared_bytes, device.stream()>>>(

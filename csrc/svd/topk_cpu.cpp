@@ -23,7 +23,7 @@ double topk_flops(const MatrixBatch& batch, int64_t k) {
 std::tuple<Tensor, Tensor, Tensor, Tensor> svd_topk_cpu(const Tensor& input, int64_t k,
                                                         bool compute_u, bool canonical,
                                                         bool /*lorentz*/) {
-  const MatrixBatch batch("svd_topk", input);
+  const MatrixBatch batch("svd_topk", input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   STD_TORCH_CHECK(k >= 1 && k <= p, "svd_topk: expected 1 <= k <= min(m, n), got k = ", k);
   Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k}), Vh = batch.result({k, n}),
@@ -40,7 +40,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> svd_topk_cpu(const Tensor& input, int
       KDOPS_BEST(svd_topk_forward<T>)
       (a + begin * m * n, u ? u + begin * m * k : nullptr, s + begin * k, vh + begin * k * n,
        keep + begin * stride, end - begin, static_cast<int>(m), static_cast<int>(n),
-       static_cast<int>(k), canonical);
+       static_cast<int>(k), canonical, batch.column_major);
     });
   });
   return {U, S, Vh, saved};
@@ -50,7 +50,7 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
                              const std::optional<Tensor>& gVh, const Tensor& input, const Tensor& U,
                              const Tensor& S, const Tensor& Vh, const Tensor& saved, bool lorentz) {
   const char* op = "svd_topk_backward";
-  const MatrixBatch batch(op, input);
+  const MatrixBatch batch(op, input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side(), k = S.size(-1);
   const int64_t stride = (p + kSavedRows) * p;
   STD_TORCH_CHECK(saved.numel() == batch.count * stride && Vh.numel() == batch.count * k * n,
@@ -58,10 +58,9 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
                   shape_of(batch.A));
   const auto gu = cotangent(op, "gU", gU, U), gs = cotangent(op, "gS", gS, S),
              gvh = cotangent(op, "gVh", gVh, Vh);
-  const std::optional<Tensor> u = torch::stable::contiguous(U);
-  const Tensor s = torch::stable::contiguous(S), vh = torch::stable::contiguous(Vh),
-               keep = torch::stable::contiguous(saved);
-  Tensor gA = batch.result({m, n});
+  const std::optional<Tensor> u = contiguous_of(U);
+  const Tensor s = contiguous_of(S), vh = contiguous_of(Vh), keep = contiguous_of(saved);
+  Tensor gA = batch.like_A();
   for_real_type("svd_topk_backward", batch.A, [&](auto kind) {
     using T = decltype(kind);
     parallel_for(batch.count, topk_flops(batch, 2 * k), [&](int64_t begin, int64_t end) {
@@ -70,7 +69,8 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
       (pointer_at<T>(gu, left), pointer_at<T>(gs, values), pointer_at<T>(gvh, right),
        pointer<T>(batch.A) + begin * m * n, pointer_at<T>(u, left), pointer<T>(s) + values,
        pointer<T>(vh) + right, pointer<T>(keep) + begin * stride, pointer<T>(gA) + begin * m * n,
-       end - begin, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), lorentz);
+       end - begin, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), lorentz,
+       batch.column_major);
     });
   });
   return gA;

@@ -29,8 +29,7 @@ template <class T, class Kernel, class Arguments>
 void launch(const char* op, const OnDevice& device, const MatrixBatch& batch, Kernel* kernel,
             const Arguments& args, const gpu::TopkLaunch<T>& geometry) {
   const int64_t matrices = geometry.workspace > 0 ? batch.count : 0;
-  const Tensor workspace =
-      torch::stable::new_empty(batch.A, {matrices, std::max<int64_t>(geometry.workspace, 1)});
+  const Tensor workspace = empty_for(batch.A, {matrices, std::max<int64_t>(geometry.workspace, 1)});
   allow_shared_memory(op, kernel, static_cast<int64_t>(geometry.shared_bytes));
   kernel<<<grid_of(op, batch.count), gpu::kTopkThreads, geometry.shared_bytes, device.stream()>>>(
       args, geometry.plan, pointer<T>(workspace));

@@ -38,8 +38,7 @@ class TopkDense {
     if (count == 0) return;
     const int64_t m = shape_.m, n = shape_.n, p = shape_.p;
     Scratch<T> a(count * m * n), u(count * m * p), s(count * p), vh(count * p * n);
-    for (int i = 0; i < count; ++i)
-      std::memcpy(a.get() + i * m * n, A + list[i] * m * n, sizeof(T) * m * n);
+    for (int i = 0; i < count; ++i) copy_rows(A + list[i] * m * n, a.get() + i * m * n);
     svd_full<T>(a.get(), u.get(), s.get(), vh.get(), count, static_cast<int>(m),
                 static_cast<int>(n), canonical_, false);
     for (int i = 0; i < count; ++i)
@@ -48,6 +47,17 @@ class TopkDense {
   }
 
  private:
+  // One matrix row by row, as the full SVD wants it.
+  void copy_rows(const T* A, T* to) const {
+    const int64_t m = shape_.m, n = shape_.n;
+    if (shape_.long_rows == shape_.tall) {
+      std::memcpy(to, A, sizeof(T) * m * n);
+      return;
+    }
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j) to[i * n + j] = A[j * m + i];
+  }
+
   void write(const T* u, const T* s, const T* vh, const TopkOutputs<T>& out, T f) const {
     const int64_t m = shape_.m, n = shape_.n;
     const int p = shape_.p, k = shape_.k;

@@ -35,15 +35,15 @@ struct TopkForward {
   Tridiagonal<V> t;
   V *lambda, *z, *work;
 
-  TopkForward(int64_t m, int64_t n, int k, bool canonical_signs)
-      : shape(m, n, k),
+  TopkForward(const TopkShape& of, bool canonical_signs)
+      : shape(of),
         canonical(canonical_signs),
-        sums(gram_width<T>(shape.p) * gram_width<T>(shape.p)),
-        stage(gram_chunk<T>(gram_width<T>(shape.p)) * gram_width<T>(shape.p)),
-        small(kLanes * k * shape.p),
-        image(k * shape.length),
-        lanes(packed_size(shape.p) + (9 + k) * shape.p + 3 * k + 8) {
-    const int p = shape.p;
+        sums(gram_width<T>(of.p) * gram_width<T>(of.p)),
+        stage(gram_chunk<T>(gram_width<T>(of.p)) * gram_width<T>(of.p)),
+        small(kLanes * of.k * of.p),
+        image(of.k * of.length),
+        lanes(packed_size(of.p) + (9 + of.k) * of.p + 3 * of.k + 8) {
+    const int p = of.p, k = of.k;
     V* next = lanes.get();
     t = {p, next, next + packed_size(p), nullptr, nullptr};
     t.e = t.d + p, t.tau = t.e + p, lambda = t.tau + p, z = lambda + k, work = z + k * p;
@@ -72,7 +72,7 @@ void TopkForward<T>::run_group(const T* A, const TopkOutputs<T>& out, int matric
   bool dense[kLanes];
   for (int b = 0; b < matrices; ++b) {
     T* packed = out.saved + b * shape.saved_size() + (shape.always_dense() ? 0 : shape.packed_at());
-    factor[b] = scaled_gram(A + b * size, shape.m, shape.n, packed, sums.get(), stage.get());
+    factor[b] = scaled_gram(A + b * size, shape, packed, sums.get(), stage.get());
     dense[b] = true;
   }
   if (!shape.always_dense()) eigenvectors(out, matrices, dense);
@@ -139,17 +139,18 @@ void TopkForward<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, co
     // f goes into the vectors, so that W is of size one whatever A's scale.
     T *scaled = stage.get(), *interleaved = scaled + k * p;
     for (int i = 0; i < k * p; ++i) scaled[i] = P[i] * f;
-    if (shape.tall) {
+    if (shape.long_rows) {
       interleave_vectors(scaled, p, k, p, interleaved);
       V block[kMaxTop];
-      for (int64_t r = 0; r < shape.m; r += kLanes) {
-        const int rows = static_cast<int>(shape.m - r < kLanes ? shape.m - r : kLanes);
+      for (int64_t r = 0; r < shape.length; r += kLanes) {
+        const int rows = static_cast<int>(shape.length - r < kLanes ? shape.length - r : kLanes);
         short_row_dots(A + r * p, p, rows, p, interleaved, k, block);
         for (int j = 0; j < k; ++j)
           block[j].store_partial(image.get() + j * shape.length + r, rows);
       }
     } else {
-      row_sums(A, shape.n, p, shape.n, scaled, 1, p, k, image.get(), shape.length);
+      const int64_t length = shape.length;
+      row_sums(A, length, p, length, scaled, 1, p, k, image.get(), length);
     }
     rayleigh_ritz(image.get(), shape.length, shape.length, P, p, k, refined);
   }

@@ -5,8 +5,6 @@
 // (wide).
 #pragma once
 
-#include <cstring>
-
 #include "common/scratch.h"
 #include "svd/topk_backward.h"
 #include "svd/topk_refine.h"
@@ -17,6 +15,20 @@ template <class T>
 struct TopkInputs {
   const T *gU, *gS, *gVh;  // null: zero
   const T *A, *U, *S, *Vh, *saved;
+};
+
+// Vectors of the long side, of U (length x k) or of Vh (k x length).
+template <class T>
+struct LongVectors {
+  const T* data;  // null: absent, or zero
+  int64_t step, apart;
+
+  T at(int64_t row, int j) const { return data[row * step + j * apart]; }
+  // Entries [first, first + count) of vector j.
+  void copy(int j, int64_t first, int count, T* to) const {
+    const T* from = data + first * step + j * apart;
+    for (int l = 0; l < count; ++l) to[l] = from[l * step];
+  }
 };
 
 template <class T>
@@ -33,18 +45,18 @@ struct TopkBackward {
   Tridiagonal<V> t;
   V *core, *x, *y, *work;
 
-  static constexpr int kChunk = 2048 / sizeof(T);  // columns of a wide matrix at a time
+  static constexpr int kChunk = 2048 / sizeof(T);  // positions along the long side at a time
 
-  TopkBackward(int64_t m, int64_t n, int k, bool lorentz_policy)
-      : shape(m, n, k),
+  TopkBackward(const TopkShape& of, bool lorentz_policy)
+      : shape(of),
         lorentz(lorentz_policy),
-        row_size(TopkCotangents<V>::size(shape.p, k)),
+        row_size(TopkCotangents<V>::size(of.p, of.k)),
         rows(kLanes * row_size),
         results(kLanes * result_size()),
         buffer(buffer_size()),
-        lanes(row_size + packed_size(shape.p) + (8 + 2 * k) * shape.p + 2 * k * k + k),
-        g(lanes.get(), shape.p, k) {
-    const int p = shape.p;
+        lanes(row_size + packed_size(of.p) + (8 + 2 * of.k) * of.p + 2 * of.k * of.k + of.k),
+        g(lanes.get(), of.p, of.k) {
+    const int p = of.p, k = of.k;
     V* next = lanes.get() + row_size;
     t = {p, next, next + packed_size(p), nullptr, nullptr};
     t.e = t.d + p, t.tau = t.e + p;
@@ -54,9 +66,9 @@ struct TopkBackward {
   // What the lanes hand back for a matrix: core - X inv(s) (k x k), f inv(s) (k), y and r (k x p).
   int64_t result_size() const { return shape.k * shape.k + shape.k + 2 * shape.k * shape.p; }
   int64_t buffer_size() const {
-    const int64_t tall = 2 * shape.k * (kLanes + 3 * shape.p);
-    const int64_t wide = 2 * shape.k * (kChunk + shape.p + kLanes);
-    return shape.tall ? tall : wide;
+    const int64_t by_rows = 2 * shape.k * (kLanes + 3 * shape.p);
+    const int64_t by_columns = 2 * shape.k * (kChunk + 2 * shape.p + kLanes);
+    return shape.long_rows ? by_rows : by_columns;
   }
   bool long_cotangent(const TopkInputs<T>& in) const { return shape.tall ? in.gU : in.gVh; }
   TopkRoute route(const T* saved) const {
@@ -73,8 +85,12 @@ struct TopkBackward {
   void fill_row(const TopkInputs<T>& in, T* row);
   void solve_group(const TopkInputs<T>& in, int matrices);
   void solve_dense_lane(const T* saved, int lane);
-  void write_tall(const TopkInputs<T>& in, const T* result, T* gA);
-  void write_wide(const TopkInputs<T>& in, const T* result, T* gA);
+  LongVectors<T> long_vectors(const T* U, const T* Vh) const {
+    return shape.tall ? LongVectors<T>{U, shape.k, 1} : LongVectors<T>{Vh, 1, shape.length};
+  }
+  void small_side_product(const T* A, const LongVectors<T>& x, T* out);
+  void write_by_rows(const TopkInputs<T>& in, const T* result, T* gA);
+  void write_by_columns(const TopkInputs<T>& in, const T* result, T* gA);
 };
 
 template <class T>
@@ -103,10 +119,10 @@ void TopkBackward<T>::run_group(const TopkInputs<T>& in, T* gA, int matrices) {
     T* out = gA + b * size;
     if (route(one.saved) == TopkRoute::not_finite)
       for (int64_t i = 0; i < size; ++i) out[i] = std::numeric_limits<T>::quiet_NaN();
-    else if (shape.tall)
-      write_tall(one, results.get() + b * result_size(), out);
+    else if (shape.long_rows)
+      write_by_rows(one, results.get() + b * result_size(), out);
     else
-      write_wide(one, results.get() + b * result_size(), out);
+      write_by_columns(one, results.get() + b * result_size(), out);
   }
 }
 
@@ -130,14 +146,25 @@ void TopkBackward<T>::fill_row(const TopkInputs<T>& in, T* row) {
     for (int i = 0; in.gVh && i < k * p; ++i) gP[i] = in.gVh[i];
     if (!in.gU) return;
     row_sums(in.gU, k, m, k, in.U, k, 1, k, X, k);
-    row_sums(in.A, n, m, n, in.gU, k, 1, k, N, p);
   } else {
     for (int q = 0; in.gU && q < p; ++q)
       for (int i = 0; i < k; ++i) gP[i * p + q] = in.gU[q * k + i];
     if (!in.gVh) return;
     inner_products(in.Vh, n, k, in.gVh, n, k, n, X, k, 1);
-    inner_products(in.A, n, p, in.gVh, n, k, n, N, 1, p);
   }
+  small_side_product(in.A, long_vectors(in.gU, in.gVh), N);
+}
+
+// out (k x p) = Bᵀ x.
+template <class T>
+void TopkBackward<T>::small_side_product(const T* A, const LongVectors<T>& x, T* out) {
+  const int p = shape.p, k = shape.k;
+  const int64_t length = shape.length;
+  if (shape.long_rows) return row_sums(A, p, length, p, x.data, x.step, x.apart, k, out, p);
+  if (x.step == 1) return inner_products(A, length, p, x.data, length, k, length, out, 1, p);
+  Scratch<T> copies(k * length);
+  for (int j = 0; j < k; ++j) x.copy(j, 0, static_cast<int>(length), copies.get() + j * length);
+  inner_products(A, length, p, copies.get(), length, k, length, out, 1, p);
 }
 
 template <class T>
@@ -197,31 +224,31 @@ void TopkBackward<T>::solve_group(const TopkInputs<T>& in, int matrices) {
 
 // gA = Σ_j t_j P_jᵀ + Q_j r_jᵀ, t_j = f A y_j + Σ_i Q_i C_ij + gQ_j w_j; kLanes rows at a time.
 template <class T>
-void TopkBackward<T>::write_tall(const TopkInputs<T>& in, const T* result, T* gA) {
+void TopkBackward<T>::write_by_rows(const TopkInputs<T>& in, const T* result, T* gA) {
   const int p = shape.p, k = shape.k;
   const T *C = result, *weights = C + k * k, *y = weights + k, *r = y + k * p;
   const T f = in.saved[1], *P = small_vectors(in.saved);
+  const LongVectors<T> Q = long_vectors(in.U, in.Vh), gQ = long_vectors(in.gU, in.gVh);
   T *left = buffer.get(), *right = left + 2 * k * kLanes, *vectors = right + 2 * k * p;
   for (int i = 0; i < k * p; ++i) {
     right[i] = P[i], right[k * p + i] = r[i];
   }
   // The second half gives Q s where Q is absent.
-  const int terms = in.U == nullptr ? 2 * k : k;
+  const int terms = Q.data == nullptr ? 2 * k : k;
   T* stacked = vectors + 2 * k * p;
   for (int i = 0; i < k * p; ++i) stacked[i] = y[i], stacked[k * p + i] = P[i];
   interleave_vectors(stacked, p, terms, p, vectors);
   V block[2 * kMaxTop];
-  for (int64_t row = 0; row < shape.m; row += kLanes) {
-    const int count = static_cast<int>(shape.m - row < kLanes ? shape.m - row : kLanes);
+  for (int64_t row = 0; row < shape.length; row += kLanes) {
+    const int count = static_cast<int>(shape.length - row < kLanes ? shape.length - row : kLanes);
     short_row_dots(in.A + row * p, p, count, p, vectors, terms, block);
     for (int j = 0; j < terms; ++j) (block[j] * V(f)).store(left + j * kLanes);
-    for (int l = 0; in.U != nullptr && l < count; ++l) {
-      const T *q = in.U + (row + l) * k, *gq = in.gU ? in.gU + (row + l) * k : nullptr;
+    for (int l = 0; Q.data != nullptr && l < count; ++l) {
       for (int j = 0; j < k; ++j) {
-        T sum = gq ? gq[j] * weights[j] : T(0);
-        for (int i = 0; i < k; ++i) sum += q[i] * C[i * k + j];
+        T sum = gQ.data ? gQ.at(row + l, j) * weights[j] : T(0);
+        for (int i = 0; i < k; ++i) sum += Q.at(row + l, i) * C[i * k + j];
         left[j * kLanes + l] += sum;
-        left[(k + j) * kLanes + l] = q[j];
+        left[(k + j) * kLanes + l] = Q.at(row + l, j);
       }
     }
     outer_sums(left, kLanes, right, p, 2 * k, count, p, gA + row * p, p);
@@ -230,27 +257,31 @@ void TopkBackward<T>::write_tall(const TopkInputs<T>& in, const T* result, T* gA
 
 // gA = Σ_j P_j t_jᵀ + r_j Q_jᵀ with t as above; kChunk columns at a time.
 template <class T>
-void TopkBackward<T>::write_wide(const TopkInputs<T>& in, const T* result, T* gA) {
+void TopkBackward<T>::write_by_columns(const TopkInputs<T>& in, const T* result, T* gA) {
   const int p = shape.p, k = shape.k;
-  const int64_t n = shape.n, ldl = p + kLanes;
+  const int64_t length = shape.length, ldl = p + kLanes;
   const T *C = result, *weights = C + k * k, *y = weights + k, *r = y + k * p;
   const T f = in.saved[1], *P = small_vectors(in.saved);
-  T *left = buffer.get(), *right = left + 2 * k * ldl;
+  const LongVectors<T> Q = long_vectors(in.U, in.Vh), gQ = long_vectors(in.gU, in.gVh);
+  T *left = buffer.get(), *right = left + 2 * k * ldl, *stacked = right + 2 * k * kChunk;
   for (int j = 0; j < k; ++j)
     for (int q = 0; q < p; ++q)
       left[j * ldl + q] = P[j * p + q], left[(k + j) * ldl + q] = r[j * p + q];
-  for (int64_t c = 0; c < n; c += kChunk) {
-    const int count = static_cast<int>(n - c < kChunk ? n - c : kChunk);
-    row_sums(in.A + c, n, p, count, y, 1, p, k, right, kChunk);
-    for (int j = 0; j < k; ++j) {
-      T* to = right + j * kChunk;
-      const T* gq = in.gVh ? in.gVh + j * n + c : nullptr;
-      for (int l = 0; l < count; ++l) to[l] *= f;
-      for (int l = 0; gq && l < count; ++l) to[l] += gq[l] * weights[j];
-      std::memcpy(right + (k + j) * kChunk, in.Vh + j * n + c, sizeof(T) * count);
+  // The second half gives Q s where Q is absent.
+  const int terms = Q.data == nullptr ? 2 * k : k;
+  for (int i = 0; i < k * p; ++i) stacked[i] = y[i], stacked[k * p + i] = P[i];
+  for (int64_t c = 0; c < length; c += kChunk) {
+    const int count = static_cast<int>(length - c < kChunk ? length - c : kChunk);
+    row_sums(in.A + c, length, p, count, stacked, 1, p, terms, right, kChunk);
+    for (int j = 0; j < terms; ++j) scale_row(right + j * kChunk, count, f);
+    for (int j = 0; Q.data != nullptr && j < k; ++j) {
+      T *to = right + j * kChunk, *q = right + (k + j) * kChunk;
+      for (int l = 0; gQ.data && l < count; ++l) to[l] += gQ.at(c + l, j) * weights[j];
+      Q.copy(j, c, count, q);
     }
-    row_sums(right + k * kChunk, kChunk, k, count, C, k, 1, k, right, kChunk, true);
-    outer_sums(left, ldl, right, kChunk, 2 * k, p, count, gA + c, n);
+    if (Q.data != nullptr)
+      row_sums(right + k * kChunk, kChunk, k, count, C, k, 1, k, right, kChunk, true);
+    outer_sums(left, ldl, right, kChunk, 2 * k, p, count, gA + c, length);
   }
 }
 

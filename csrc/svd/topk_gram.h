@@ -1,14 +1,14 @@
-// The Gram matrix of the small side, row-major inputs, one matrix at a time: AᵀA (tall) or AAᵀ
-// (wide).
+// The Gram matrix of the small side, one matrix at a time: AᵀA (tall) or AAᵀ (wide).
 //
-// Tall: rank-one updates of tiles of kGramTile x kLanes sums in registers, upper triangle only, on
-// rows zero-padded to a multiple of the tile (in place where the width already is one). Wide: tiles
-// of dot products of rows. Long sides are summed chunk by chunk, which keeps what is read again in
-// L1 and the rounding error small.
+// Long rows (topk_layout.h): rank-one updates of tiles of kGramTile x kLanes sums in registers,
+// upper triangle only, on rows zero-padded to a multiple of the tile (in place where the width
+// already is one). Otherwise: tiles of dot products of the p rows. Long sides are summed chunk by
+// chunk, which keeps what is read again in L1 and the rounding error small.
 #pragma once
 
 #include <cmath>
 
+#include "svd/topk_layout.h"
 #include "svd/topk_products.h"
 
 namespace kdops::KDOPS_ISA {
@@ -55,9 +55,9 @@ inline void gram_chunk_sums(const T* rows, int64_t count, int p, int width, T* s
       gram_tile(rows, count, width, i0, j0, sums);
 }
 
-// Rows [first, first + count) of a tall matrix of n columns, times `factor`, into padded rows.
+// Rows [first, first + count) of a matrix of n columns, times `factor`, into padded rows.
 template <class T>
-inline void stage_tall(const T* A, int n, int64_t first, int count, T factor, int width, T* stage) {
+inline void stage_rows(const T* A, int n, int64_t first, int count, T factor, int width, T* stage) {
   constexpr int kLanes = Pack<T>::kLanes;
   for (int r = 0; r < count; ++r) {
     const T* row = A + (first + r) * n;
@@ -70,7 +70,7 @@ inline void stage_tall(const T* A, int n, int64_t first, int count, T factor, in
   }
 }
 
-// sums[i][j] += Σ_c A[i][first + c] A[j][first + c] f², c < count, j >= i: rows of a wide matrix.
+// sums[i][j] += Σ_c A[i][first + c] A[j][first + c] f², c < count, j >= i, for m rows of n numbers.
 template <bool kScaled, class T>
 inline void gram_of_rows(const T* A, int m, int64_t n, int64_t first, int64_t count, T f, int width,
                          T* sums) {
@@ -92,23 +92,22 @@ inline void gram_of_rows(const T* A, int m, int64_t n, int64_t first, int64_t co
 // Upper triangle of the Gram matrix of factor * A into sums (width x width).
 // stage: gram_chunk(width) * width numbers.
 template <class T>
-void small_gram(const T* A, int64_t m, int64_t n, T factor, T* sums, T* stage) {
-  const bool tall = m >= n;
-  const int p = static_cast<int>(tall ? n : m), width = gram_width<T>(p);
-  const int64_t length = tall ? m : n, wide_chunk = 2048 / sizeof(T);
-  const int64_t chunk = tall ? gram_chunk<T>(width) : wide_chunk;
+void small_gram(const T* A, const TopkShape& shape, T factor, T* sums, T* stage) {
+  const int p = shape.p, width = gram_width<T>(p);
+  const int64_t length = shape.length, dot_chunk = 2048 / sizeof(T);
+  const int64_t chunk = shape.long_rows ? gram_chunk<T>(width) : dot_chunk;
   for (int i = 0; i < width * width; ++i) sums[i] = T(0);
   for (int64_t first = 0; first < length; first += chunk) {
     const int count = static_cast<int>(length - first < chunk ? length - first : chunk);
-    if (!tall) {
+    if (!shape.long_rows) {
       if (factor == T(1))
-        gram_of_rows<false>(A, p, n, first, count, factor, width, sums);
+        gram_of_rows<false>(A, p, length, first, count, factor, width, sums);
       else
-        gram_of_rows<true>(A, p, n, first, count, factor, width, sums);
-    } else if (width == n && factor == T(1)) {
-      gram_chunk_sums(A + first * n, count, p, width, sums);
+        gram_of_rows<true>(A, p, length, first, count, factor, width, sums);
+    } else if (width == p && factor == T(1)) {
+      gram_chunk_sums(A + first * p, count, p, width, sums);
     } else {
-      stage_tall(A, p, first, count, factor, width, stage);
+      stage_rows(A, p, first, count, factor, width, stage);
       gram_chunk_sums(stage, count, p, width, sums);
     }
   }
@@ -138,24 +137,24 @@ inline T largest_entry(const T* A, int64_t count) {
 // puts its trace into [1/4, 1); f = 1 for a zero matrix, NaN where A is not finite (packed is then
 // zero). The squares are taken unscaled when they are safe, so that A is usually read once.
 template <class T>
-T scaled_gram(const T* A, int64_t m, int64_t n, T* packed, T* sums, T* stage) {
-  const int p = static_cast<int>(m < n ? m : n), width = gram_width<T>(p);
+T scaled_gram(const T* A, const TopkShape& shape, T* packed, T* sums, T* stage) {
+  const int p = shape.p, width = gram_width<T>(p);
   constexpr T eps = std::numeric_limits<T>::epsilon();
   const T safe_low = std::numeric_limits<T>::min() / (eps * eps);
   const T safe_high = std::numeric_limits<T>::max() * eps;
   T factor(1), trace;
-  small_gram(A, m, n, factor, sums, stage);
+  small_gram(A, shape, factor, sums, stage);
   trace = gram_trace(sums, p);
   if (!(trace >= safe_low && trace <= safe_high)) {
     // Entries so small that 1 / f would not be a normal number count as zero.
     const T smallest = std::ldexp(T(1), std::numeric_limits<T>::min_exponent + 6);
-    const T largest = largest_entry(A, m * n);
+    const T largest = largest_entry(A, shape.m * shape.n);
     if (!(largest >= smallest)) {
       for (int i = 0; i < p * (p + 1) / 2; ++i) packed[i] = T(0);
       return largest < smallest ? T(1) : largest;
     }
     factor = std::ldexp(T(1), -std::ilogb(largest));
-    small_gram(A, m, n, factor, sums, stage);
+    small_gram(A, shape, factor, sums, stage);
     trace = gram_trace(sums, p);
   }
   // trace in [2^e, 2^(e+1)); e >> 1 rounds down for negative e too.

@@ -1,5 +1,10 @@
 // Shapes of a top-k problem and what the forward saves of each matrix for the backward.
 //
+// A lies row by row or column by column (feature maps seen as positions x channels do): what the
+// kernels ask is only whether its long index runs over rows of memory of p numbers each, or lies
+// contiguously, `length` numbers for each of the p small-side indices. The long vectors follow
+// another rule: U is m x k, Vh k x n.
+//
 // saved, p (p + 3) numbers a matrix: [route, f, ...]. After the Gram route: d (p), e (p - 1),
 // tau (p - 2), the packed reflectors (tridiagonal.h) and the small-side vectors (k x p) of f A.
 // After the dense route: all p singular values of f A, then all p small-side vectors as rows.
@@ -14,15 +19,17 @@ enum class TopkRoute { gram = 1, dense = 2, not_finite = 3 };
 struct TopkShape {
   int64_t m, n;
   int k;
-  bool tall;
+  bool tall;       // the long vectors are U's, not Vh's
+  bool long_rows;  // A in memory: length rows of p numbers, not p rows of length numbers
   int p;           // the small side
   int64_t length;  // the long side
 
-  TopkShape(int64_t rows, int64_t columns, int top)
+  TopkShape(int64_t rows, int64_t columns, int top, bool column_major)
       : m(rows),
         n(columns),
         k(top),
         tall(rows >= columns),
+        long_rows(tall != column_major),
         p(static_cast<int>(tall ? columns : rows)),
         length(tall ? rows : columns) {}
 

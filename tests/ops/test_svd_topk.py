@@ -136,3 +136,57 @@ def test_every_instruction_set(isa):
             torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
     """
     run_python(code, KDOPS_ISA=isa)
+
+
+def column_by_column(A):
+    """The same matrices as they lie in feature maps (B, C, H, W) seen as positions x channels."""
+    return A.mT.contiguous().mT
+
+
+@pytest.mark.parametrize("compute_u", [True, False], ids=["USV", "SV"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_matrices_that_lie_column_by_column(shape, dtype, compute_u):
+    """Same values, same gradient, and the gradient lies as the matrices do; both routes."""
+    k = 4
+    A = torch.randn(7, *shape, dtype=dtype)
+    A[2] = spectrum(5.0 ** -torch.arange(min(shape), dtype=torch.float64), *shape, dtype)
+    A[5] *= 2.0**40
+    turned = column_by_column(A)
+    assert {GRAM, DENSE} <= set(route(turned, k))
+    cotangents = cotangents_for(A, k)
+    expected = with_gradient(A, k, cotangents, compute_u=compute_u)
+    found = with_gradient(turned, k, cotangents, compute_u=compute_u)
+    assert found[-1].stride() == turned.stride()
+    tolerance = 1e-9 if dtype == torch.float64 else 2e-3
+    for a, b in zip(found, expected, strict=True):
+        unit = b.flatten(1).abs().amax(1)
+        assert ((a - b).flatten(1).abs().amax(1) <= tolerance * unit).all()
+
+
+def test_feature_maps_are_not_copied():
+    """What the backward keeps of positions x channels is the map itself."""
+    maps = torch.randn(4, 8, 6, 6, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        batched_svd(maps.flatten(2).mT, 2, compute_u=False)
+    assert maps.data_ptr() in [x.data_ptr() for x in kept]
+    assert not [x.shape for x in kept if x.shape == (4, 36, 8) and x.is_contiguous()]
+
+
+@pytest.mark.parametrize("compute_u", [True, False], ids=["USV", "SV"])
+def test_opcheck_column_by_column(compute_u):
+    A = column_by_column(torch.randn(3, 12, 7, dtype=torch.float64)).requires_grad_()
+    torch.library.opcheck(torch.ops.kdops.svd_topk.default, (A, 2, compute_u, True, False))
+
+
+def test_compiles_column_by_column():
+    @torch.compile(fullgraph=True)
+    def loss(maps):
+        return batched_svd(maps.flatten(2).mT, 2, compute_u=False).Vh.abs().sum()
+
+    maps = torch.randn(4, 8, 6, 6, requires_grad=True)
+    (compiled,) = torch.autograd.grad(loss(maps), maps)
+    Vh = batched_svd(maps.flatten(2).mT.contiguous(), 2, compute_u=False).Vh
+    (plain,) = torch.autograd.grad(Vh.abs().sum(), maps)
+    torch.testing.assert_close(compiled, plain, atol=1e-4, rtol=1e-4)

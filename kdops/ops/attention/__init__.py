@@ -35,7 +35,8 @@ def attention_map(f: Tensor, *, p: float = 2, reduce: str = "sum") -> Tensor:
     _check_arguments(op, p, reduce)
     _check.rank(op, "f", _check.tensor(op, "f", f), "[B, C, *S]", 3, 5)
     (f,) = _check.outside_autocast(f)
-    return _map(f, p, reduce).to(f.dtype).reshape(f.shape[0], *f.shape[2:])
+    out = _check.of_dtype(_map(f, p, reduce), f.dtype)
+    return out if f.dim() == 3 else out.reshape(f.shape[0], *f.shape[2:])
 
 
 def attention_loss(
@@ -71,11 +72,10 @@ def attention_loss(
     _check.same_kind(op, student=student, teacher=teacher)
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
-    dtype = _check.computing_dtype(student.dtype)
-    s, t = student.to(dtype), teacher.detach().to(dtype)
+    s, t = _check.widened(student), _check.constant(_check.widened(teacher))
     if s.shape[2:] != t.shape[2:]:
         s, t = pool_pair(s, t, "avg")
-    s, t = s.flatten(2), t.flatten(2)
+    s, t = _check.flat(s), _check.flat(t)
     batch, positions = max(s.shape[0], 1), max(s.shape[2], 1)
     coefficient = 1 / (batch * positions) if variant == "code" else 1 / (2 * batch)
     options = (float(p), reduce == "max", variant == "paper", coefficient)
@@ -84,8 +84,7 @@ def attention_loss(
 
 def _map(f: Tensor, p: float, reduce: str) -> Tensor:
     """(B, C, *S) -> (B, L) in the computing dtype."""
-    work = f.flatten(2).to(_check.computing_dtype(f.dtype))
-    return registration.attention_map(work, float(p), reduce == "max")
+    return registration.attention_map(_check.widened(_check.flat(f)), float(p), reduce == "max")
 
 
 def _check_arguments(op: str, p: float, reduce: str) -> None:

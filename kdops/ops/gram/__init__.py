@@ -63,9 +63,9 @@ def _gram(x: Tensor, y: Tensor | None) -> Tensor:
     """gram on checked arguments."""
     scale = 1.0 / max(prod(x.shape[2:]), 1)
     if y is None:
-        (x,) = _check.outside_autocast(x.flatten(2))
+        (x,) = _check.outside_autocast(_check.flat(x))
     else:
-        x, y = _check.outside_autocast(x.flatten(2), y.flatten(2))
+        x, y = _check.outside_autocast(_check.flat(x), _check.flat(y))
     batch, c1, length = x.shape
     c2 = c1 if y is None else y.shape[1]
     if _backends.choose("gram", x.device.type, x.dtype, batch, c1, c2, length) == "native":

@@ -45,9 +45,9 @@ def fsp_loss(student: Pair, teacher: Pair, *, pool: str = "max", variant: str = 
     _check.option(op, "pool", pool, ("max", "avg"))
     _check.option(op, "variant", variant, VARIANTS)
     maps = _check_pairs(op, student, teacher)
-    s1, s2, t1, t2 = (_working(f) for f in maps)
+    s1, s2, t1, t2 = map(_check.widened, maps)
     s1, s2 = _flat_pair(s1, s2, pool)
-    t1, t2 = _flat_pair(t1.detach(), t2.detach(), pool)
+    t1, t2 = _flat_pair(_check.constant(t1), _check.constant(t2), pool)
     batch, c1, c2 = s1.shape[0], s1.shape[1], s2.shape[1]
     count = {"paper": 2 * batch, "mse": batch * c1 * c2, "columns": batch}[variant]
     return registration.gram_loss(
@@ -108,7 +108,8 @@ def nst_loss(
     _check.same_kind(op, student=student, teacher=teacher)
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
-    s, t = _flat_pair(_working(student), _working(teacher).detach(), "avg")
+    s, t = _check.widened(student), _check.constant(_check.widened(teacher))
+    s, t = _flat_pair(s, t, "avg")
     if 0 in (*s.shape, *t.shape):
         return s.sum() * 0
     batch, positions, channels = s.shape[0], s.shape[2], (s.shape[1], t.shape[1])
@@ -144,12 +145,7 @@ def _flat_pair(f1: Tensor, f2: Tensor, pool: str) -> Pair:
     """Both maps at the smaller of the two sizes, positions in one dimension."""
     if f1.shape[2:] != f2.shape[2:]:
         f1, f2 = reference.pool_pair(f1, f2, pool)
-    return f1.flatten(2), f2.flatten(2)
-
-
-def _working(f: Tensor) -> Tensor:
-    """Losses are computed, and returned, in float32 for half inputs."""
-    return f.to(_check.computing_dtype(f.dtype))
+    return _check.flat(f1), _check.flat(f2)
 
 
 def _check_map(op: str, name: str, value: object) -> Tensor:

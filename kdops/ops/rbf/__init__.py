@@ -42,13 +42,11 @@ def rbf_affinity(x: Tensor, y: Tensor | None = None, *, gamma: float | Tensor = 
     if len(lead) != 1:
         x = x.reshape(math.prod(lead), *x.shape[-2:])
         y = None if y is None else y.reshape(math.prod(lead), *y.shape[-2:])
-    if dtype in _HALVES:
-        x, y = x.float(), None if y is None else y.float()
+    x, y = _check.widened(x), None if y is None else _check.widened(y)
     if tensor is not None:
         tensor = _per_batch(tensor.to(x.dtype), lead)
     out = registration.rbf_affinity(x, y, tensor, value)
-    if dtype in _HALVES:
-        out = out.to(dtype)
+    out = _check.of_dtype(out, dtype)
     return out if len(lead) == 1 else out.view(*lead, *out.shape[-2:])
 
 
@@ -81,9 +79,7 @@ def rbf_affinity_loss(student: Tensor, teacher: Tensor, *, gamma: float | Tensor
     tensor, value = _bandwidth(op, gamma, student)
     if tensor is not None and tensor.numel() != 1:
         raise ValueError(f"{op}: expected gamma with one element, got {_check.describe(tensor)}")
-    teacher = teacher.detach()
-    if student.dtype in _HALVES:
-        student, teacher = student.float(), teacher.float()
+    student, teacher = _check.widened(student), _check.constant(_check.widened(teacher))
     if tensor is not None:
         tensor = tensor.to(student.dtype).reshape(())
     return registration.rbf_affinity_loss(student, teacher, tensor, value)
@@ -132,15 +128,9 @@ def svd_rbf_loss(
     _check_levels(student_front, student_back, teacher_front, teacher_back)
     batch, _, k = student_front.shape
     scale = {"mean": 1 / max(batch, 1), "sum": 1.0, "paper": 0.5 * math.sqrt(k)}[variant]
-    if student_front.dtype in _HALVES:
-        student_front, student_back = student_front.float(), student_back.float()
-        teacher_front, teacher_back = teacher_front.float(), teacher_back.float()
-    return registration.svd_rbf_loss(
-        student_front, student_back, teacher_front.detach(), teacher_back.detach(), beta, scale
-    )
-
-
-_HALVES = (torch.float16, torch.bfloat16)
+    sf, sb = _check.widened(student_front), _check.widened(student_back)
+    tf, tb = (_check.constant(_check.widened(t)) for t in (teacher_front, teacher_back))
+    return registration.svd_rbf_loss(sf, sb, tf, tb, beta, scale)
 
 
 def _widened(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -114,7 +114,7 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, squared: bool = Fal
     torch.Size([8, 5])
     """
     x, y, result = _pair("pairwise_distance", x, y)
-    return _pairwise("pairwise_distance", x, y, squared).to(result)
+    return _check.of_dtype(_pairwise("pairwise_distance", x, y, squared), result)
 
 
 def pairwise_cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -133,7 +133,7 @@ def pairwise_cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
     torch.Size([8, 8])
     """
     x, y, result = _pair("pairwise_cosine", x, y)
-    return _pairwise("pairwise_cosine", x, y).to(result)
+    return _check.of_dtype(_pairwise("pairwise_cosine", x, y), result)
 
 
 def pairwise_angle(x: Tensor) -> Tensor:
@@ -158,11 +158,10 @@ def pairwise_angle(x: Tensor) -> Tensor:
     _check.rank("pairwise_angle", "x", x, "[N, D]", 2)
     (x,) = _check.outside_autocast(x)
     result = x.dtype
-    x = x.to(_check.computing_dtype(result))
+    x = _check.widened(x)
     if registration.choose("pairwise_angle", x, x.shape[0], x.shape[1]) == "reference":
-        return reference.pairwise_angle(x).to(result)
-    out: Tensor = registration.ops["pairwise_angle"](x)
-    return out.to(result)
+        return _check.of_dtype(reference.pairwise_angle(x), result)
+    return _check.of_dtype(registration.ops["pairwise_angle"](x), result)
 
 
 # ---- behind the public names ---------------------------------------------------------------------
@@ -182,8 +181,9 @@ def _check_losses(op: str, student: Tensor, teacher: Tensor) -> None:
 
 def _loss_rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """(N, D) rows in the dtype that is computed in; the teacher may have another dtype."""
-    dtype = _check.computing_dtype(student.dtype)
-    return student.flatten(1).to(dtype), teacher.detach().flatten(1).to(dtype)
+    s, t = _check.widened(student), _check.constant(teacher)
+    t = _check.of_dtype(t, s.dtype)
+    return (s if s.dim() == 2 else s.flatten(1)), (t if t.dim() == 2 else t.flatten(1))
 
 
 def _rkd(name: str, op: str, student: Tensor, teacher: Tensor, normalize: bool) -> Tensor:
@@ -208,14 +208,13 @@ def _pair(op: str, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None, 
     _check.rank(op, "x", x, "[..., N, D]", 2, -1)
     if y is None:
         (x,) = _check.outside_autocast(x)
-        return x.to(_check.computing_dtype(x.dtype)), None, x.dtype
+        return _check.widened(x), None, x.dtype
     _check.tensor(op, "y", y)
     _check.rank(op, "y", y, "[..., M, D]", 2, -1)
     _check.same_kind(op, x=x, y=y)
     _check.same_size(op, "row length", x=x.shape[-1], y=y.shape[-1])
     x, y = _check.outside_autocast(x, y)
-    dtype = _check.computing_dtype(x.dtype)
-    return x.to(dtype), y.to(dtype), x.dtype
+    return _check.widened(x), _check.widened(y), x.dtype
 
 
 def _pairwise(op: str, x: Tensor, y: Tensor | None, *options: bool) -> Tensor:

@@ -90,10 +90,11 @@ def batched_svd(
     _check_matrix(op, A)
     _check.option(op, "degenerate", degenerate, DEGENERATE_POLICIES)
     _check.option(op, "mode", mode, MODES)
-    r = min(A.shape[-2:])
+    m, n = A.shape[-2:]
+    r = min(m, n)
     k = r if k is None else _check_k(op, k, r)
     (A,) = _check.outside_autocast(A)
-    work = A.to(_check.computing_dtype(A.dtype))
+    work = _check.widened(A)
     if r == 0:
         U, S, Vh = _empty(work, compute_u)
     elif _is_few(k, r):
@@ -131,7 +132,7 @@ def batched_svdvals(A: Tensor, k: int | None = None) -> Tensor:
     r = min(m, n)
     k = r if k is None else _check_k(op, k, r)
     (A,) = _check.outside_autocast(A)
-    work = A.to(_check.computing_dtype(A.dtype))
+    work = _check.widened(A)
     if r == 0:
         S = work.new_zeros((*batch, 0))
     elif _is_few(k, r):
@@ -140,7 +141,7 @@ def batched_svdvals(A: Tensor, k: int | None = None) -> Tensor:
         S = registration.ops["svdvals"](work)
     else:
         S = reference.svdvals(work)
-    return S[..., :k].to(A.dtype)
+    return _check.of_dtype(S if k == S.shape[-1] else S[..., :k], A.dtype)
 
 
 def batched_eigh(A: Tensor) -> Eigh:
@@ -168,14 +169,14 @@ def batched_eigh(A: Tensor) -> Eigh:
     if m != n:
         raise ValueError(f"{op}: expected A of shape [..., n, n], got {_check.describe(A)}")
     (A,) = _check.outside_autocast(A)
-    work = A.to(_check.computing_dtype(A.dtype))
+    work = _check.widened(A)
     if n == 0:
         values, vectors = work.new_zeros(A.shape[:-1]), work.new_zeros(A.shape)
     elif _backends.choose("eigh", A.device.type, work.dtype, n, n) == "native":
         values, vectors = registration.ops["eigh"](work)
     else:
         values, vectors = reference.eigh(work)
-    return Eigh(values.to(A.dtype), vectors.to(A.dtype))
+    return Eigh(_check.of_dtype(values, A.dtype), _check.of_dtype(vectors, A.dtype))
 
 
 def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
