@@ -17,20 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.clock import Clock, attach
 from kdops.testing import tensors_in
 
 MOST_SETS = 64
 ROUND = 2e-3  # seconds a round should last at least: events resolve half a microsecond
-
-
-class Clock:
-    """A timer for pytest-benchmark: it stands still but for what CUDA events have measured."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def set_count(size: int, cache: int) -> int:
@@ -58,8 +49,7 @@ def seconds(run: Callable[[], object], repeats: int = 1) -> float:
 
 def on_events(benchmark: Any, function: Callable[..., Any]) -> Callable[..., None]:
     """The function to hand to this benchmark: events around it, not the host's clock, time it."""
-    clock = Clock()
-    benchmark._timer = clock  # the fixture's timer; there is no public way to set it per test
+    clock = attach(benchmark)
     return lambda *arguments: timed(clock, partial(function, *arguments))
 
 
