@@ -29,6 +29,14 @@ def set_count(size: int, cache: int) -> int:
     return max(2, min(MOST_SETS, math.ceil(2 * cache / max(size, 1))))
 
 
+def rotating(fresh: Callable[[], tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], int]:
+    """Sets of arguments that together exceed the cache, and the bytes of one."""
+    first = fresh()
+    size = sum(t.numel() * t.element_size() for t in tensors_of(first))
+    cache = torch.cuda.get_device_properties(0).L2_cache_size
+    return [first, *(fresh() for _ in range(set_count(size, cache) - 1))], size
+
+
 def timed(clock: Clock, run: Callable[[], object], repeats: int = 1) -> None:
     """`repeats` runs between two events; the clock moves on by the time between them."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -89,10 +97,7 @@ def measure(
     rounds: int,
 ) -> None:
     """Times function(*arguments); fresh() returns new arguments. The report divides by `calls`."""
-    sets = [fresh()]
-    size = sum(t.numel() * t.element_size() for t in tensors_of(sets[0]))
-    cache = torch.cuda.get_device_properties(0).L2_cache_size
-    sets += [fresh() for _ in range(set_count(size, cache) - 1)]
+    sets, size = rotating(fresh)
 
     def one_pass() -> None:
         for arguments in sets:
@@ -134,3 +139,32 @@ def ceilings() -> dict[str, float]:
         name = str(dtype).removeprefix("torch.")
         found[name] = 2 * 4096**3 / seconds(partial(torch.matmul, a, a), 10)
     return found
+
+
+def measure_once(
+    benchmark: Any,
+    function: Callable[..., Any],
+    fresh: Callable[[], tuple[Any, ...]],
+    rounds: int,
+) -> None:
+    """The same for arguments that serve a single call, as an autograd graph does.
+
+    Nothing can be refilled or captured: every round makes its sets anew, and launches each once.
+    """
+    sets, size = rotating(fresh)
+    count = len(sets)
+    sets.clear()
+    benchmark.extra_info.update(
+        calls=count, timing="launches", rotated_mb=round(count * size / 2**20, 1)
+    )
+
+    def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        made = [fresh() for _ in range(count)]
+        torch.cuda.synchronize()
+        return (made,), {}
+
+    def one_pass(made: list[tuple[Any, ...]]) -> None:
+        for arguments in made:
+            function(*arguments)
+
+    benchmark.pedantic(on_events(benchmark, one_pass), setup=setup, rounds=rounds)

@@ -61,12 +61,19 @@ def _error(row: Row) -> str:
     return f"{error:.0e}" + ("" if row.green else " **red**")
 
 
+MODES = """
+Modes: forward without a gradient, backward of a graph that was built outside the time, and both,
+as in a training step. The losses of kdops compute their gradient in the forward pass of a training
+step, which `forward` leaves out: their backward is nearly free, and `both` decides."""
+
+
 def tables(groups: Groups) -> list[str]:
     """A table per op, a line per provider."""
     by_op: dict[str, list[list[Row]]] = {}
     for rows in groups.values():
         by_op.setdefault(rows[0].info.get("op", "other"), []).append(rows)
-    lines: list[str] = []
+    every = [row.info.get("mode") for rows in groups.values() for row in rows]
+    lines = MODES.split("\n") if "backward" in every else []
     for op, cases in by_op.items():
         if op == "iteration":
             continue
@@ -163,9 +170,9 @@ def _split(table: Table) -> list[str]:
             share = with_spread(ratio(rounds["sum"], rounds["surcharge"]), 100, unit=" %")
         cells = [method, side, *map(_milliseconds, rounds.values()), share]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "SVD and relation are timed by themselves, forward and backward, on the nets' own"]
-    lines += ["maps ('part: ...'; MHGD's relation is the attention of its heads, no operator of"]
-    return [*lines, "kdops); the second backward is 'two passes' over SoftTarget."]
+    lines += ["", "SVD and relation are timed by themselves, forward and backward, on the nets'"]
+    lines += ["own maps ('part: ...'; MHGD's relation is the attention of its heads, which is no"]
+    return [*lines, "operator of kdops); the second backward is 'two passes' over SoftTarget."]
 
 
 def header(record: dict[str, Any]) -> list[str]:
