@@ -23,6 +23,7 @@ from kdops.training import clip_to_main
 BATCH = 128
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 METHODS = ("Student", "SoftTarget", "FitNet", "FSP", "DML", "AB", "RKD", "MHGD", "KD-SVD", "IEP")
+ROWS = (*METHODS, "two passes", *parts.PARTS)
 CLIPPED = ("MHGD", "KD-SVD", "IEP", "two passes")
 SIDES = ("published", "kdops")
 TOLERANCE = 1e-2  # relative, of the two sides' losses
@@ -174,9 +175,7 @@ def _cases(names):
             yield pytest.param(pair, device, name, side, marks=[] if quick else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize(
-    ("pair", "device", "method", "side"), list(_cases((*METHODS, "two passes", *parts.PARTS)))
-)
+@pytest.mark.parametrize(("pair", "device", "method", "side"), list(_cases(ROWS)))
 def test_iteration(benchmark, request, pair, device, method, side, quick):
     error = agreement(setting(pair, device), method)
     _record(benchmark, pair, device, method, side, error)

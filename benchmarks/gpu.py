@@ -4,7 +4,8 @@ A round is a pass over several input sets that together exceed the L2 cache twic
 finds its inputs there. The pass is captured as one CUDA graph where that is possible: events around
 its replays then see the kernels and not the Python that launches them. What synchronises
 (torch.linalg.svd does) cannot be captured and is timed launch by launch. Before every round the
-sets are refilled with fresh values. harness.measure calls `measure`.
+sets are refilled with fresh values. harness.measure calls `measure`, for backward passes
+`measure_once`.
 """
 
 from __future__ import annotations

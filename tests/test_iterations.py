@@ -216,3 +216,19 @@ def test_what_a_surcharge_consists_of(tmp_path):
 def test_rows_of_different_rounds_are_not_paired(tmp_path):
     rows = ROWS | {"KD-SVD": ([0.9] * 4, [0.7] * 4)}
     assert "±" not in _line(_groups(tmp_path, rows), "| KD-SVD |")
+
+
+@pytest.mark.slow
+def test_every_row_of_a_pair_runs(monkeypatch):
+    """All rows once, on a batch of eight: no method fails or differs between its sides."""
+    monkeypatch.setattr(bench_iteration, "BATCH", 8)
+    monkeypatch.setattr(bench_iteration, "LEAST", 1)
+    state = bench_iteration.setting("ResNet32-ResNet8", "cpu")
+    cases = {case.values[2:] for case in bench_iteration._cases(bench_iteration.ROWS)}
+    try:
+        table = bench_iteration.table(state, sorted(cases), quick=True)
+    finally:
+        bench_iteration._settings.clear()
+    assert set(table) == cases  # a method whose sides differ would lack
+    assert [row for row, timed in table.items() if timed.failure is not None] == []
+    assert {len(timed.durations) for timed in table.values()} == {1}
