@@ -27,7 +27,7 @@ ROWS = (*METHODS, "two passes", *parts.PARTS)
 CLIPPED = ("MHGD", "KD-SVD", "IEP", "two passes")
 SIDES = ("published", "kdops")
 TOLERANCE = 1e-2  # relative, of the two sides' losses
-BUDGET = 115.0  # seconds of rounds per pair: 7 of the small pair's 15 seconds
+BUDGET = 130.0  # seconds of rounds per pair: 7 of the small pair's
 LEAST, MOST = 3, 15
 
 
