@@ -63,7 +63,7 @@ def _error(row: Row) -> str:
 
 MODES = """
 Modes: forward without a gradient, backward of a graph that was built outside the time, and both,
-as in a training step. The losses of kdops compute their gradient in the forward pass of a training
+as in a training step. Most losses of kdops compute their gradient in the forward pass of a training
 step, which `forward` leaves out: their backward is nearly free, and `both` decides."""
 
 
