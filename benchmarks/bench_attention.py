@@ -5,7 +5,15 @@ import torch
 
 import kdops
 from benchmarks.cases import BATCH, DTYPES, normal
-from benchmarks.harness import Problem, compiled, identify, measure, parametrise, reference_backend
+from benchmarks.harness import (
+    MODES,
+    Problem,
+    compiled,
+    identify,
+    measure,
+    parametrise,
+    reference_backend,
+)
 from benchmarks.published.maps import attention_loss
 
 LEVELS = [(64, 32, 32), (256, 8, 8), (512, 7, 7)]
@@ -13,7 +21,8 @@ LEVELS = [(64, 32, 32), (256, 8, 8), (512, 7, 7)]
 
 def _problem(shape, dtype):
     plain = {"published": attention_loss}
-    if shape == LEVELS[1] and dtype == torch.float32:
+    main = shape == LEVELS[1] and dtype == torch.float32
+    if main:
         plain["torch.compile"] = compiled(attention_loss)
         plain |= reference_backend(kdops.attention_loss)
     c, h, w = shape
@@ -24,6 +33,8 @@ def _problem(shape, dtype):
         providers={**plain, "kdops": kdops.attention_loss},
         reference=attention_loss,
         dtype=dtype,
+        modes=MODES if main else ("both",),
+        slow_modes=("forward", "backward"),
         tolerance=1e-4 if dtype == torch.float32 else 1e-11,
         slow=shape != LEVELS[1] or dtype == torch.float64,
     )

@@ -5,7 +5,15 @@ import torch
 
 import kdops
 from benchmarks.cases import BATCH, BFLOAT16_TOLERANCE, DTYPES, FSP, MAPS, normal
-from benchmarks.harness import Problem, compiled, identify, measure, parametrise, reference_backend
+from benchmarks.harness import (
+    MODES,
+    Problem,
+    compiled,
+    identify,
+    measure,
+    parametrise,
+    reference_backend,
+)
 from benchmarks.published.gram import fsp_bmm
 from benchmarks.published.maps import fsp_loss, fsp_loss_fused, nst_broadcast, nst_gemm
 
@@ -28,20 +36,26 @@ def _fsp_pairs(a, b, c, d):
     return kdops.fsp_loss((a, b), (c, d))
 
 
+def _einsum(x, y):
+    return torch.einsum("bi...,bj...->bij", x, y) / x[0, 0].numel()
+
+
 def _problem(batch, c1, c2, side, dtype=torch.float32):
+    main = c1 == 64 and dtype == torch.float32
     return Problem(
         op="gram",
         label=f"({batch}; {c1},{c2}; {'x'.join(map(str, side))})",
         make=_maps(batch, c1, c2, side),
         providers={
             "torch bmm": fsp_bmm,
-            "torch einsum": lambda x, y: torch.einsum("bi...,bj...->bij", x, y) / x[0, 0].numel(),
+            "torch einsum": _einsum,
+            **({"torch.compile bmm": compiled(fsp_bmm)} if main else {}),
             **reference_backend(kdops.gram, c1 == 16 and dtype == torch.float32),
             "kdops": kdops.gram,
         },
-        reference=lambda x, y: torch.einsum("bi...,bj...->bij", x, y) / x[0, 0].numel(),
+        reference=_einsum,
         dtype=dtype,
-        modes=("forward", "both"),
+        modes=MODES if main else ("forward", "both"),
         tolerance=TOLERANCE[dtype],
         slow=c1 not in (16, 64) or dtype != torch.float32,
     )
@@ -50,7 +64,8 @@ def _problem(batch, c1, c2, side, dtype=torch.float32):
 def _fsp_loss(side, c1, c2, dtype):
     maps = [(BATCH, c, *side) for c in (c1, c2, c1, c2)]
     plain = {"torch bmm": fsp_loss, "torch baddbmm": fsp_loss_fused}
-    if c1 == 256 and dtype == torch.float32:
+    main = c1 == 256 and dtype == torch.float32
+    if main:
         plain["torch.compile bmm"] = compiled(fsp_loss)
     return Problem(
         op="fsp_loss",
@@ -63,6 +78,7 @@ def _fsp_loss(side, c1, c2, dtype):
         },
         reference=fsp_loss,
         dtype=dtype,
+        modes=MODES if main else ("both",),
         tolerance=LOSS_TOLERANCE[dtype],
         slow=c1 != 16 or dtype != torch.float32,
     )
@@ -73,7 +89,8 @@ def _nst_loss(shape, dtype, batch=BATCH):
     products = batch * c * c * h * w * (4 if dtype == torch.float32 else 8)  # bytes, one kernel
     published = {"published broadcast": nst_broadcast} if products < 3e9 else {}
     plain = {"torch GEMM": nst_gemm}
-    if shape == MAPS[1] and dtype == torch.float32:
+    main = shape == MAPS[1] and dtype == torch.float32
+    if main:
         plain["torch.compile GEMM"] = compiled(nst_gemm)
     return Problem(
         op="nst_loss",
@@ -87,6 +104,7 @@ def _nst_loss(shape, dtype, batch=BATCH):
         },
         reference=nst_gemm,
         dtype=dtype,
+        modes=MODES if main else ("both",),
         tolerance=1e-3 if dtype == torch.float32 else 1e-10,
         slow=shape != MAPS[0],
     )

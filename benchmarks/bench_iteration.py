@@ -1,33 +1,34 @@
 """One training iteration per method, in plain PyTorch and with kdops, and what its surcharge is.
 
 Timed: teacher forward, student forward and backward, distiller, clip_to_main where the method has
-it, SGD step, at CIFAR-size input and the published batch of 128. Weights are restored and images
-are fresh in every round, outside the time. "two passes" has a free distiller and a clipped second
-backward: over SoftTarget it is the cost of the extra backward. The parts of KD-SVD and MHGD (svd,
-relation) are timed by themselves on the nets' own maps.
+it, SGD step, at CIFAR-size input and the published batch of 128. All rows of a pair of networks
+are timed in common rounds (paired.py) by the first case that runs; each case then reports its own.
+Weights are restored and images are fresh in every round, outside the time. "two passes" has a free
+distiller and a clipped second backward: over SoftTarget it is the cost of the extra backward. The
+parts of KD-SVD and MHGD are timed by themselves on the nets' own maps (parts.py).
 """
 
 from dataclasses import dataclass, field
-from itertools import pairwise, product
+from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import gpu, models
-from benchmarks.harness import rounds_for, warm_up
+from benchmarks import clock, models, paired, parts
 from benchmarks.published import distillers as published
-from kdops import distillers, svd_rbf_loss
-from kdops.distillers._spectral import aligned_vectors
+from kdops import distillers
 from kdops.training import clip_to_main
 
 BATCH = 128
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 METHODS = ("Student", "SoftTarget", "FitNet", "FSP", "DML", "AB", "RKD", "MHGD", "KD-SVD", "IEP")
+ROWS = (*METHODS, "two passes", *parts.PARTS)
 CLIPPED = ("MHGD", "KD-SVD", "IEP", "two passes")
-PARTS = ("part: svd", "part: relation")
 SIDES = ("published", "kdops")
-BUDGET = 10.0  # seconds of rounds per case; 2 rounds at least where an iteration takes over 1.5 s
+TOLERANCE = 1e-2  # relative, of the two sides' losses
+BUDGET = 130.0  # seconds of rounds per pair: 7 of the small pair's
+LEAST, MOST = 3, 15
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Setting:
     kept: list[dict[str, torch.Tensor]]
     device: str
     losses: dict[tuple[str, str], tuple]  # (method, side) -> (function, module or None)
+    mhgd: distillers.MHGD
     agreement: dict[str, float] = field(default_factory=dict)  # difference of the sides' losses
 
     def restore(self):
@@ -68,14 +70,14 @@ def setting(pair, device):
         kept = [{k: v.clone() for k, v in n.state_dict().items()} for n in (teacher, student)]
         with torch.no_grad():
             outputs = [net(_images(device, 1)[0]) for net in (student, teacher)]
-        losses = _losses(*outputs)
-        _settings[pair, device] = Setting(teacher, student, kept, device, losses)
+        losses, mhgd = _losses(*outputs)
+        _settings[pair, device] = Setting(teacher, student, kept, device, losses, mhgd)
         _settings[pair, device].restore()
     return _settings[pair, device]
 
 
 def _losses(s, t):
-    """(method, side) -> (loss of two outputs, the method's module). s, t: sample outputs."""
+    """(method, side) -> (loss of two outputs, the method's module); MHGD. s, t: sample outputs."""
     fitnet = distillers.FitNet.from_sample(s.maps, t.maps)
     ab = distillers.ActivationBoundary.from_sample(s.pre, t.pre)
     mhgd = distillers.MHGD.from_sample(s.maps, t.maps)
@@ -95,11 +97,12 @@ def _losses(s, t):
         "IEP": ("maps", published.iep(iep), iep, None),
         "two passes": ("maps", _free, _free, None),
     }
-    return {
+    losses = {
         (name, side): (_reading(where, loss), module)
         for name, (where, *both, module) in rows.items()
         for side, loss in zip(SIDES, both, strict=True)
     }
+    return losses, mhgd
 
 
 def _reading(where, loss):
@@ -149,21 +152,14 @@ def _mutual_iteration(state, side, images, target):
     return logits[0].detach()
 
 
-def _timed(benchmark, function, setup, quick, device):
-    making, once, benchmark.extra_info["peak_mb"] = warm_up(function, lambda: setup()[0], device)
-    if device == "cuda":
-        function = gpu.on_events(benchmark, function)
-    benchmark.pedantic(function, setup=setup, rounds=rounds_for(once, making, quick, BUDGET))
-
-
-def _record(benchmark, pair, device, method, side, error, **more):
+def _record(benchmark, pair, device, method, side, error):
     place = "" if device == "cpu" else f" {device}"
     benchmark.group = f"iteration {pair} batch {BATCH}{place} {method}"
     benchmark.extra_info.update(
         op="iteration", label=f"{pair}, batch {BATCH}{place}", dtype="float32", mode="iteration",
         batch=BATCH, device=device, slow=not _is_quick(pair, method),
-        method=method, provider=side, baseline="published", error=error, tolerance=1e-2,
-        threads=torch.get_num_threads(), **more,
+        method=method, provider=side, baseline="published", error=error, tolerance=TOLERANCE,
+        threads=torch.get_num_threads(),
     )  # fmt: skip
 
 
@@ -179,30 +175,73 @@ def _cases(names):
             yield pytest.param(pair, device, name, side, marks=[] if quick else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize(
-    ("pair", "device", "method", "side"), list(_cases((*METHODS, "two passes", *PARTS)))
-)
-def test_iteration(benchmark, pair, device, method, side, quick):
-    state = setting(pair, device)
-    if method in PARTS:
-        _measure_part(benchmark, state, pair, method, side, quick)
-        return
+@pytest.mark.parametrize(("pair", "device", "method", "side"), list(_cases(ROWS)))
+def test_iteration(benchmark, request, pair, device, method, side, quick):
+    error = agreement(setting(pair, device), method)
+    _record(benchmark, pair, device, method, side, error)
+    if error is not None:
+        assert error <= TOLERANCE, f"{method}: the two sides' losses differ by {error:.3g}"
+    if (pair, device) not in _tables:
+        _tables[pair, device] = table(setting(pair, device), selected(request), quick)
+    timed = _tables[pair, device][method, side]
+    if timed.failure is not None:
+        raise timed.failure
+    benchmark.extra_info["peak_mb"] = timed.peak_mb
+    benchmark.extra_info["durations"] = [round(seconds, 5) for seconds in timed.durations]
+    clock.replay(benchmark, timed.durations)
+
+
+_tables: dict[tuple[str, str], dict[tuple[str, str], paired.Timed]] = {}
+
+
+def selected(request):
+    """The (method, side) of this session's cases that have this case's pair and device."""
+    function, here = request.node.function, request.node.callspec.params
+    cases = [
+        item.callspec.params
+        for item in request.session.items
+        if getattr(item, "function", None) is function
+    ]
+    same = [c for c in cases if all(c[name] == here[name] for name in ("pair", "device"))]
+    return [(c["method"], c["side"]) for c in same]
+
+
+def table(state, rows, quick):
+    """Times these (method, side), but for methods whose two sides do not agree."""
+    runs = {
+        (method, side): _run(state, method, side)
+        for method, side in rows
+        if (agreement(state, method) or 0.0) <= TOLERANCE
+    }
+    return paired.measure(runs, state.device, BUDGET, LEAST, LEAST if quick else MOST)
+
+
+def _run(state, method, side):
+    """What a row times. Images of a seed are the same for all rows: a round's are comparable."""
+    part = parts.gradient(method, side, state.mhgd) if method in parts.PARTS else None
+
+    def arguments(seed):
+        state.restore()
+        images, target = _images(state.device, 10 + seed)
+        if part is None:
+            return state, method, side, images, target
+        with torch.no_grad():
+            maps = state.student(images).maps, state.teacher(images).maps
+        return parts.leaves(method, *maps)
+
+    return paired.Run(part or iteration, arguments)
+
+
+def agreement(state, method):
+    """Relative difference of the two sides' losses: they must be the same method. None: a part."""
+    if method in parts.PARTS:
+        return None
     if method not in state.agreement:
         state.agreement[method] = _agreement(state, method)
-    error = state.agreement[method]
-    _record(benchmark, pair, device, method, side, error)
-    assert error <= 1e-2, f"{method}: the two sides' losses differ by {error:.3g}"
-    seeds = iter(range(10, 1_000_000))
-
-    def setup():
-        state.restore()
-        return (state, method, side, *_images(device, next(seeds))), {}
-
-    _timed(benchmark, iteration, setup, quick, device)
+    return state.agreement[method]
 
 
 def _agreement(state, method):
-    """Relative difference of the two sides' losses: they must be the same method."""
     if (method, "kdops") not in state.losses:
         return 0.0
     state.restore()
@@ -212,56 +251,3 @@ def _agreement(state, method):
         plain, ours = (state.losses[method, side][0](*outputs).item() for side in SIDES)
     state.restore()
     return abs(plain - ours) / max(abs(plain), 1e-12)
-
-
-def _svd_part(side):
-    """Aligned vectors of all levels, student and teacher."""
-
-    def run(*maps):
-        pairs = list(zip(maps[:3], maps[3:], strict=True))
-        if side == "published":
-            return [published.level_vectors(s, t)[0] for s, t in pairs]
-        flat = [(s.flatten(2), t.flatten(2)) for s, t in pairs]
-        return [aligned_vectors(pair, 1, 4, True)[0] for pair in flat]
-
-    return run
-
-
-def _relation_part(side):
-    """The RBF relation of KD-SVD between consecutive levels' vectors."""
-    loss = published.rbf_loss if side == "published" else svd_rbf_loss
-
-    def run(*vectors):
-        s, t = vectors[:3], vectors[3:]
-        pairs = pairwise(range(3))
-        return [torch.stack([loss(s[i], s[j], t[i], t[j]) for i, j in pairs]).sum()]
-
-    return run
-
-
-def _part(function, arguments):
-    outputs = function(*arguments)
-    return torch.autograd.grad(
-        outputs, arguments[: len(arguments) // 2], [torch.ones_like(o) for o in outputs]
-    )
-
-
-def _measure_part(benchmark, state, pair, part, side, quick):
-    """A part of KD-SVD and MHGD by itself, forward and backward, on the nets' own maps."""
-    _record(benchmark, pair, state.device, part, side, None, part=part)
-    seeds = iter(range(10, 1_000_000))
-    function = (_svd_part if part == "part: svd" else _relation_part)(side)
-
-    def setup():
-        state.restore()
-        images = _images(state.device, next(seeds))[0]
-        with torch.no_grad():
-            maps = [*state.student(images).maps, *state.teacher(images).maps]
-            if part == "part: relation":
-                pairs = zip(maps[:3], maps[3:], strict=True)
-                found = [published.level_vectors(s, t) for s, t in pairs]
-                maps = [*(s for s, _ in found), *(t for _, t in found)]
-        leaves = tuple(m.detach().requires_grad_(i < 3) for i, m in enumerate(maps))
-        return (function, leaves), {}
-
-    _timed(benchmark, _part, setup, quick, state.device)

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 import kdops
-from benchmarks.harness import Problem, identify, measure, parametrise, reference_backend
+from benchmarks.harness import (
+    MODES,
+    Problem,
+    compiled,
+    identify,
+    measure,
+    parametrise,
+    reference_backend,
+)
 from benchmarks.published.rbf import (
     affinity_loss_gemm,
     rbf_broadcast,
@@ -39,7 +47,9 @@ def _vectors(batch, front, back, k, orthonormal):
 def _svd(front, back, dtype=torch.float32, orthonormal=True):
     # a power series, right for entries up to one
     plain = {"torch GEMM": svd_rbf_gemm} if orthonormal else {}
-    if front == 64 and orthonormal and dtype == torch.float32:
+    main = front == 64 and orthonormal and dtype == torch.float32
+    if main:
+        plain["torch.compile GEMM"] = compiled(svd_rbf_gemm)
         plain |= reference_backend(kdops.svd_rbf_loss)
     return Problem(
         op="svd_rbf_loss",
@@ -48,6 +58,8 @@ def _svd(front, back, dtype=torch.float32, orthonormal=True):
         providers={"published": svd_rbf_broadcast, **plain, "kdops": kdops.svd_rbf_loss},
         reference=lambda *vectors: reference.svd_rbf_loss(*vectors, 8.0, 1 / 128),
         dtype=dtype,
+        modes=MODES if main else ("both",),
+        slow_modes=("forward", "backward"),
         tolerance=TOLERANCE[dtype],
         slow=front != 64 or dtype == torch.float64,
     )
@@ -64,6 +76,8 @@ def _rows(n, width, count):
 def _affinity(n, width, dtype=torch.float32, device="cpu"):
     gamma = 1 / width
     ours = partial(kdops.rbf_affinity, gamma=gamma)
+    main = n == 512 and dtype == torch.float32
+    compiles = {"torch.compile GEMM": compiled(partial(rbf_gemm, gamma=gamma))} if main else {}
     return Problem(
         op="rbf_affinity",
         label=f"({n}, {width})",
@@ -72,12 +86,15 @@ def _affinity(n, width, dtype=torch.float32, device="cpu"):
             "published": lambda x: rbf_broadcast(x, gamma),
             "torch cdist": lambda x: rbf_cdist(x, gamma),
             "torch GEMM": lambda x: rbf_gemm(x, gamma),
+            **compiles,
             **reference_backend(ours, dtype == torch.float32),
             "kdops": ours,
         },
         reference=lambda x: reference.rbf_affinity(x, None, gamma),
         dtype=dtype,
         device=device,
+        modes=MODES if main else ("both",),
+        slow_modes=("forward", "backward"),
         tolerance=TOLERANCE[dtype],
     )
 

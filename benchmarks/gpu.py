@@ -4,7 +4,8 @@ A round is a pass over several input sets that together exceed the L2 cache twic
 finds its inputs there. The pass is captured as one CUDA graph where that is possible: events around
 its replays then see the kernels and not the Python that launches them. What synchronises
 (torch.linalg.svd does) cannot be captured and is timed launch by launch. Before every round the
-sets are refilled with fresh values. harness.measure calls `measure`.
+sets are refilled with fresh values. harness.measure calls `measure`, for backward passes
+`measure_once`.
 """
 
 from __future__ import annotations
@@ -17,25 +18,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.clock import Clock, attach
 from kdops.testing import tensors_in
 
 MOST_SETS = 64
 ROUND = 2e-3  # seconds a round should last at least: events resolve half a microsecond
 
 
-class Clock:
-    """A timer for pytest-benchmark: it stands still but for what CUDA events have measured."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def set_count(size: int, cache: int) -> int:
     """Input sets of `size` bytes that exceed a cache twice, within reason."""
     return max(2, min(MOST_SETS, math.ceil(2 * cache / max(size, 1))))
+
+
+def rotating(fresh: Callable[[], tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], int]:
+    """Sets of arguments that together exceed the cache, and the bytes of one."""
+    first = fresh()
+    size = sum(t.numel() * t.element_size() for t in tensors_of(first))
+    cache = torch.cuda.get_device_properties(0).L2_cache_size
+    return [first, *(fresh() for _ in range(set_count(size, cache) - 1))], size
 
 
 def timed(clock: Clock, run: Callable[[], object], repeats: int = 1) -> None:
@@ -58,8 +58,7 @@ def seconds(run: Callable[[], object], repeats: int = 1) -> float:
 
 def on_events(benchmark: Any, function: Callable[..., Any]) -> Callable[..., None]:
     """The function to hand to this benchmark: events around it, not the host's clock, time it."""
-    clock = Clock()
-    benchmark._timer = clock  # the fixture's timer; there is no public way to set it per test
+    clock = attach(benchmark)
     return lambda *arguments: timed(clock, partial(function, *arguments))
 
 
@@ -99,10 +98,7 @@ def measure(
     rounds: int,
 ) -> None:
     """Times function(*arguments); fresh() returns new arguments. The report divides by `calls`."""
-    sets = [fresh()]
-    size = sum(t.numel() * t.element_size() for t in tensors_of(sets[0]))
-    cache = torch.cuda.get_device_properties(0).L2_cache_size
-    sets += [fresh() for _ in range(set_count(size, cache) - 1)]
+    sets, size = rotating(fresh)
 
     def one_pass() -> None:
         for arguments in sets:
@@ -144,3 +140,32 @@ def ceilings() -> dict[str, float]:
         name = str(dtype).removeprefix("torch.")
         found[name] = 2 * 4096**3 / seconds(partial(torch.matmul, a, a), 10)
     return found
+
+
+def measure_once(
+    benchmark: Any,
+    function: Callable[..., Any],
+    fresh: Callable[[], tuple[Any, ...]],
+    rounds: int,
+) -> None:
+    """The same for arguments that serve a single call, as an autograd graph does.
+
+    Nothing can be refilled or captured: every round makes its sets anew, and launches each once.
+    """
+    sets, size = rotating(fresh)
+    count = len(sets)
+    sets.clear()
+    benchmark.extra_info.update(
+        calls=count, timing="launches", rotated_mb=round(count * size / 2**20, 1)
+    )
+
+    def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        made = [fresh() for _ in range(count)]
+        torch.cuda.synchronize()
+        return (made,), {}
+
+    def one_pass(made: list[tuple[Any, ...]]) -> None:
+        for arguments in made:
+            function(*arguments)
+
+    benchmark.pedantic(on_events(benchmark, one_pass), setup=setup, rounds=rounds)

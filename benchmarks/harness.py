@@ -24,7 +24,8 @@ from benchmarks.memory import peak_mb
 from kdops.testing import relative_error, seeded_cotangents, tensors_in
 
 Arguments = tuple[Any, ...]
-MODES = ("forward", "both")  # both: forward and backward, as a training step does
+# backward: of a graph that was built outside the time; both: as a training step does
+MODES = ("forward", "backward", "both")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Problem:
     The first provider is the baseline that speed-ups are counted from. reference: float64 truth.
     invariant: see kdops.testing.OpSpec.
     tolerance: largest relative error of value and gradient at this dtype.
-    slow: left out by --quick. extra: more fields for the record (a sweep's size, ...).
+    slow: left out by --quick; slow_modes: these modes of a problem that is not.
+    extra: more fields for the record (a sweep's size, ...).
     budget: seconds that the rounds of one provider may take, fresh inputs included.
     device: every problem is run on "cuda" too where there is one, those of device="cuda" only
     there. on_cuda: providers that exist only there. floor: {mode: (bytes, FLOP)}, see floors.py.
@@ -54,6 +56,7 @@ class Problem:
     invariant: Callable[[Any], Any] = lambda result: result
     floor: Floor = field(default_factory=dict)
     slow: bool = False
+    slow_modes: tuple[str, ...] = ("backward",)
     budget: float = 3.0
     check: bool = True
     device: str = "cpu"
@@ -69,13 +72,21 @@ class Problem:
 
 def step(function: Callable[..., Any], mode: str, arguments: Arguments) -> Any:
     """What is timed. The cotangent of a non-scalar result is made outside, see `prepare`."""
-    *inputs, cotangents = arguments
+    if mode == "backward":
+        return torch.autograd.grad(*arguments)
+    *inputs, _ = arguments
     if mode == "forward":
         with torch.no_grad():
             return function(*inputs)
+    return torch.autograd.grad(*graph(function, arguments))
+
+
+def graph(function: Callable[..., Any], arguments: Arguments) -> Arguments:
+    """A forward pass: (outputs, what their gradient is taken to, cotangents). Serves once."""
+    *inputs, cotangents = arguments
     outputs = [t for t in tensors_in(function(*inputs)) if t.requires_grad]
     wanted = [a for a in inputs if isinstance(a, Tensor) and a.requires_grad]
-    return torch.autograd.grad(outputs, wanted, cotangents[: len(outputs)])
+    return outputs, wanted, cotangents[: len(outputs)]
 
 
 _shapes: dict[str, list[torch.Size]] = {}
@@ -168,7 +179,7 @@ def measure(benchmark: Any, problem: Problem, provider: str, mode: str, quick: b
         tolerance=problem.tolerance,
         threads=torch.get_num_threads(),
         device=problem.device,
-        slow=is_slow(problem, provider),
+        slow=is_slow(problem, provider, mode),
         **dict(zip(("bytes", "flop"), problem.floor.get(mode, ()), strict=False)),
         **problem.extra,
     )
@@ -177,13 +188,15 @@ def measure(benchmark: Any, problem: Problem, provider: str, mode: str, quick: b
     seeds = iter(range(1, 1_000_000))
 
     def fresh() -> Arguments:
-        return function, mode, prepare(problem, mode, next(seeds))
+        arguments = prepare(problem, mode, next(seeds))
+        return function, mode, graph(function, arguments) if mode == "backward" else arguments
 
     compiles = provider.startswith("torch.compile")
     making, once, peak = warm_up(step, fresh, problem.device, compiles)
     benchmark.extra_info["peak_mb"] = peak
     if problem.device == "cuda":
-        gpu.measure(benchmark, step, fresh, 3 if quick else 7)
+        timing = gpu.measure_once if mode == "backward" else gpu.measure
+        timing(benchmark, step, fresh, 3 if quick else 7)
         return
     rounds = rounds_for(once, making, quick, problem.budget)
     benchmark.pedantic(step, setup=lambda: (fresh(), {}), rounds=rounds)
@@ -250,14 +263,15 @@ def parametrise(problems: list[Problem]) -> list[Any]:
     for problem in on_devices(problems):
         for mode in problem.modes:
             for name in problem.providers:
-                marks = [pytest.mark.slow] if is_slow(problem, name) else []
+                marks = [pytest.mark.slow] if is_slow(problem, name, mode) else []
                 cases.append(pytest.param(problem, name, mode, marks=marks))
     return cases
 
 
-def is_slow(problem: Problem, provider: str) -> bool:
+def is_slow(problem: Problem, provider: str, mode: str) -> bool:
     """Left out by --quick: slow problems, our reference, and what is compiled (tens of seconds)."""
-    return problem.slow or provider.startswith("torch.compile") or provider == "kdops reference"
+    slow = problem.slow or mode in problem.slow_modes
+    return slow or provider.startswith("torch.compile") or provider == "kdops reference"
 
 
 def on_devices(problems: list[Problem]) -> list[Problem]:

@@ -8,7 +8,8 @@ import matplotlib
 from PIL import Image
 
 from benchmarks.readme import CASES, baseline, best_plain
-from benchmarks.records import Groups, iterations, memory_points, ours, sweeps
+from benchmarks.records import Groups, memory_points, ours, sweeps
+from benchmarks.surcharges import Table, iterations
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -35,9 +36,9 @@ def headlines(groups: Groups, folder: Path) -> list[Path]:
     found = sweeps(groups)
     if any(name in found for name in SHOWN):
         made.append(_overview(found, folder / "scaling.png"))
-    methods = iterations(groups)
-    if methods:
-        made.append(_iterations(methods, folder / "iteration.png"))
+    tables = iterations(groups)
+    if tables:
+        made.append(_iterations(tables, folder / "iteration.png"))
     return [path for path in made if path is not None]
 
 
@@ -125,18 +126,19 @@ def _sweep(name: str, providers, path: Path) -> Path:
     return _save(figure, path)
 
 
-def _iterations(labels, path: Path) -> Path:
+def _iterations(tables: list[Table], path: Path) -> Path:
     """Bars per method, plain PyTorch beside kdops, a panel per pair of networks."""
-    figure, panels = plt.subplots(1, len(labels), figsize=(6 * len(labels), 3.8), squeeze=False)
-    for axes, (label, methods) in zip(panels[0], labels.items(), strict=True):
-        names = [name for name in methods if not name.startswith("part: ")]
+    figure, panels = plt.subplots(1, len(tables), figsize=(6 * len(tables), 3.8), squeeze=False)
+    for axes, table in zip(panels[0], tables, strict=True):
+        names = [name for name in table.methods if not name.startswith("part: ")]
         for shift, side, colour in ((-0.2, "published", PLAIN), (0.2, "kdops", MINE)):
-            heights = [methods[name].get(side, 0.0) for name in names]
+            rows = [table.methods[name].get(side) for name in names]
+            heights = [row.median if row else 0.0 for row in rows]
             places = [i + shift for i in range(len(names))]
             axes.bar(places, heights, 0.4, color=colour, label=side)
         axes.set_xticks(range(len(names)), names, rotation=60, fontsize=7)
         axes.set_ylabel("seconds per iteration")
-        axes.set_title(label, fontsize=9)
+        axes.set_title(table.label, fontsize=9)
         axes.legend(fontsize=7)
     return _save(figure, path)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records import Groups, Row, duration, facts, iterations, ours, removed
+from benchmarks.records import Groups, Row, duration, facts, ours
 from benchmarks.report import losses
+from benchmarks.surcharges import iterations
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
@@ -74,18 +75,20 @@ def table(groups: Groups) -> list[str]:
 def iteration_lines(groups: Groups) -> list[str]:
     """What of the surcharge of a whole training iteration is gone, method by method."""
     lines: list[str] = []
-    for label, methods in iterations(groups).items():
+    for table in iterations(groups):
         shares = []
-        for name in methods:
-            share, beyond = (removed(methods, name, o) for o in ("SoftTarget", "two passes"))
+        for name in table.methods:
+            share, beyond = (table.removed(name, over) for over in ("SoftTarget", "two passes"))
             if share:
                 shares.append(f"{name} {share}" + (f" ({beyond})" if beyond else ""))
         if shares:
-            lines.append(f"- {label}: {', '.join(shares)}")
+            lines.append(f"- {table.label}: {', '.join(shares)}")
     if not lines:
         return []
     intro = "What kdops removes of a method's surcharge over SoftTarget in a training iteration (in"
-    return ["", f"{intro} brackets: of what is not the second backward pass):", "", *lines]
+    intro += " brackets: of what is not the second backward pass; ±: half the interquartile range"
+    intro += " over rounds; noise: the surcharge is below three times its own spread):"
+    return ["", intro, "", *lines]
 
 
 def text(record: dict[str, Any], groups: Groups, plots: list[str]) -> str:

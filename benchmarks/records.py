@@ -1,6 +1,6 @@
 """The record of a run (pytest-benchmark JSON), and what is read off it.
 
-Used by report.py, readme.py, plots.py and guard.py.
+Used by report.py, surcharges.py, readme.py, plots.py and guard.py.
 """
 
 from __future__ import annotations
@@ -91,57 +91,6 @@ def memory_points(rows: list[Row]) -> list[tuple[float, float]]:
     """(size, peak MB) where the peak is large enough to be the op's and not the allocator's."""
     known = [(row.info["size"], row.info.get("peak_mb") or 0.0) for row in rows]
     return [(size, peak) for size, peak in known if peak >= 4]
-
-
-def iterations(groups: Groups) -> dict[str, dict[str, dict[str, float]]]:
-    """label -> method -> side -> median seconds."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for rows in groups.values():
-        for row in rows:
-            if row.info.get("op") == "iteration":
-                methods = found.setdefault(row.info["label"], {})
-                methods.setdefault(row.info["method"], {})[row.provider] = row.median
-    return found
-
-
-Methods = dict[str, dict[str, float]]
-
-
-def surcharges(methods: Methods, method: str, over: str = "SoftTarget") -> list[float] | None:
-    """Seconds over another row, in PyTorch and with kdops; None for a part or where a side lacks.
-
-    The other row touches no operator of kdops, so both sides' runs of it are one figure.
-    """
-    sides, base = methods[method], methods.get(over, {})
-    if method.startswith("part: ") or len(base) < 2 or len(sides) < 2:
-        return None
-    common = sum(base.values()) / len(base)
-    return [sides["published"] - common, sides["kdops"] - common]
-
-
-def noise(methods: Methods, over: str) -> float:
-    """Seconds that mean nothing: 5 % of an iteration, twice what two runs of one row differ by, and
-    what some method, which does all that SoftTarget does, seems to take less than SoftTarget.
-    """
-    base = methods[over]
-    cheaper = [
-        -seconds
-        for method in methods
-        if method not in ("Student", "DML")
-        for seconds in surcharges(methods, method) or []
-    ]
-    return max(0.05 * base["published"], 2 * abs(base["published"] - base["kdops"]), *cheaper)
-
-
-def removed(methods: Methods, method: str, over: str = "SoftTarget") -> str:
-    """The share of the surcharge that kdops removes; "noise" where there is no clear surcharge."""
-    extra = surcharges(methods, method, over)
-    if extra is None or method in ("Student", "SoftTarget", "DML", "two passes"):
-        return ""
-    if over == "two passes" and method not in ("MHGD", "KD-SVD", "IEP"):
-        return ""
-    clear = extra[0] > noise(methods, over)
-    return f"{100 * (1 - extra[1] / extra[0]):.0f} %" if clear else "noise"
 
 
 def _commit(info: dict[str, Any]) -> str | None:

@@ -1,7 +1,9 @@
 """How the benchmarks measure: rounds, peak memory, plain forms that are compared with."""
 
+import importlib
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1]))  # last: an installed kdops stays in front
 
-from benchmarks import floors, gpu, harness, memory
+from benchmarks import cases, floors, gpu, harness, memory, paired
 from benchmarks.published import maps, rbf, relation, svd
 from kdops.testing import relative_error
 
@@ -191,3 +193,91 @@ def test_cuda_problems_need_a_gpu(monkeypatch):
     names = [p.name for p in harness.on_devices(both)]
     assert names == ["op label float32"] + ["op label float32 cuda"] * 2
     assert list(harness.on_devices(both)[1].providers) == ["published", "torch driver", "kdops"]
+
+
+def test_rows_on_a_gpu_are_timed_by_events(fake_cuda):
+    def call():
+        FakeEvent.device_time += 0.25
+
+    assert paired.seconds(call, "cuda") == pytest.approx(0.25)
+
+
+class _Slow(torch.autograd.Function):
+    """A square whose passes take 50 and 20 ms."""
+
+    @staticmethod
+    def forward(ctx, x):
+        time.sleep(0.05)
+        ctx.save_for_backward(x)
+        return (x * x).sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        time.sleep(0.02)
+        return 2 * gradient * ctx.saved_tensors[0]
+
+
+def test_backward_mode_times_no_forward(benchmark):
+    """Every round its own graph, that a second backward pass would find used up."""
+    calls = []
+
+    def ours(x):
+        calls.append(x.detach().clone())
+        return _Slow.apply(x)
+
+    problem = harness.Problem(
+        op="slow", label="square", make=cases.normal((4,)), reference=lambda x: (x * x).sum(),
+        providers={"published": ours, "kdops": ours}, modes=harness.MODES,
+    )  # fmt: skip
+    harness.measure(benchmark, problem, "kdops", "backward", quick=True)
+    stats = benchmark.stats.stats
+    assert 0.02 <= stats.min < 0.05
+    assert (benchmark.group, benchmark.extra_info["slow"]) == ("slow square float32 backward", True)
+    timed = calls[-stats.rounds :]
+    assert stats.rounds >= 3
+    assert all(not torch.equal(a, b) for a, b in pairwise(timed))
+
+
+def test_backward_mode_on_a_gpu_makes_its_sets_anew(benchmark, fake_cuda):
+    made, used = iter(range(1_000)), []
+
+    def work(x):
+        used.append(x[0].item())
+        FakeEvent.device_time += 1e-4
+
+    gpu.measure_once(benchmark, work, lambda: (torch.full((8,), float(next(made))),), rounds=3)
+    info = benchmark.extra_info
+    assert (info["calls"], info["timing"]) == (4, "launches")  # 4 sets of 32 bytes
+    assert benchmark.stats.stats.median / info["calls"] == pytest.approx(1e-4)
+    assert len(used) == len(set(used)) == 12
+
+
+def _all_problems():
+    for room in ("svd", "gram", "rbf", "relation", "attention"):
+        yield from importlib.import_module(f"benchmarks.bench_{room}").PROBLEMS
+
+
+BACKWARD = {
+    "svd top 4, S and V 256x32", "svd, S and product 256x32", "gram (128; 64,64; 16x16)",
+    "fsp_loss (128; 256,256; 8x8)", "rkd_angle_loss N=128 D=512", "rkd_distance_loss N=128 D=512",
+    "svd_rbf_loss (128; 64,256; 4) vectors", "rbf_affinity (512, 128)",
+    "nst_loss (64; 256, 8x8)", "attention_loss (128; 256, 8x8)", "pairwise_distance N=256 D=512",
+}  # fmt: skip
+COMPILED = BACKWARD - {"svd, S and product 256x32", "pairwise_distance N=256 D=512"} | {
+    "similarity_loss N=512 D=128"
+}
+
+
+def test_main_cases_have_a_backward_mode_and_a_compiled_form():
+    problems = list(_all_problems())
+    separate = {p.name for p in problems if "backward" in p.modes}
+    assert {f"{name} float32" for name in BACKWARD} <= separate
+    compiled = {p.name for p in problems if any(n.startswith("torch.compile") for n in p.providers)}
+    assert {f"{name} float32" for name in COMPILED} <= compiled
+    quick = [
+        case.values
+        for case in harness.parametrise(problems)
+        if not any(mark.name == "slow" for mark in case.marks)
+    ]
+    assert quick
+    assert not any(mode == "backward" or "compile" in name for _, name, mode in quick)

@@ -43,6 +43,14 @@ def test_speedups_and_losses(tmp_path):
     assert not any(line.startswith("- fast") for line in lines)
 
 
+def test_what_a_backward_pass_is_worth_is_said(tmp_path):
+    """A loss that computes its gradient in the forward has a backward of nothing."""
+    rows = _case("g forward", 8e-3, 1e-3) + _case("g both", 8e-3, 1e-3, mode="both")
+    assert "`both` decides" not in "\n".join(_lines(_write(tmp_path / "r.json", rows)))
+    rows += _case("g backward", 8e-3, 1e-6, mode="backward")
+    assert "`both` decides" in "\n".join(_lines(_write(tmp_path / "r.json", rows)))
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [(1e-2, "kdops is red"), (float("inf"), "kdops is red"), (None, "not verified")],
