@@ -29,8 +29,12 @@ inline constexpr int kTileRows = 4, kTilePacks = 2;
 #endif
 template <class T>
 inline constexpr int kTileCols = kTilePacks * Pack<T>::kLanes;
-// B is worked through in strips of so many entries (they stay in L1) and at most so deep.
-inline constexpr int64_t kStripSize = 8192, kBlockDepth = 256;
+// B is worked through in strips of so many bytes (they stay in L1) and at most so deep.
+#if defined(__AVX512F__)
+inline constexpr int64_t kStripBytes = 32768, kBlockDepth = 256;  // such processors have 48 KiB
+#else
+inline constexpr int64_t kStripBytes = 24576, kBlockDepth = 128;
+#endif
 
 // One product of a register tile with what it needs to know of its surroundings.
 template <class T>
@@ -119,6 +123,13 @@ void pack_strip(View<const T> b, int64_t depth, int64_t cols, T* out, int64_t st
   }
 }
 
+// Whether `count` rows so many bytes apart can lie in L1 together. Its sets repeat every 4 KiB:
+// rows a power of two apart share few of them, eight lines each (or more, depending on the
+// processor).
+inline bool spread_over_cache(int64_t row_bytes, int64_t count) {
+  return count * (row_bytes & -row_bytes) <= 8 * 4096;
+}
+
 enum class Part { all, upper };  // upper: tiles wholly below the diagonal are left out
 
 // kRows rows of C times all columns of a strip, tile after tile.
@@ -166,11 +177,10 @@ template <class T>
 void gemm(int64_t rows, int64_t cols, int64_t depth, T alpha, View<const T> a, View<const T> b,
           View<T> c, bool accumulate = false, Part part = Part::all) {
   constexpr int kCols = kTileCols<T>;
-  // Rows of B that lie a multiple of 4 KiB apart fall into the same cache sets: pack those too.
-  constexpr int64_t kSetStride = 4096 / sizeof(T);
-  const bool direct = b.col == 1 && (b.row % kSetStride || depth <= 8);
   const int64_t block = std::min(depth, kBlockDepth);
-  const int64_t fitting = kStripSize / std::max<int64_t>(block, 1) / kCols * kCols;
+  const bool direct = b.col == 1 && spread_over_cache(b.row * sizeof(T), block);
+  const int64_t fitting =
+      kStripBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(block, 1) / kCols * kCols;
   const int64_t needed = (cols + kCols - 1) / kCols * kCols;
   const int64_t strip_cols = std::clamp<int64_t>(fitting, kCols, std::max<int64_t>(needed, kCols));
   Scratch<T> strip(direct ? 0 : strip_cols * block);

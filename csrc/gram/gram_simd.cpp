@@ -7,7 +7,7 @@
 
 #include "common/gemm.h"
 #include "common/half.h"
-#include "gram/dot_tile.h"
+#include "gram/dot_rows.h"
 
 namespace kdops::KDOPS_ISA {
 

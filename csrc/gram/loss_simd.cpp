@@ -13,7 +13,7 @@
 
 #include "common/gemm.h"
 #include "common/transpose.h"
-#include "gram/dot_tile.h"
+#include "gram/dot_rows.h"
 #include "gram/unit_rows.h"
 
 namespace kdops::KDOPS_ISA {

@@ -80,7 +80,7 @@ inline void gram_of_rows(const T* A, int m, int64_t n, int64_t first, int64_t co
     for (int r = 0; r < R; ++r) x[r] = A + std::min(i0 + r, m - 1) * n + first;
     for (int j0 = i0; j0 < m; j0 += C) {
       for (int c = 0; c < C; ++c) y[c] = A + std::min(j0 + c, m - 1) * n + first;
-      T tile[R * C];
+      T tile[kDotSums<T>];
       dot_tile<kScaled>(x, y, count, f, tile);
       for (int r = 0; r < R && i0 + r < m; ++r)
         for (int c = 0; c < C && j0 + c < m; ++c)
