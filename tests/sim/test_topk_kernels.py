@@ -17,7 +17,6 @@ from sim_matrices import (
     special,
 )
 
-
 GRAM, DENSE = 1, 2
 
 
