@@ -47,7 +47,7 @@ BlockLaunch<T> plan_block(int64_t m, int64_t n, bool with_long, size_t shared_li
   size_t bytes = (static_cast<size_t>(plan.scratch) + 3 * p) * sizeof(T);
   plan.w_shared = bytes + matrix <= shared_limit;
   if (plan.w_shared) bytes += matrix;
-  plan.j_shared = bytes + matrix <= shared_limit;
+  plan.j_shared = !with_long || bytes + matrix <= shared_limit;
   if (plan.j_shared && with_long) bytes += matrix;
   return {plan, bytes, int64_t(!plan.w_shared + !plan.j_shared) * p * plan.ld};
 }

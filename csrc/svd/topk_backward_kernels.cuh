@@ -146,7 +146,6 @@ template <class T>
 KDOPS_DEVICE void solve_small_side(const TopkContext<T>& t, const GradientContext<T>& g,
                                    const TopkPlan& plan, const Oriented<T>& B, const T* saved,
                                    bool lorentz, T* factors) {
-  const int thread = static_cast<int>(threadIdx.x);
   const bool complement = t.k < t.p;
   if (g.gl.data != nullptr && complement)
     add_transposed_product(t, g, plan, B, [&](int64_t i, int c) {
@@ -156,20 +155,14 @@ KDOPS_DEVICE void solve_small_side(const TopkContext<T>& t, const GradientContex
     });
   if (complement) {
     project_out(t);
-    for (int i = thread; i < t.p; i += kTopkThreads) {
-      t.d[i] = saved[t.p * t.p + i];
-      t.tau[i] = saved[t.p * t.p + t.p + i];
-      t.e[i] = i + 1 < t.p ? saved[t.p * t.p + 2 * t.p + i] : T(0);
-    }
-    __syncthreads();
-    auto* swapped = reinterpret_cast<unsigned char*>(g.pool);
-    if (plan.factors_shared) factors = g.pool + (t.p * t.k + 15) / 16 * 16 / sizeof(T);
-    apply_reflectors(t, saved, t.p, true);
-    solve_resolvents(t, lorentz, factors, swapped, g.spare, g.imaginary);
-    apply_reflectors(t, saved, t.p, false);
+    if (is_dense(saved, t.p))
+      resolve_dense(t, saved, lorentz, g.spare);
+    else
+      resolve_tridiagonal(t, plan, saved, lorentz, factors, g.pool, g.spare, g.imaginary);
     project_out(t);
   } else {
-    for (int at = thread; at < t.p * t.kx; at += kTopkThreads) t.x[at] = T(0);
+    for (int at = static_cast<int>(threadIdx.x); at < t.p * t.kx; at += kTopkThreads)
+      t.x[at] = T(0);
     __syncthreads();
   }
   spread_columns(t, g.x_columns);

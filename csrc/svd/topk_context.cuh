@@ -1,14 +1,20 @@
-// The k <= 16 largest singular triples: one block per matrix (topk_kernels.cuh, and its gradient in
-// topk_backward_kernels.cuh). This file: the plan, the shared memory, rows of B staged in it.
+// The k <= 16 largest singular triples: one block per matrix (topk_kernels.cuh, what a Gram matrix
+// cannot resolve in topk_dense_kernels.cuh, and the gradient in topk_backward_kernels.cuh). This
+// file: the plan, the shared memory, rows of B staged in it, what the forward saves.
 //
 // B (length x p, p <= 128) is the oriented matrix, scaled by a power of two. Vectors of the small
 // side lie in shared memory as X[i * kx + c], kx odd (entry i of vector c): no bank conflicts along
-// either index. `saved` of a matrix, (p + 3) x p: the factorised Gram matrix B^T B = Q T Q^T
-// (reflector k below the diagonal of column k), then d, tau, e of T, and in its last entry the
+// either index. `saved` of a matrix, (p + 3) x p, all NaN for a matrix that is not finite:
+//   gram route:  the factorised Gram matrix B^T B = Q T Q^T (reflector k below the diagonal of
+//                column k), then d, tau, e of T, a row each
+//   dense route: all p small-side vectors as rows, then their singular values (of B, descending) in
+//                the place of d
+// The last entry of tau's row, which no reflector needs, holds the route, that of e's row the
 // scale.
 #pragma once
 
 #include "svd/svd_block_context.cuh"
+#include "svd/topk_route.h"
 
 namespace kdops::gpu {
 
@@ -57,6 +63,21 @@ struct Oriented {
     __syncthreads();
   }
 };
+
+template <class T>
+KDOPS_DEVICE Oriented<T> orient(const TopkArguments<T>& args, T up) {
+  return {args.A + blockIdx.x * args.m * args.n, args.length(), args.p(), args.wide(), up};
+}
+
+// The route in `saved` of a matrix.
+template <class T>
+KDOPS_DEVICE void set_route(T* saved, int p, TopkRoute route) {
+  saved[p * (p + 2) - 1] = static_cast<T>(static_cast<int>(route));
+}
+template <class T>
+KDOPS_DEVICE bool is_dense(const T* saved, int p) {
+  return saved[p * (p + 2) - 1] == static_cast<T>(static_cast<int>(TopkRoute::dense));
+}
 
 // A long-side matrix (length x k): entry (row, c) of U (tall) or of Vh (wide).
 template <class T>

@@ -1,5 +1,6 @@
-// svd_topk and its gradient on CUDA: geometry from topk_launch.h, one launch each, no
-// synchronisation. `lorentz` of the forward only travels to the gradient.
+// svd_topk and its gradient on CUDA: geometry from topk_launch.h, no synchronisation. The forward
+// is two launches, of which the second does nothing for most matrices (topk_dense_kernels.cuh), the
+// gradient one. `lorentz` of the forward only travels to the gradient.
 #include "common/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
@@ -25,9 +26,9 @@ void check_topk(const char* op, const MatrixBatch& batch, int64_t k) {
 }
 
 // One block per matrix; the workspace lives until the launch, in stream order.
-template <class T, class Kernel, class Arguments>
+template <class T, class Kernel, class Arguments, class Plan>
 void launch(const char* op, const OnDevice& device, const MatrixBatch& batch, Kernel* kernel,
-            const Arguments& args, const gpu::TopkLaunch<T>& geometry) {
+            const Arguments& args, const gpu::TopkLaunch<Plan>& geometry) {
   const int64_t matrices = geometry.workspace > 0 ? batch.count : 0;
   const Tensor workspace = empty_for(batch.A, {matrices, std::max<int64_t>(geometry.workspace, 1)});
   allow_shared_memory(op, kernel, static_cast<int64_t>(geometry.shared_bytes));
@@ -59,6 +60,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_
     const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
     launch<T>("svd_topk", device, batch, &gpu::svd_topk_kernel<T>, args,
               gpu::plan_topk_forward<T>(m, n, args.k, shared));
+    launch<T>("svd_topk", device, batch, &gpu::svd_topk_dense_kernel<T>, args,
+              gpu::plan_topk_dense<T>(m, n, args.k, shared));
   });
   return {U, S, Vh, saved};
 }

@@ -19,10 +19,6 @@
 
 namespace kdops::KDOPS_ISA {
 
-// Below this fraction of the largest, a singular value taken from the Gram matrix is refused.
-template <class T>
-inline constexpr T kSmallestRatio = T(1) / 48;
-
 template <class T>
 struct TopkForward {
   static constexpr int kLanes = Pack<T>::kLanes;

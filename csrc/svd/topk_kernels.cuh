@@ -1,6 +1,7 @@
 // svd_topk: the k <= 16 largest singular triples of matrices with a small side of up to 128, one
-// block per matrix, one launch. Gram matrix, tridiagonal form, multisection, inverse iteration,
-// back-transformation, then W = B V refined on the long side. Launched by topk_cuda.cu.
+// block per matrix. Gram matrix, tridiagonal form, multisection, inverse iteration,
+// back-transformation, then W = B V refined on the long side. A matrix whose s_k is too small for
+// its Gram matrix is left to topk_dense_kernels.cuh. Launched by topk_cuda.cu.
 #pragma once
 
 #include "svd/topk_inverse_iteration.cuh"
@@ -34,9 +35,10 @@ KDOPS_DEVICE T topk_scan(const T* A, int64_t count, T* scratch) {
   return block_all(finite) ? largest : T(-1);
 }
 
-// X = the k leading eigenvectors of B^T B; reflectors, d, tau, e and the scale go to `saved`.
+// X = the k leading eigenvectors of B^T B; reflectors, d, tau, e, route and scale go to `saved`.
+// False, and nothing in X: the Gram matrix has lost the smallest of the values.
 template <class T>
-KDOPS_DEVICE void leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
+KDOPS_DEVICE bool leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
                                   const Oriented<T>& B, T* saved, T* factors) {
   const int p = t.p, ld = plan.gram_shared ? p | 1 : p, thread = static_cast<int>(threadIdx.x);
   T* g = plan.gram_shared ? t.pool : saved;
@@ -55,8 +57,12 @@ KDOPS_DEVICE void leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
   }
   const T norm = tridiagonal_norm(t);
   multisection(t, norm);
+  const bool resolved = t.value[t.k - 1] > kSmallestRatio<T> * kSmallestRatio<T> * t.value[0];
+  if (thread == 0) set_route(saved, p, resolved ? TopkRoute::gram : TopkRoute::dense);
+  if (!resolved) return false;
   inverse_iteration(t, norm, factors, swapped);
   apply_reflectors(t, g, ld, false);
+  return true;
 }
 
 // Signs, S and the small-side output, once t.x and the long side are final.
@@ -90,26 +96,15 @@ KDOPS_DEVICE void write_topk(const TopkContext<T>& t, const TopkArguments<T>& ar
   }
 }
 
-// Grid: one block per matrix. workspace: factors of each matrix where they are not in shared
-// memory.
+// From the small-side vectors in t.x to all outputs; largest: the matrix's largest entry.
 template <class T>
-__global__ void __launch_bounds__(kTopkThreads, 1)
-    svd_topk_kernel(TopkArguments<T> args, TopkPlan plan, T* workspace) {
-  KDOPS_DYNAMIC_SHARED(T, shared);
-  const int64_t index = blockIdx.x, length = args.length();
-  const TopkContext<T> t(shared, args.p(), args.k);
-  const T* A = args.A + index * args.m * args.n;
-  const T largest = topk_scan(A, args.m * args.n, t.line);
-  if (largest < T(0)) return topk_fill_nan(args);
+KDOPS_DEVICE void finish_topk(const TopkContext<T>& t, const TopkArguments<T>& args,
+                              const TopkPlan& plan, T largest) {
   const Scale<T> scale = power_of_two_scale(largest);
-  const Oriented<T> B{A, length, t.p, args.wide(), scale.up};
-  LongSide<T> w{args.wide() ? args.Vh : args.U, length, t.k, args.wide()};
-  if (w.data != nullptr) w.data += index * length * t.k;
-  T* factors = plan.factors_shared ? nullptr : workspace + index * 4 * t.p * t.k;
-
-  leading_vectors(t, plan, B, args.saved + index * t.p * (t.p + 3), factors);
+  LongSide<T> w{args.wide() ? args.Vh : args.U, args.length(), t.k, args.wide()};
+  if (w.data != nullptr) w.data += blockIdx.x * w.length * t.k;
   spread_columns(t, t.columns);
-  long_product(t, plan, B, w);
+  long_product(t, plan, orient(args, scale.up), w);
   const JacobiLimits<T> limits = jacobi_limits(t.p, largest * scale.up);
   if (w.data != nullptr) refine(t, w, limits);
   rank_values(t);
@@ -120,6 +115,22 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
     complete_long(t, w, floor);
   }
   write_topk(t, args, w, scale.down);
+}
+
+// Grid: one block per matrix. workspace: factors of each matrix where they are not in shared
+// memory.
+template <class T>
+__global__ void __launch_bounds__(kTopkThreads, 1)
+    svd_topk_kernel(TopkArguments<T> args, TopkPlan plan, T* workspace) {
+  KDOPS_DYNAMIC_SHARED(T, shared);
+  const int64_t index = blockIdx.x;
+  const TopkContext<T> t(shared, args.p(), args.k);
+  const T largest = topk_scan(args.A + index * args.m * args.n, args.m * args.n, t.line);
+  if (largest < T(0)) return topk_fill_nan(args);
+  const Oriented<T> B = orient(args, power_of_two_scale(largest).up);
+  T* factors = plan.factors_shared ? nullptr : workspace + index * 4 * t.p * t.k;
+  if (leading_vectors(t, plan, B, args.saved + index * t.p * (t.p + 3), factors))
+    finish_topk(t, args, plan, largest);
 }
 
 }  // namespace kdops::gpu

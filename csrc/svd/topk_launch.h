@@ -6,14 +6,16 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "svd/svd_launch.h"
 #include "svd/topk_backward_kernels.cuh"
+#include "svd/topk_dense_kernels.cuh"
 #include "svd/topk_kernels.cuh"
 
 namespace kdops::gpu {
 
-template <class T>
+template <class Plan>
 struct TopkLaunch {
-  TopkPlan plan;
+  Plan plan;
   size_t shared_bytes;
   int64_t workspace;  // numbers per matrix
 };
@@ -27,7 +29,8 @@ struct TopkDemand {
 };
 
 template <class T>
-TopkLaunch<T> plan_topk(int64_t m, int64_t n, int k, TopkDemand demand, size_t shared_limit) {
+TopkLaunch<TopkPlan> plan_topk(int64_t m, int64_t n, int k, TopkDemand demand,
+                               size_t shared_limit) {
   const int p = static_cast<int>(std::min(m, n));
   const int64_t length = std::max(m, n), limit = static_cast<int64_t>(shared_limit / sizeof(T));
   const int64_t left = limit - topk_fixed_numbers(p, k) - demand.fixed;
@@ -58,13 +61,22 @@ TopkLaunch<T> plan_topk(int64_t m, int64_t n, int k, TopkDemand demand, size_t s
 }
 
 template <class T>
-TopkLaunch<T> plan_topk_forward(int64_t m, int64_t n, int k, size_t shared_limit) {
+TopkLaunch<TopkPlan> plan_topk_forward(int64_t m, int64_t n, int k, size_t shared_limit) {
   return plan_topk<T>(m, n, k, {4, true, 0, 0}, shared_limit);
+}
+
+// Room for the block SVD, then, in the same place, for what is left to do with its vectors.
+template <class T>
+TopkLaunch<TopkDensePlan> plan_topk_dense(int64_t m, int64_t n, int k, size_t shared_limit) {
+  const auto block = plan_block<T>(m, n, false, shared_limit);
+  const auto rows = plan_topk<T>(m, n, k, {0, false, 0, 0}, shared_limit);
+  return {
+      {block.plan, rows.plan}, std::max(block.shared_bytes, rows.shared_bytes), block.workspace};
 }
 
 // Complex factors; rows are staged with their two coefficients per vector.
 template <class T>
-TopkLaunch<T> plan_topk_backward(int64_t m, int64_t n, int k, size_t shared_limit) {
+TopkLaunch<TopkPlan> plan_topk_backward(int64_t m, int64_t n, int k, size_t shared_limit) {
   const int p = static_cast<int>(std::min(m, n)), kp = (k + 3) / 4 * 4;
   return plan_topk<T>(m, n, k, {8, false, topk_gradient_numbers(p, k), 2 * kp}, shared_limit);
 }

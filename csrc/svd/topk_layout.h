@@ -10,11 +10,10 @@
 // After the dense route: all p singular values of f A, then all p small-side vectors as rows.
 #pragma once
 
+#include "svd/topk_route.h"
 #include "svd/tridiagonal.h"
 
 namespace kdops::KDOPS_ISA {
-
-enum class TopkRoute { gram = 1, dense = 2, not_finite = 3 };
 
 struct TopkShape {
   int64_t m, n;

@@ -1,8 +1,9 @@
-// The part of the top-k gradient that stands for the vectors nobody computed:
+// The part of the top-k gradient that stands for the vectors outside the top k:
 //   x_c = sum over j > k of v_j <v_j, b_c> / (s_c^2 - s_j^2) = (s_c^2 - G)^-1 b_c,   b_c orthogonal
-//   to V,
-// by a tridiagonal solve with what the forward saved of G = Q T Q^T. Where s_c is as good as equal
-// to a value outside the top k (or the policy is "lorentz"), the shift becomes complex:
+//   to V.
+// After the dense route that is the sum itself. After the Gram route, where nobody computed the
+// v_j, it is a tridiagonal solve with what the forward saved of G = Q T Q^T. Where s_c is as good
+// as equal to a value outside the top k (or the policy is "lorentz"), the shift becomes complex:
 //   Re (d + i delta)^-1 = d / (d^2 + delta^2),  delta = 2 s_c tau s_1,
 // which is d / (d^2 + (tau s_1)^2) of the singular values to first order. "mask" applies the filter
 // d^2 / (d^2 + delta^2) in addition, so that equal values contribute nothing instead of noise.
@@ -19,6 +20,28 @@ KDOPS_DEVICE T policy_inverse(T x, T unit, T threshold, bool lorentz) {
   x /= unit;
   if (lorentz) return x / (x * x + threshold * threshold) / unit;
   return abs(x) <= threshold ? T(0) : T(1) / x / unit;
+}
+
+// t.x = resolvent of t.x from all vectors and values of the dense route; along: columns like x's.
+template <class T>
+KDOPS_DEVICE void resolve_dense(const TopkContext<T>& t, const T* saved, bool lorentz, T* along) {
+  const int thread = static_cast<int>(threadIdx.x), rest = t.p - t.k;
+  const T *value = saved + t.p * t.p, threshold = kEpsilon<T> * t.p;
+  for (int at = thread; at < rest * t.k; at += kTopkThreads) {
+    const int j = t.k + at / t.k, c = at % t.k;
+    T dot = T(0);
+    for (int i = 0; i < t.p; ++i) dot = fma(saved[j * t.p + i], t.x[i * t.kx + c], dot);
+    along[j * t.kx + c] = dot * policy_inverse(value[c] - value[j], value[0], threshold, lorentz) *
+                          policy_inverse(value[c] + value[j], value[0], threshold, lorentz);
+  }
+  __syncthreads();
+  for (int at = thread; at < t.p * t.k; at += kTopkThreads) {
+    const int i = at % t.p, c = at / t.p;
+    T sum = T(0);
+    for (int j = t.k; j < t.p; ++j) sum = fma(saved[j * t.p + i], along[j * t.kx + c], sum);
+    t.x[i * t.kx + c] = sum;
+  }
+  __syncthreads();
 }
 
 template <class T>
@@ -50,8 +73,9 @@ KDOPS_DEVICE void solve_damped(const TopkContext<T>& t, int c, T square, T delta
   }
 }
 
-// t.x = resolvent of t.x for the singular values t.value (of B), all in the basis of T. `factors`
-// holds complex numbers; a block that needs none runs the real elimination in the same memory.
+// The same for the singular values t.value (of B) after the Gram route, in the basis of T.
+// `factors` holds complex numbers; a block that needs none runs the real elimination in the same
+// memory.
 template <class T>
 KDOPS_DEVICE void solve_resolvents(const TopkContext<T>& t, bool lorentz, T* factors,
                                    unsigned char* swapped, T* spare, T* imaginary) {
@@ -78,6 +102,23 @@ KDOPS_DEVICE void solve_resolvents(const TopkContext<T>& t, bool lorentz, T* fac
     }
   }
   __syncthreads();
+}
+
+// The same in the basis of B, from `saved`; flags and, where they fit, factors lie in pool.
+template <class T>
+KDOPS_DEVICE void resolve_tridiagonal(const TopkContext<T>& t, const TopkPlan& plan, const T* saved,
+                                      bool lorentz, T* factors, T* pool, T* spare, T* imaginary) {
+  for (int i = static_cast<int>(threadIdx.x); i < t.p; i += kTopkThreads) {
+    t.d[i] = saved[t.p * t.p + i];
+    t.tau[i] = saved[t.p * t.p + t.p + i];
+    t.e[i] = i + 1 < t.p ? saved[t.p * t.p + 2 * t.p + i] : T(0);
+  }
+  __syncthreads();
+  auto* swapped = reinterpret_cast<unsigned char*>(pool);
+  if (plan.factors_shared) factors = pool + (t.p * t.k + 15) / 16 * 16 / sizeof(T);
+  apply_reflectors(t, saved, t.p, true);
+  solve_resolvents(t, lorentz, factors, swapped, spare, imaginary);
+  apply_reflectors(t, saved, t.p, false);
 }
 
 }  // namespace kdops::gpu

@@ -6,6 +6,14 @@ namespace {
 
 using namespace kdops::gpu;
 
+// body(plan, workspace) in every thread of a block per matrix.
+template <class T, class Plan, class Body>
+void launch(int64_t count, const TopkLaunch<Plan>& geometry, const Body& body) {
+  std::vector<T> workspace(geometry.workspace * count + 1, kNaN<T>);
+  cusim::launch(static_cast<unsigned>(count), kTopkThreads, geometry.shared_bytes,
+                [&] { body(geometry.plan, workspace.data()); });
+}
+
 // A [count, m, n], U [count, m, k] or None, S [count, k], Vh [count, k, n], saved [count, p + 3,
 // p].
 template <class T>
@@ -15,10 +23,10 @@ void run_topk(const py::array& A, const py::object& U, const py::array& S, const
                               data_of<T>(Vh), data_of<T>(saved), A.shape(0),
                               A.shape(1),     A.shape(2),        static_cast<int>(S.shape(1)),
                               canonical};
-  const auto launch = plan_topk_forward<T>(args.m, args.n, args.k, shared_limit);
-  std::vector<T> workspace(launch.workspace * args.count + 1, kNaN<T>);
-  cusim::launch(static_cast<unsigned>(args.count), kTopkThreads, launch.shared_bytes,
-                [&] { svd_topk_kernel<T>(args, launch.plan, workspace.data()); });
+  launch<T>(args.count, plan_topk_forward<T>(args.m, args.n, args.k, shared_limit),
+            [&](auto plan, T* workspace) { svd_topk_kernel<T>(args, plan, workspace); });
+  launch<T>(args.count, plan_topk_dense<T>(args.m, args.n, args.k, shared_limit),
+            [&](auto plan, T* workspace) { svd_topk_dense_kernel<T>(args, plan, workspace); });
 }
 
 void topk(const py::array& A, const py::object& U, const py::array& S, const py::array& Vh,
@@ -46,10 +54,8 @@ void run_backward(const py::object& gU, const py::object& gS, const py::object& 
                                       A.shape(2),
                                       static_cast<int>(S.shape(1)),
                                       lorentz};
-  const auto launch = plan_topk_backward<T>(args.m, args.n, args.k, shared_limit);
-  std::vector<T> workspace(launch.workspace * args.count + 1, kNaN<T>);
-  cusim::launch(static_cast<unsigned>(args.count), kTopkThreads, launch.shared_bytes,
-                [&] { svd_topk_backward_kernel<T>(args, launch.plan, workspace.data()); });
+  launch<T>(args.count, plan_topk_backward<T>(args.m, args.n, args.k, shared_limit),
+            [&](auto plan, T* workspace) { svd_topk_backward_kernel<T>(args, plan, workspace); });
 }
 
 void topk_backward(const py::object& gU, const py::object& gS, const py::object& gVh,
