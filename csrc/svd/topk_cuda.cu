@@ -75,13 +75,12 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
   check_topk(op, batch, k);
   Tensor gA = batch.result({m, n});
   if (batch.count == 0) return gA;
-  using torch::stable::contiguous;
   const auto dense = [](const std::optional<Tensor>& g) {
-    return g.has_value() ? std::optional<Tensor>(contiguous(*g)) : std::nullopt;
+    return g.has_value() ? std::optional<Tensor>(contiguous_of(*g)) : std::nullopt;
   };
   const auto u = dense(gU), s = dense(gS), vh = dense(gVh);
-  const Tensor left = contiguous(U), values = contiguous(S), right = contiguous(Vh);
-  const Tensor factors = contiguous(saved);
+  const Tensor left = contiguous_of(U), values = contiguous_of(S), right = contiguous_of(Vh);
+  const Tensor factors = contiguous_of(saved);
   for_real_type(op, batch.A, [&]<class T>(T) {
     const OnDevice device(batch.A);
     const auto data = [](const std::optional<Tensor>& x) { return x ? pointer<T>(*x) : nullptr; };
