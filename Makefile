@@ -23,7 +23,7 @@ sim:  ## every CUDA kernel on the CPU simulator
 	$(PYTHON) -m pytest tests/sim
 
 sim-asan:  ## the same under AddressSanitizer and UBSan
-	$(PYTHON) tests/sim/sim_build.py --sanitize -q
+	$(PYTHON) tests/sim/sim_build.py --sanitize -q $(ARGS)
 
 gates:  ## all CUDA for sm_80 and sm_90, register spills are errors
 	$(PYTHON) -m pytest tests/test_cuda_gate.py
