@@ -99,9 +99,9 @@ def batched_svd(
     if r == 0:
         U, S, Vh = _empty(work, compute_u)
     elif _is_few(k, r):
-        U, S, Vh = _topk(work, k, compute_u, canonical, degenerate)
+        U, S, Vh = _topk(work, m, n, k, compute_u, canonical, degenerate)
     else:
-        U, S, Vh = _full(work, compute_u, canonical, degenerate, mode)
+        U, S, Vh = _full(work, m, n, compute_u, canonical, degenerate, mode)
         if k < r:
             U = U[..., :k] if U is not None else None
             S, Vh = S[..., :k], Vh[..., :k, :]
@@ -137,7 +137,7 @@ def batched_svdvals(A: Tensor, k: int | None = None) -> Tensor:
     if r == 0:
         S = work.new_zeros((*batch, 0))
     elif _is_few(k, r):
-        S = _topk(work, k, False, False, "mask")[1]
+        S = _topk(work, m, n, k, False, False, "mask")[1]
     elif _backends.choose("svdvals", A.device.type, work.dtype, m, n) == "native":
         S = registration.ops["svdvals"](work)
     else:
@@ -221,8 +221,10 @@ def _is_few(k: int, r: int) -> bool:
     return k <= registration.LARGEST_K and 2 * k < r
 
 
-def _topk(A: Tensor, k: int, compute_u: bool, canonical: bool, degenerate: str) -> Triple:
-    m, n = A.shape[-2:]
+def _topk(
+    A: Tensor, m: int, n: int, k: int, compute_u: bool, canonical: bool, degenerate: str
+) -> Triple:
+    """m, n: the shape of a matrix, which the callers have asked A for already."""
     if _backends.choose("svd_topk", A.device.type, A.dtype, m, n, k) == "native":
         lorentz = degenerate == "lorentz"
         U, S, Vh, _ = registration.ops["svd_topk"](A, k, compute_u, canonical, lorentz)
@@ -230,8 +232,9 @@ def _topk(A: Tensor, k: int, compute_u: bool, canonical: bool, degenerate: str) 
     return reference.svd_topk(A, k, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
 
 
-def _full(A: Tensor, compute_u: bool, canonical: bool, degenerate: str, mode: str) -> Triple:
-    m, n = A.shape[-2:]
+def _full(
+    A: Tensor, m: int, n: int, compute_u: bool, canonical: bool, degenerate: str, mode: str
+) -> Triple:
     if _backends.choose("svd", A.device.type, A.dtype, m, n) == "native":
         lorentz = degenerate == "lorentz"
         U, S, Vh = registration.ops["svd"](A, compute_u, canonical, mode == "fast", lorentz)
