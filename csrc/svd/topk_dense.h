@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "common/scratch.h"
+#include "common/transpose.h"
 #include "svd/svd_simd.h"
 #include "svd/topk_layout.h"
 
@@ -50,12 +51,10 @@ class TopkDense {
   // One matrix row by row, as the full SVD wants it.
   void copy_rows(const T* A, T* to) const {
     const int64_t m = shape_.m, n = shape_.n;
-    if (shape_.long_rows == shape_.tall) {
+    if (shape_.long_rows == shape_.tall)
       std::memcpy(to, A, sizeof(T) * m * n);
-      return;
-    }
-    for (int64_t i = 0; i < m; ++i)
-      for (int64_t j = 0; j < n; ++j) to[i * n + j] = A[j * m + i];
+    else
+      transpose_block(A, m, n, m, to, n);
   }
 
   void write(const T* u, const T* s, const T* vh, const TopkOutputs<T>& out, T f) const {
