@@ -1,14 +1,16 @@
 """One training iteration per method, in plain PyTorch and with kdops, and what its surcharge is.
 
 Timed: teacher forward, student forward and backward, distiller, clip_to_main where the method has
-it, SGD step, at CIFAR-size input and the published batch of 128. All rows of a pair of networks
-are timed in common rounds (paired.py) by the first case that runs; each case then reports its own.
-Weights are restored and images are fresh in every round, outside the time. "two passes" has a free
-distiller and a clipped second backward: over SoftTarget it is the cost of the extra backward. The
-parts of KD-SVD and MHGD are timed by themselves on the nets' own maps (parts.py).
+it, SGD step, at CIFAR-size input and the published batch of 128, or on a slow machine the half or
+quarter of it that keeps an iteration below ten seconds. All rows of a pair of networks are timed in
+common rounds (paired.py) by the first case that runs; each case then reports its own. Weights are
+restored and images are fresh in every round, outside the time. "two passes" has a free distiller
+and a clipped second backward: over SoftTarget it is the cost of the extra backward. The parts of
+KD-SVD and MHGD are timed by themselves on the nets' own maps (parts.py).
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 
 import pytest
@@ -20,7 +22,8 @@ from benchmarks.published import distillers as published
 from kdops import distillers
 from kdops.training import clip_to_main
 
-BATCH = 128
+BATCH = 128  # the published one
+PROBE, LONGEST = 16, 10.0  # images that foretell an iteration's time; its seconds at most
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 METHODS = ("Student", "SoftTarget", "FitNet", "FSP", "DML", "AB", "RKD", "MHGD", "KD-SVD", "IEP")
 ROWS = (*METHODS, "two passes", *parts.PARTS)
@@ -41,6 +44,7 @@ class Setting:
     device: str
     losses: dict[tuple[str, str], tuple]  # (method, side) -> (function, module or None)
     mhgd: distillers.MHGD
+    batch: int = BATCH
     agreement: dict[str, float] = field(default_factory=dict)  # difference of the sides' losses
 
     def restore(self):
@@ -51,10 +55,10 @@ class Setting:
 _settings: dict[tuple[str, str], Setting] = {}
 
 
-def _images(device, seed):
+def _images(device, seed, count):
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(BATCH, 3, 32, 32, generator=generator)
-    target = torch.randint(0, 100, (BATCH,), generator=generator)
+    images = torch.randn(count, 3, 32, 32, generator=generator)
+    target = torch.randint(0, 100, (count,), generator=generator)
     return images.to(device), target.to(device)
 
 
@@ -65,15 +69,28 @@ def setting(pair, device):
         teacher, student = (net.to(device) for net in models.PAIRS[pair]())
         with torch.no_grad():  # running statistics; a net that has seen images
             for net in (teacher, student):
-                net(_images(device, 0)[0])
+                net(_images(device, 0, BATCH)[0])
         teacher.eval()
         kept = [{k: v.clone() for k, v in n.state_dict().items()} for n in (teacher, student)]
         with torch.no_grad():
-            outputs = [net(_images(device, 1)[0]) for net in (student, teacher)]
+            outputs = [net(_images(device, 1, BATCH)[0]) for net in (student, teacher)]
         losses, mhgd = _losses(*outputs)
-        _settings[pair, device] = Setting(teacher, student, kept, device, losses, mhgd)
-        _settings[pair, device].restore()
+        state = Setting(teacher, student, kept, device, losses, mhgd)
+        state.batch = _batch(state)
+        state.restore()
+        _settings[pair, device] = state
     return _settings[pair, device]
+
+
+def _batch(state):
+    """BATCH, halved until the dearest method, which trains both nets, needs LONGEST or less."""
+    step = partial(_mutual_iteration, state, "published", *_images(state.device, 0, PROBE))
+    step()
+    seconds = paired.seconds(step, state.device) / PROBE
+    batch = BATCH
+    while batch > PROBE and seconds * batch > LONGEST:
+        batch //= 2
+    return batch
 
 
 def _losses(s, t):
@@ -154,10 +171,11 @@ def _mutual_iteration(state, side, images, target):
 
 def _record(benchmark, pair, device, method, side, error):
     place = "" if device == "cpu" else f" {device}"
-    benchmark.group = f"iteration {pair} batch {BATCH}{place} {method}"
+    batch = setting(pair, device).batch
+    benchmark.group = f"iteration {pair} batch {batch}{place} {method}"
     benchmark.extra_info.update(
-        op="iteration", label=f"{pair}, batch {BATCH}{place}", dtype="float32", mode="iteration",
-        batch=BATCH, device=device, slow=not _is_quick(pair, method),
+        op="iteration", label=f"{pair}, batch {batch}{place}", dtype="float32", mode="iteration",
+        batch=batch, device=device, slow=not _is_quick(pair, method),
         method=method, provider=side, baseline="published", error=error, tolerance=TOLERANCE,
         threads=torch.get_num_threads(),
     )  # fmt: skip
@@ -222,7 +240,7 @@ def _run(state, method, side):
 
     def arguments(seed):
         state.restore()
-        images, target = _images(state.device, 10 + seed)
+        images, target = _images(state.device, 10 + seed, state.batch)
         if part is None:
             return state, method, side, images, target
         with torch.no_grad():
@@ -245,7 +263,7 @@ def _agreement(state, method):
     if (method, "kdops") not in state.losses:
         return 0.0
     state.restore()
-    images = _images(state.device, 5)[0]
+    images = _images(state.device, 5, state.batch)[0]
     with torch.no_grad():
         outputs = state.student(images), state.teacher(images)
         plain, ours = (state.losses[method, side][0](*outputs).item() for side in SIDES)

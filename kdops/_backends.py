@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdops import _library
 
@@ -71,6 +72,11 @@ def choose(op: str, device: str, dtype: torch.dtype, *sizes: int) -> str:
             return name
     _library.warn_once_if_missing()
     return "reference"
+
+
+def choose_for(op: str, x: Tensor, *sizes: int) -> str:
+    """`choose` by a tensor's device and dtype. A device's `type` is slow to ask for."""
+    return choose(op, "cpu" if x.is_cpu else x.device.type, x.dtype, *sizes)
 
 
 def obstacle(op: str, name: str, device: str, dtype: torch.dtype, *sizes: int) -> str | None:

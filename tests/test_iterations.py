@@ -218,6 +218,19 @@ def test_rows_of_different_rounds_are_not_paired(tmp_path):
     assert "±" not in _line(_groups(tmp_path, rows), "| KD-SVD |")
 
 
+@pytest.mark.parametrize(("longest", "batch"), [(1e9, 64), (0.0, 16)])
+def test_the_batch_is_smaller_where_an_iteration_is_long(monkeypatch, longest, batch):
+    monkeypatch.setattr(bench_iteration, "BATCH", 64)
+    monkeypatch.setattr(bench_iteration, "LONGEST", longest)
+    try:
+        state = bench_iteration.setting("ResNet32-ResNet8", "cpu")
+        assert state.batch == batch
+        kept, now = state.kept[1], state.student.state_dict()
+        assert all(torch.equal(kept[name], now[name]) for name in kept)  # the probe left no trace
+    finally:
+        bench_iteration._settings.clear()
+
+
 @pytest.mark.slow
 def test_every_row_of_a_pair_runs(monkeypatch):
     """All rows once, on a batch of eight: no method fails or differs between its sides."""

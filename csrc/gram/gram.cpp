@@ -1,5 +1,5 @@
 // Schemas of the gram room.
-//   gram           out (B, C1, C2) = scale * x yT, x (B, C1, L), y (B, C2, L) or absent (y = x)
+//   gram           out (B, C1, C2) = scale * x yT, x (B, C1, *S), y (B, C2, *S) or absent (y = x)
 //   gram_backward  cotangents of x and y for grad (B, C1, C2); with y absent the second is empty
 //   gram_loss      loss and cotangents of x1, x2 for coefficient * f(D),
 //                  D = scale_s x1 x2T - scale_t y1 y2T,
@@ -11,8 +11,9 @@
 //                  over the batch, X and Y the channels of student (B, C_S, L) and teacher
 //                  (B, C_T, L) as unit rows (a row of norm zero, or below the normal range, is
 //                  zero)
-// Strides are free: kernels read channels_last maps where they lie. Results are contiguous and of
-// the input dtype; half types accumulate in float.
+// Maps of gram and gram_loss have one position dimension or more. Strides are free: kernels read
+// channels_last maps where they lie. Results are contiguous and of the input dtype; half types
+// accumulate in float.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(kdops, m) {

@@ -9,7 +9,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/tensors.h"
-#include "gram/check_maps.h"
+#include "gram/flat_maps.h"
 #include "gram/gram_simd.h"
 #include "gram/maps_of.h"
 
@@ -20,10 +20,11 @@ ScalarType result_type(ScalarType dtype) {
   return dtype == ScalarType::Double ? dtype : ScalarType::Float;
 }
 
-Tensor gram_cpu(const Tensor& x, const std::optional<Tensor>& y_or_none, double scale) {
-  const Tensor& y = y_or_none ? *y_or_none : x;
+Tensor gram_cpu(const Tensor& x_maps, const std::optional<Tensor>& y_maps, double scale) {
+  const Tensor x = flat_maps("gram", "x", x_maps);
+  const Tensor y = y_maps ? flat_maps("gram", "y", *y_maps) : x;
   check_maps("gram", x, y);
-  const GramShape shape{x.size(1), y.size(1), x.size(2), !y_or_none};
+  const GramShape shape{x.size(1), y.size(1), x.size(2), !y_maps};
   const ScalarType dtype = x.scalar_type();
   Tensor out = empty_for(x, {x.size(0), shape.c1, shape.c2}, result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
@@ -39,11 +40,11 @@ Tensor gram_cpu(const Tensor& x, const std::optional<Tensor>& y_or_none, double 
   return result_type(dtype) == dtype ? out : torch::stable::to(out, dtype);
 }
 
-// One side of the backward: gx = scale * g y.
-Tensor backward_side(const Tensor& grad, const Tensor& y, GramShape shape, bool transposed,
-                     double scale) {
+// One side of the backward: gx = scale * g y, of the shape of x.
+Tensor backward_side(const Tensor& x, const Tensor& grad, const Tensor& y, GramShape shape,
+                     bool transposed, double scale) {
   const ScalarType dtype = y.scalar_type();
-  Tensor gx = empty_for(y, {y.size(0), shape.c1, shape.length}, result_type(dtype));
+  Tensor gx = empty_for(y, sizes_of(x), result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
   for_storage_type<Fp16, Bf16>("gram_backward", y, [&](auto kind) {
     using In = decltype(kind);
@@ -58,9 +59,10 @@ Tensor backward_side(const Tensor& grad, const Tensor& y, GramShape shape, bool 
   return result_type(dtype) == dtype ? gx : torch::stable::to(gx, dtype);
 }
 
-std::tuple<Tensor, Tensor> gram_backward_cpu(const Tensor& grad, const Tensor& x,
-                                             const std::optional<Tensor>& y_or_none, double scale) {
-  const Tensor& y = y_or_none ? *y_or_none : x;
+std::tuple<Tensor, Tensor> gram_backward_cpu(const Tensor& grad, const Tensor& x_maps,
+                                             const std::optional<Tensor>& y_maps, double scale) {
+  const Tensor x = flat_maps("gram_backward", "x", x_maps);
+  const Tensor y = y_maps ? flat_maps("gram_backward", "y", *y_maps) : x;
   check_maps("gram_backward", x, y);
   check_dim("gram_backward", "grad", grad, 3);
   check_size("gram_backward", "grad", grad, 0, x.size(0));
@@ -69,10 +71,10 @@ std::tuple<Tensor, Tensor> gram_backward_cpu(const Tensor& grad, const Tensor& x
   const ScalarType real = result_type(x.scalar_type());
   const Tensor g = contiguous_of(grad.scalar_type() == real ? grad : torch::stable::to(grad, real));
   const int64_t c1 = x.size(1), c2 = y.size(1), length = x.size(2);
-  if (!y_or_none)
-    return {backward_side(g, x, {c1, c1, length, true}, false, scale), empty_for(x, {0})};
-  return {backward_side(g, y, {c1, c2, length, false}, false, scale),
-          backward_side(g, x, {c2, c1, length, false}, true, scale)};
+  if (!y_maps)
+    return {backward_side(x_maps, g, x, {c1, c1, length, true}, false, scale), empty_for(x, {0})};
+  return {backward_side(x_maps, g, y, {c1, c2, length, false}, false, scale),
+          backward_side(*y_maps, g, x, {c2, c1, length, false}, true, scale)};
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 #include "common/check.h"
 #include "common/dispatch.h"
 #include "common/tensors.h"
-#include "gram/check_maps.h"
+#include "gram/flat_maps.h"
 #include "gram/gram_plan.cuh"
 
 namespace kdops {
@@ -33,7 +33,7 @@ GramOperand<T> operand(const Tensor& x, bool transposed = false) {
   return {data_of<T>(x), x.stride(0), transposed ? depth : row, transposed ? row : depth};
 }
 
-// out (B, rows, cols) = scale * a bT; out is contiguous.
+// out (B, rows, *cols) = scale * a bT; out is contiguous.
 template <class T>
 void launch_product(const OnDevice& device, const char* op, const Tensor& out, GramOperand<T> a,
                     GramOperand<T> b, int64_t depth, bool symmetric, bool add_transpose,
@@ -42,7 +42,8 @@ void launch_product(const OnDevice& device, const char* op, const Tensor& out, G
   if (out.numel() == 0) return;
   GramProblem<T> p{};
   p.a = a, p.b = b;
-  p.rows = static_cast<int>(out.size(1)), p.cols = static_cast<int>(out.size(2));
+  p.rows = static_cast<int>(out.size(1));
+  p.cols = static_cast<int>(out.numel() / (out.size(0) * out.size(1)));
   p.depth = static_cast<int>(depth);
   p.symmetric = symmetric, p.add_transpose = add_transpose;
   p.scale = static_cast<A>(scale);
@@ -80,27 +81,28 @@ void check_on_device(const char* op, const Tensor& x, const Tensor& y) {
   check_extent(op, "y", y);
 }
 
-Tensor gram_cuda(const Tensor& x, const std::optional<Tensor>& y_or_none, double scale) {
-  const Tensor& y = y_or_none ? *y_or_none : x;
+Tensor gram_cuda(const Tensor& x_maps, const std::optional<Tensor>& y_maps, double scale) {
+  const Tensor x = flat_maps("gram", "x", x_maps);
+  const Tensor y = y_maps ? flat_maps("gram", "y", *y_maps) : x;
   check_on_device("gram", x, y);
   const OnDevice device(x);
   Tensor out = empty_for(x, {x.size(0), x.size(1), y.size(1)});
   check_extent("gram", "the result", out);
   for_storage_type<gpu::Half, gpu::BFloat16>("gram", x, [&](auto kind) {
     using T = decltype(kind);
-    launch_product<T>(device, "gram", out, operand<T>(x), operand<T>(y), x.size(2), !y_or_none,
-                      false, scale);
+    launch_product<T>(device, "gram", out, operand<T>(x), operand<T>(y), x.size(2), !y_maps, false,
+                      scale);
   });
   return out;
 }
 
 // grad (B, C1, C2). gx = scale * grad y, or scale * (grad + gradT) x without y; gy = scale * gradT
 // x.
-std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& x,
-                                              const std::optional<Tensor>& y_or_none,
-                                              double scale) {
+std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& x_maps,
+                                              const std::optional<Tensor>& y_maps, double scale) {
   const char* op = "gram_backward";
-  const Tensor& y = y_or_none ? *y_or_none : x;
+  const Tensor x = flat_maps(op, "x", x_maps);
+  const Tensor y = y_maps ? flat_maps(op, "y", *y_maps) : x;
   check_on_device(op, x, y);
   check_dim(op, "grad", grad, 3);
   check_like(op, "grad", grad, x);
@@ -109,9 +111,9 @@ std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& 
   check_size(op, "grad", grad, 2, y.size(1));
   check_extent(op, "grad", grad);
   const OnDevice device(x);
-  const bool symmetric = !y_or_none;
-  Tensor gx = empty_for(x, {x.size(0), x.size(1), x.size(2)});
-  Tensor gy = symmetric ? empty_for(x, {0}) : empty_for(y, {y.size(0), y.size(1), y.size(2)});
+  const bool symmetric = !y_maps;
+  Tensor gx = empty_for(x, sizes_of(x_maps));
+  Tensor gy = symmetric ? empty_for(x, {0}) : empty_for(y, sizes_of(*y_maps));
   for_storage_type<gpu::Half, gpu::BFloat16>(op, x, [&](auto kind) {
     using T = decltype(kind);
     launch_product<T>(device, op, gx, operand<T>(grad), operand<T>(y, true), y.size(1), false,

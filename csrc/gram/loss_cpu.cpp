@@ -11,6 +11,7 @@
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
+#include "gram/flat_maps.h"
 #include "gram/loss_simd.h"
 #include "gram/maps_of.h"
 
@@ -27,7 +28,6 @@ struct LossOptions {
 void check_pair(const char* op, const Tensor& x1, const Tensor& x2, const Tensor& y1,
                 const Tensor& y2, const LossOptions& options) {
   for (const Tensor* t : {&x1, &x2, &y1, &y2}) {
-    check_dim(op, "every map", *t, 3);
     check_like(op, "every map", *t, x1);
     check_size(op, "every map", *t, 0, x1.size(0));
   }
@@ -40,14 +40,15 @@ void check_pair(const char* op, const Tensor& x1, const Tensor& x2, const Tensor
                   op, ": the route by positions takes squares, equal lengths and equal scales");
 }
 
+// sizes1, sizes2: of the cotangents of x1 and x2.
 template <class T>
-Losses gram_loss_of(const Tensor& x1, const Tensor& x2, const Tensor& y1, const Tensor& y2,
-                    const LossOptions& o) {
+Losses gram_loss_of(const Sizes& sizes1, const Sizes& sizes2, const Tensor& x1, const Tensor& x2,
+                    const Tensor& y1, const Tensor& y2, const LossOptions& o) {
   const int64_t batch = x1.size(0), c1 = x1.size(1), c2 = x2.size(1), length = x1.size(2);
   const bool second = o.gradients && !o.symmetric;
   Tensor loss = empty_for(x1, {});
-  Tensor g1 = o.gradients ? empty_for(x1, {batch, c1, length}) : empty_for(x1, {0});
-  Tensor g2 = second ? empty_for(x1, {batch, c2, length}) : empty_for(x1, {0});
+  Tensor g1 = o.gradients ? empty_for(x1, sizes1) : empty_for(x1, {0});
+  Tensor g2 = second ? empty_for(x1, sizes2) : empty_for(x1, {0});
   Scratch<T> partial(batch);
   const GramLoss<T> problem{maps_of<T>(x1),
                             maps_of<T>(x2),
@@ -73,17 +74,21 @@ Losses gram_loss_of(const Tensor& x1, const Tensor& x2, const Tensor& y1, const 
   return {loss, g1, g2};
 }
 
-Losses gram_loss_cpu(const Tensor& x1, const std::optional<Tensor>& x2, const Tensor& y1,
-                     const std::optional<Tensor>& y2, double scale_s, double scale_t,
-                     double coefficient, bool columns, bool positions, bool gradients) {
-  STD_TORCH_CHECK(x2.has_value() == y2.has_value(), "gram_loss: x2 and y2 go together");
-  const LossOptions options{scale_s,   scale_t,   coefficient,    columns,
-                            positions, gradients, !x2.has_value()};
-  const Tensor& second = x2 ? *x2 : x1;
-  const Tensor& teacher = y2 ? *y2 : y1;
-  check_pair("gram_loss", x1, second, y1, teacher, options);
-  return for_real_type("gram_loss", x1, [&](auto real) {
-    return gram_loss_of<decltype(real)>(x1, second, y1, teacher, options);
+Losses gram_loss_cpu(const Tensor& x1_maps, const std::optional<Tensor>& x2_maps,
+                     const Tensor& y1_maps, const std::optional<Tensor>& y2_maps, double scale_s,
+                     double scale_t, double coefficient, bool columns, bool positions,
+                     bool gradients) {
+  const char* op = "gram_loss";
+  STD_TORCH_CHECK(x2_maps.has_value() == y2_maps.has_value(), op, ": x2 and y2 go together");
+  const LossOptions options{scale_s,   scale_t,   coefficient,         columns,
+                            positions, gradients, !x2_maps.has_value()};
+  const Tensor x1 = flat_maps(op, "x1", x1_maps), y1 = flat_maps(op, "y1", y1_maps);
+  const Tensor x2 = x2_maps ? flat_maps(op, "x2", *x2_maps) : x1;
+  const Tensor y2 = y2_maps ? flat_maps(op, "y2", *y2_maps) : y1;
+  check_pair(op, x1, x2, y1, y2, options);
+  const auto sizes1 = sizes_of(x1_maps), sizes2 = sizes_of(x2_maps.value_or(x1_maps));
+  return for_real_type(op, x1, [&](auto real) {
+    return gram_loss_of<decltype(real)>(sizes1, sizes2, x1, x2, y1, y2, options);
   });
 }
 

@@ -50,6 +50,16 @@ GRAM = OpSpec(
             lambda make: (make.normal(2, 3, 5), make.normal(2, 3, 4), make.normal(2, 5, 4), 0.5),
         ),
         ("gram_backward", lambda make: (make.normal(2, 3, 3), make.normal(2, 3, 4), None, 0.5)),
+        ("gram", lambda make: (make.normal(2, 3, 2, 4), make.normal(2, 5, 2, 4), 0.5)),
+        (
+            "gram_backward",
+            lambda make: (
+                make.normal(2, 3, 5),
+                make.normal(2, 3, 2, 4),
+                make.normal(2, 5, 2, 4),
+                0.5,
+            ),
+        ),
     ),
     empty_cases=(
         Case("no batch", lambda make: (make.normal(0, 3, 4), make.normal(0, 2, 4))),

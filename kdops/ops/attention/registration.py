@@ -30,7 +30,7 @@ for _name in ("attention_map", "attention_loss"):
 
 def attention_map(x: Tensor, p: float, largest: bool) -> Tensor:
     """x (B, C, L), float32 or float64 -> (B, L)."""
-    if _backends.choose("attention_map", x.device.type, x.dtype, *x.shape) != "reference":
+    if _backends.choose_for("attention_map", x, *x.shape) != "reference":
         out: Tensor = _attention_op(x, p, largest)
         return out
     return reference.attention_map(x, p, largest)
@@ -41,11 +41,10 @@ def attention_loss(
 ) -> Tensor:
     """reference.attention_loss on the backend that serves it; float32 or float64."""
     options = (p, largest, paper, coefficient)
-    device, dtype = student.device.type, student.dtype
-    if _backends.choose("attention_loss", device, dtype, *student.shape) != "reference":
+    if _backends.choose_for("attention_loss", student, *student.shape) != "reference":
         loss: Tensor = _loss_op(student, teacher, *options)[0]
         return loss
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(student.device.type, enabled=False):
         return reference.attention_loss(student, teacher, *options)
 
 

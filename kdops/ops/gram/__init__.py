@@ -61,14 +61,15 @@ def fsp_matrix(f1: Tensor, f2: Tensor, *, pool: str = "max") -> Tensor:
 
 def _gram(x: Tensor, y: Tensor | None) -> Tensor:
     """gram on checked arguments."""
-    scale = 1.0 / max(prod(x.shape[2:]), 1)
     if y is None:
-        (x,) = _check.outside_autocast(_check.flat(x))
+        (x,) = _check.outside_autocast(x)
     else:
-        x, y = _check.outside_autocast(_check.flat(x), _check.flat(y))
-    batch, c1, length = x.shape
+        x, y = _check.outside_autocast(x, y)
+    batch, c1, *positions = x.shape
     c2 = c1 if y is None else y.shape[1]
-    if _backends.choose("gram", x.device.type, x.dtype, batch, c1, c2, length) == "native":
+    length = prod(positions)
+    scale = 1.0 / max(length, 1)
+    if _backends.choose_for("gram", x, batch, c1, c2, length) == "native":
         out: Tensor = registration.gram_op(x, y, scale)
         return out
     return reference.gram(x, y, scale)
@@ -84,9 +85,10 @@ def _check_maps(
     _check.tensor(op, y_name, y)
     _check.same_kind(op, **{x_name: x, y_name: y})
     _check.rank(op, y_name, y, "[B, C, *S] like the first argument", x.dim())
-    _check.same_size(op, "batch size", **{x_name: x.shape[0], y_name: y.shape[0]})
-    if same_positions and x.shape[2:] != y.shape[2:]:
+    (batch, _, *positions), (other_batch, _, *other_positions) = x.shape, y.shape
+    _check.same_size(op, "batch size", **{x_name: batch, y_name: other_batch})
+    if same_positions and positions != other_positions:
         raise ValueError(
             f"{op}: expected {x_name} and {y_name} with the same spatial shape, got "
-            f"{list(x.shape[2:])} and {list(y.shape[2:])}; fsp_matrix pools the larger map"
+            f"{positions} and {other_positions}; fsp_matrix pools the larger map"
         )

@@ -17,10 +17,15 @@ from kdops.ops.gram import reference
 
 
 def gram_backward(grad: Tensor, x: Tensor, y: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """Cotangents of x (B, C1, L) and y (B, C2, L); the second is empty when y is None."""
+    """Cotangents of x (B, C1, *S) and y (B, C2, *S); the second is empty when y is None."""
     if y is None:
-        return ((grad + grad.mT) @ x) * scale, x.new_zeros(0)
-    return (grad @ y) * scale, (grad.mT @ x) * scale
+        return _product(grad + grad.mT, x, x) * scale, x.new_zeros(0)
+    return _product(grad, y, x) * scale, _product(grad.mT, x, y) * scale
+
+
+def _product(grad: Tensor, maps: Tensor, like: Tensor) -> Tensor:
+    """A matrix (B, C, C') times maps (B, C', *S), of the shape of `like`."""
+    return (grad @ maps.flatten(2)).reshape(like.shape)
 
 
 def gram_loss_gradients(
@@ -42,9 +47,7 @@ def gram_loss_gradients(
         pull = coefficient * pull
     else:
         pull = 2 * coefficient * difference
-    if x2 is None:
-        return scale_s * ((pull + pull.mT) @ x1), x1.new_zeros(0)
-    return scale_s * (pull @ x2), scale_s * (pull.mT @ x1)
+    return gram_backward(pull, x1, x2, scale_s)
 
 
 def nst_gradient(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:

@@ -16,6 +16,7 @@ KERNELS = ("poly", "linear", "gaussian")
 _MOST_KERNEL_ENTRIES = 1 << 23  # of one C x C kernel stack held at once: 32 MiB in float32
 
 Pair = tuple[Tensor, Tensor]
+_NAMES = ("student[0]", "student[1]", "teacher[0]", "teacher[1]")
 
 
 def fsp_loss(student: Pair, teacher: Pair, *, pool: str = "max", variant: str = "paper") -> Tensor:
@@ -46,20 +47,12 @@ def fsp_loss(student: Pair, teacher: Pair, *, pool: str = "max", variant: str = 
     _check.option(op, "variant", variant, VARIANTS)
     maps = _check_pairs(op, student, teacher)
     s1, s2, t1, t2 = map(_check.widened, maps)
-    s1, s2 = _flat_pair(s1, s2, pool)
-    t1, t2 = _flat_pair(_check.constant(t1), _check.constant(t2), pool)
-    batch, c1, c2 = s1.shape[0], s1.shape[1], s2.shape[1]
-    count = {"paper": 2 * batch, "mse": batch * c1 * c2, "columns": batch}[variant]
-    return registration.gram_loss(
-        s1,
-        s2,
-        t1,
-        t2,
-        1 / max(s1.shape[2], 1),
-        1 / max(t1.shape[2], 1),
-        1 / max(count, 1),
-        variant == "columns",
-    )
+    s1, s2 = reference.pool_pair(s1, s2, pool)
+    t1, t2 = reference.pool_pair(_check.constant(t1), _check.constant(t2), pool)
+    batch, c1, *positions = s1.shape
+    count = {"paper": 2 * batch, "mse": batch * c1 * s2.shape[1], "columns": batch}[variant]
+    scales = 1 / max(prod(positions), 1), 1 / max(prod(t1.shape[2:]), 1)
+    return registration.gram_loss(s1, s2, t1, t2, *scales, 1 / max(count, 1), variant == "columns")
 
 
 def nst_loss(
@@ -143,8 +136,7 @@ def _streamed(
 
 def _flat_pair(f1: Tensor, f2: Tensor, pool: str) -> Pair:
     """Both maps at the smaller of the two sizes, positions in one dimension."""
-    if f1.shape[2:] != f2.shape[2:]:
-        f1, f2 = reference.pool_pair(f1, f2, pool)
+    f1, f2 = reference.pool_pair(f1, f2, pool)
     return _check.flat(f1), _check.flat(f2)
 
 
@@ -162,20 +154,21 @@ def _check_pairs(op: str, student: object, teacher: object) -> list[Tensor]:
             raise TypeError(
                 f"{op}: expected {name} to be a pair (f1, f2) of maps, got {_check.describe(pair)}"
             )
-        maps += [_check_map(op, f"{name}[{i}]", f) for i, f in enumerate(pair)]
-    names = ("student[0]", "student[1]", "teacher[0]", "teacher[1]")
-    named = dict(zip(names, maps, strict=True))
-    for name, f in named.items():
-        _check.rank(op, name, f, "[B, C, *S] like student[0]", maps[0].dim())
-        if maps[0].numel() and 0 in f.shape[1:] and prod(f.shape[2:]) == 0:
+        maps += pair
+    shapes = [_check_map(op, name, f).shape for name, f in zip(_NAMES, maps, strict=True)]
+    dim, holds = len(shapes[0]), 0 not in shapes[0]
+    for name, f, shape in zip(_NAMES, maps, shapes, strict=True):
+        if len(shape) != dim:
+            _check.rank(op, name, f, "[B, C, *S] like student[0]", dim)
+        if holds and 0 in shape[2:]:
             raise ValueError(f"{op}: expected {name} with positions, got {_check.describe(f)}")
-    _check.same_kind(op, **named)
-    _check.same_size(op, "batch size", **{name: f.shape[0] for name, f in named.items()})
+    _check.same_kind(op, **dict(zip(_NAMES, maps, strict=True)))
+    _check.same_size(op, "batch size", **{n: s[0] for n, s in zip(_NAMES, shapes, strict=True)})
     for level in (0, 1):
-        s, t = maps[level], maps[2 + level]
-        if s.shape[1] != t.shape[1]:
+        s, t = shapes[level], shapes[2 + level]
+        if s[1] != t[1]:
             raise ValueError(
                 f"{op}: level {level}: expected student and teacher with equal channels, got "
-                f"{list(s.shape)} and {list(t.shape)}; map one to the other with a 1x1 convolution"
+                f"{list(s)} and {list(t)}; map one to the other with a 1x1 convolution"
             )
     return maps

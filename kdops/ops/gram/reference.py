@@ -10,8 +10,10 @@ from torch import Tensor
 
 
 def gram(x: Tensor, y: Tensor | None, scale: float) -> Tensor:
-    """scale * X Yᵀ. x (B, C1, L), y (B, C2, L) or None for y = x -> (B, C1, C2)."""
-    return (x @ (x if y is None else y).mT) * scale
+    """scale * X Yᵀ. x (B, C1, *S), y (B, C2, *S) or None for y = x -> (B, C1, C2)."""
+    X = x.flatten(2)
+    Y = X if y is None else y.flatten(2)
+    return (X @ Y.mT) * scale
 
 
 def pool_to(x: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
@@ -25,6 +27,8 @@ def pool_to(x: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
 
 def pool_pair(f1: Tensor, f2: Tensor, mode: str) -> tuple[Tensor, Tensor]:
     """Brings both maps to the smaller of the two sizes in every spatial dimension."""
+    if f1.shape[2:] == f2.shape[2:]:
+        return f1, f2
     size = tuple(min(a, b) for a, b in zip(f1.shape[2:], f2.shape[2:], strict=True))
     f1 = f1 if f1.shape[2:] == size else pool_to(f1, size, mode)
     f2 = f2 if f2.shape[2:] == size else pool_to(f2, size, mode)
@@ -54,8 +58,8 @@ def gram_loss(
 ) -> Tensor:
     """coefficient * f(D), D = scale_s X1 X2ᵀ - scale_t Y1 Y2ᵀ, summed over the batch.
 
-    x1 (B, C1, L_S), x2 (B, C2, L_S) of the student, y1, y2 of the teacher with L_T positions; x2
-    and y2 None for x1 and y1. f is the sum of squares, or (columns) of the norms of the columns.
+    x1 (B, C1, *S), x2 (B, C2, *S) of the student, y1, y2 of the teacher with positions *T; x2 and
+    y2 None for x1 and y1. f is the sum of squares, or (columns) of the norms of the columns.
     """
     difference = gram(x1, x2, scale_s) - gram(y1, y2, scale_t)
     if columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -44,40 +45,36 @@ def gram_loss(
     coefficient: float,
     columns: bool = False,
 ) -> Tensor:
-    """reference.gram_loss on the backend that serves it. All (B, C, L), float32 or float64."""
-    batch, c1, length = x1.shape
+    """reference.gram_loss on the backend that serves it. All (B, C, *S), float32 or float64."""
+    batch, c1, *positions = x1.shape
     c2 = c1 if x2 is None else x2.shape[1]
+    length = prod(positions)
     scalars = (scale_s, scale_t, coefficient, columns)
-    if _backends.choose("gram_loss", x1.device.type, x1.dtype, batch, c1, c2, length) != "native":
+    if _backends.choose_for("gram_loss", x1, batch, c1, c2, length) != "native":
         with torch.autocast(x1.device.type, enabled=False):
             return reference.gram_loss(x1, x2, y1, y2, *scalars)
     watched = (x1,) if x2 is None else (x1, x2)
-    return _gram_loss_op(
-        x1, x2, y1, y2, *scalars, _by_positions(x1, x2, y1, columns), wants_grad(*watched)
-    )[0]
+    by_positions = _by_positions(c1, c2, length) and not columns and prod(y1.shape[2:]) == length
+    return _gram_loss_op(x1, x2, y1, y2, *scalars, by_positions, wants_grad(*watched))[0]
 
 
 def nst_loss(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
     """reference.nst_loss on the backend that serves it; float32 or float64, not empty."""
-    device, dtype, (batch, channels, length) = student.device.type, student.dtype, student.shape
+    batch, channels, length = student.shape
     others = teacher.shape[1]
-    if _backends.choose("nst_loss", device, dtype, batch, channels, others, length) != "native":
-        with torch.autocast(device, enabled=False):
+    if _backends.choose_for("nst_loss", student, batch, channels, others, length) != "native":
+        with torch.autocast(student.device.type, enabled=False):
             return reference.nst_loss(student, teacher, coefficient)
     by_channels = others == channels and 10 * channels < 4 * length  # see _by_positions
     return _nst_loss_op(student, teacher, coefficient, by_channels, wants_grad(student))[0]
 
 
-def _by_positions(x1: Tensor, x2: Tensor | None, y1: Tensor, columns: bool) -> bool:
+def _by_positions(c1: int, c2: int, length: int) -> bool:
     """Whether length x length products cost fewer operations than the Gram matrices.
 
     By channels: two products and two gradients of C1 C2 L; by positions six products and four
     gradients of (C1 + C2) L² / 2.
     """
-    c1, length = x1.shape[1:]
-    c2 = c1 if x2 is None else x2.shape[1]
-    if columns or y1.shape[2] != length:
-        return False
     return 5 * (c1 + c2) * length < 4 * c1 * c2
 
 

@@ -45,7 +45,7 @@ def rbf_affinity(x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float
     """x (B, N, D), y (B, M, D), gamma (B,) or None for the number `value` -> (B, N, M)."""
     batch, n, width = x.shape
     sizes = (batch, n, n if y is None else y.shape[1], width)
-    if _backends.choose("rbf_affinity", x.device.type, x.dtype, *sizes) != "reference":
+    if _backends.choose_for("rbf_affinity", x, *sizes) != "reference":
         out: Tensor = _affinity_op(x, y, gamma, value)
         return out
     bandwidth = value if gamma is None else gamma[:, None, None]
@@ -58,8 +58,7 @@ def rbf_affinity_loss(
 ) -> Tensor:
     """student (N, D_S), teacher (N, D_T), gamma () or None for `value` -> ()."""
     sizes = (student.shape[0], student.shape[1], teacher.shape[1])
-    device, dtype = student.device.type, student.dtype
-    if _backends.choose("rbf_affinity_loss", device, dtype, *sizes) != "reference":
+    if _backends.choose_for("rbf_affinity_loss", student, *sizes) != "reference":
         watched = (student,) if gamma is None else (student, gamma)
         return _affinity_loss_op(student, gamma, teacher, value, wants_grad(*watched))[0]
     with torch.autocast(student.device.type, enabled=False):
@@ -78,10 +77,7 @@ def svd_rbf_loss(
     inputs = (student_front, student_back, teacher_front, teacher_back)
     batch, front, k = student_front.shape
     sizes = (batch, front, student_back.shape[1], k)
-    if (
-        _backends.choose("svd_rbf_loss", student_front.device.type, student_front.dtype, *sizes)
-        == "native"
-    ):
+    if _backends.choose_for("svd_rbf_loss", student_front, *sizes) == "native":
         return _svd_rbf_op(*inputs, beta, scale, wants_grad(student_front, student_back))[0]
     return reference.svd_rbf_loss(*inputs, beta, scale)
 

@@ -28,7 +28,7 @@ ops: dict[str, Callable[..., Any]] = {}
 
 def choose(op: str, x: Tensor, *sizes: int) -> str:
     """The backend for rows x."""
-    return _backends.choose(op, x.device.type, x.dtype, *sizes)
+    return _backends.choose_for(op, x, *sizes)
 
 
 def _native_on_cpu(device: str, dtype: torch.dtype, *sizes: int) -> str | None:

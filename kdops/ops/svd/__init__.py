@@ -138,7 +138,7 @@ def batched_svdvals(A: Tensor, k: int | None = None) -> Tensor:
         S = work.new_zeros((*batch, 0))
     elif _is_few(k, r):
         S = _topk(work, m, n, k, False, False, "mask")[1]
-    elif _backends.choose("svdvals", A.device.type, work.dtype, m, n) == "native":
+    elif _backends.choose_for("svdvals", work, m, n) == "native":
         S = registration.ops["svdvals"](work)
     else:
         S = reference.svdvals(work)
@@ -173,7 +173,7 @@ def batched_eigh(A: Tensor) -> Eigh:
     work = _check.widened(A)
     if n == 0:
         values, vectors = work.new_zeros(A.shape[:-1]), work.new_zeros(A.shape)
-    elif _backends.choose("eigh", A.device.type, work.dtype, n, n) == "native":
+    elif _backends.choose_for("eigh", work, n, n) == "native":
         values, vectors = registration.ops["eigh"](work)
     else:
         values, vectors = reference.eigh(work)
@@ -225,7 +225,7 @@ def _topk(
     A: Tensor, m: int, n: int, k: int, compute_u: bool, canonical: bool, degenerate: str
 ) -> Triple:
     """m, n: the shape of a matrix, which the callers have asked A for already."""
-    if _backends.choose("svd_topk", A.device.type, A.dtype, m, n, k) == "native":
+    if _backends.choose_for("svd_topk", A, m, n, k) == "native":
         lorentz = degenerate == "lorentz"
         U, S, Vh, _ = registration.ops["svd_topk"](A, k, compute_u, canonical, lorentz)
         return (U if compute_u else None), S, Vh
@@ -235,7 +235,7 @@ def _topk(
 def _full(
     A: Tensor, m: int, n: int, compute_u: bool, canonical: bool, degenerate: str, mode: str
 ) -> Triple:
-    if _backends.choose("svd", A.device.type, A.dtype, m, n) == "native":
+    if _backends.choose_for("svd", A, m, n) == "native":
         lorentz = degenerate == "lorentz"
         U, S, Vh = registration.ops["svd"](A, compute_u, canonical, mode == "fast", lorentz)
         return (U if compute_u else None), S, Vh

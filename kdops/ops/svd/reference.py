@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdops import _check
 from kdops.ops.svd.gradient import eigh_backward, left_vectors, svd_backward, svd_topk_backward
 from kdops.ops.svd.linalg import canonical_signs, safe_eigh, safe_svd
 
@@ -57,11 +58,10 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
     Column j is the student vector whose |cosine| with teacher vector j is largest (the first of
     equals; not a bijection), with the sign that makes the cosine positive. The choice is constant.
     """
-    cosine = student.detach().mT @ teacher.detach()
+    cosine = _check.constant(student).mT @ _check.constant(teacher)
     best = cosine.abs().argmax(-2, keepdim=True)
-    sign = torch.where(cosine.gather(-2, best) < 0, -1, 1).to(student.dtype)
-    index = best.expand(*student.shape[:-1], teacher.shape[-1])
-    return student.gather(-1, index) * sign
+    chosen = student.gather(-1, best.expand(*student.shape[:-1], -1))
+    return torch.where(cosine.gather(-2, best) < 0, -chosen, chosen)
 
 
 def _to_front(x: Tensor, dim: int | None) -> Tensor:

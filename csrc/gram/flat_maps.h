@@ -1,0 +1,59 @@
+// Maps (B, C, *S) as the kernels of the gram room read them, (B, C, L), for the glue on every
+// device. By torch's C functions: a view made by an operator costs more than the rest of a small
+// call, and autograd would record it.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+
+#include <vector>
+
+#include "common/check.h"
+#include "common/tensors.h"
+
+namespace kdops {
+
+inline std::vector<int64_t> sizes_of(const Tensor& x) {
+  std::vector<int64_t> sizes(static_cast<size_t>(x.dim()));
+  for (size_t i = 0; i < sizes.size(); ++i) sizes[i] = x.size(static_cast<int64_t>(i));
+  return sizes;
+}
+
+// The stride between neighbouring positions if all positions lie at one stride, else nothing.
+inline std::optional<int64_t> position_stride(const Tensor& maps) {
+  std::optional<int64_t> innermost;
+  if (maps.numel() == 0) return 1;
+  int64_t expected = 0;  // stride of the next dimension outwards
+  for (int64_t i = maps.dim() - 1; i >= 2; --i) {
+    if (maps.size(i) == 1) continue;
+    if (!innermost) innermost = expected = maps.stride(i);
+    if (maps.stride(i) != expected) return std::nullopt;
+    expected *= maps.size(i);
+  }
+  return innermost.value_or(1);
+}
+
+// A view where the positions lie at one stride (contiguous and channels_last maps do), else a copy.
+inline Tensor flat_maps(const char* op, const char* name, const Tensor& maps) {
+  STD_TORCH_CHECK(maps.dim() >= 3, op, ": expected ", name,
+                  " with 3 dimensions or more, got shape ", shape_of(maps));
+  if (maps.dim() == 3) return maps;
+  const std::optional<int64_t> step = position_stride(maps);
+  if (!step) return flat_maps(op, name, torch::stable::contiguous(maps));
+  int64_t length = 1;
+  for (int64_t i = 2; i < maps.dim(); ++i) length *= maps.size(i);
+  const int64_t sizes[] = {maps.size(0), maps.size(1), length};
+  const int64_t strides[] = {maps.stride(0), maps.stride(1), *step};
+  AtenTensorHandle view;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch__reinterpret_tensor(maps.get(), 3, sizes, strides, 0, &view));
+  return Tensor(view);
+}
+
+// x (B, C1, L) and y (B, C2, L) of one dtype and device.
+inline void check_maps(const char* op, const Tensor& x, const Tensor& y) {
+  check_like(op, "y", y, x);
+  check_size(op, "y", y, 0, x.size(0));
+  check_size(op, "y", y, 2, x.size(2));
+}
+
+}  // namespace kdops
