@@ -5,15 +5,8 @@ import torch
 
 import kdops
 from benchmarks.cases import BATCH, DTYPES, normal
-from benchmarks.harness import (
-    MODES,
-    Problem,
-    compiled,
-    identify,
-    measure,
-    parametrise,
-    reference_backend,
-)
+from benchmarks.harness import identify, measure, parametrise
+from benchmarks.problem import MODES, Problem, compiled, reference_backend
 from benchmarks.published.maps import attention_loss
 
 LEVELS = [(64, 32, 32), (256, 8, 8), (512, 7, 7)]

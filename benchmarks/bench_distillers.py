@@ -5,7 +5,8 @@ import torch
 
 import kdops
 from benchmarks import cases
-from benchmarks.harness import Problem, identify, measure, parametrise
+from benchmarks.harness import identify, measure, parametrise
+from benchmarks.problem import Problem
 from benchmarks.published import distillers as published
 from kdops import distillers
 

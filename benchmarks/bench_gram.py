@@ -5,15 +5,8 @@ import torch
 
 import kdops
 from benchmarks.cases import BATCH, BFLOAT16_TOLERANCE, DTYPES, FSP, MAPS, normal
-from benchmarks.harness import (
-    MODES,
-    Problem,
-    compiled,
-    identify,
-    measure,
-    parametrise,
-    reference_backend,
-)
+from benchmarks.harness import identify, measure, parametrise
+from benchmarks.problem import MODES, Problem, compiled, reference_backend
 from benchmarks.published.gram import fsp_bmm
 from benchmarks.published.maps import fsp_loss, fsp_loss_fused, nst_broadcast, nst_gemm
 

@@ -6,15 +6,8 @@ import pytest
 import torch
 
 import kdops
-from benchmarks.harness import (
-    MODES,
-    Problem,
-    compiled,
-    identify,
-    measure,
-    parametrise,
-    reference_backend,
-)
+from benchmarks.harness import identify, measure, parametrise
+from benchmarks.problem import MODES, Problem, compiled, reference_backend
 from benchmarks.published.rbf import (
     affinity_loss_gemm,
     rbf_broadcast,

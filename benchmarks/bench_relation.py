@@ -8,15 +8,8 @@ import torch
 import kdops
 from benchmarks import floors
 from benchmarks.cases import BFLOAT16_TOLERANCE, DTYPES
-from benchmarks.harness import (
-    MODES,
-    Problem,
-    compiled,
-    identify,
-    measure,
-    parametrise,
-    reference_backend,
-)
+from benchmarks.harness import identify, measure, parametrise
+from benchmarks.problem import MODES, Problem, compiled, reference_backend
 from benchmarks.published import relation as published
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10, torch.bfloat16: BFLOAT16_TOLERANCE}

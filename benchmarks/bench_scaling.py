@@ -15,7 +15,8 @@ import torch
 
 import kdops
 from benchmarks.cases import matrices, normal, separated
-from benchmarks.harness import Problem, measure, on_devices
+from benchmarks.harness import measure
+from benchmarks.problem import Problem, on_devices
 from benchmarks.published import maps, rbf, relation, svd
 from benchmarks.published.gram import fsp_bmm
 

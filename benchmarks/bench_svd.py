@@ -8,15 +8,8 @@ import torch
 import kdops
 from benchmarks import floors
 from benchmarks.cases import BATCH, DTYPES, SQUARE, TALL, TOP, matrices, separated
-from benchmarks.harness import (
-    MODES,
-    Problem,
-    compiled,
-    identify,
-    measure,
-    parametrise,
-    reference_backend,
-)
+from benchmarks.harness import identify, measure, parametrise
+from benchmarks.problem import MODES, Problem, compiled, reference_backend
 from benchmarks.published.svd import (
     full,
     full_by_gram,

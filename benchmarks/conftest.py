@@ -13,6 +13,7 @@ if not list((ROOT / "kdops").glob("_C*")):
     sys.path[:] = [p for p in sys.path if p != str(ROOT)] + [str(ROOT)]
 
 import kdops  # noqa: E402
+from benchmarks import harness  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -28,6 +29,11 @@ def pytest_collection_modifyitems(config, items):
     """--quick leaves out the cases marked slow."""
     if config.getoption("--quick"):
         items[:] = [item for item in items if "slow" not in item.keywords]
+
+
+def pytest_collection_finish(session):
+    """The providers of a problem are timed together, so one must know which of them will run."""
+    harness.select(item.callspec.params for item in session.items if hasattr(item, "callspec"))
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):

@@ -1,15 +1,14 @@
 """How a benchmark case is run: fresh inputs, accuracy first, then time, then peak memory.
 
-A `Problem` is one op at one shape with several providers (the published form, the best plain
-PyTorch form, kdops). `measure` runs one provider of it under pytest-benchmark. The contract is
-written in README.md beside this file.
+A `Problem` (problem.py) is one op at one shape with several providers: the published form, the best
+plain PyTorch form, kdops. `measure` runs one provider of it under pytest-benchmark; on the CPU the
+providers of a problem are timed in turn, since a machine drifts by more than they differ
+(paired.py). The contract is written in README.md beside this file.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -17,57 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import kdops
-from benchmarks import gpu
-from benchmarks.floors import Floor
-from benchmarks.memory import peak_mb
+from benchmarks import clock, gpu, paired
+from benchmarks.problem import Arguments, Problem, on_devices
 from kdops.testing import relative_error, seeded_cotangents, tensors_in
-
-Arguments = tuple[Any, ...]
-# backward: of a graph that was built outside the time; both: as a training step does
-MODES = ("forward", "backward", "both")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One comparison. `make(generator, dtype, device)` returns fresh arguments each time.
-
-    providers: name -> function of the arguments. Names that say what users run today start with
-    "published" or "torch"; ours is "kdops", last, and "kdops reference" its plain PyTorch backend.
-    The first provider is the baseline that speed-ups are counted from. reference: float64 truth.
-    invariant: see kdops.testing.OpSpec.
-    tolerance: largest relative error of value and gradient at this dtype.
-    slow: left out by --quick; slow_modes: these modes of a problem that is not.
-    extra: more fields for the record (a sweep's size, ...).
-    budget: seconds that the rounds of one provider may take, fresh inputs included.
-    device: every problem is run on "cuda" too where there is one, those of device="cuda" only
-    there. on_cuda: providers that exist only there. floor: {mode: (bytes, FLOP)}, see floors.py.
-    check: False where the float64 reference is out of reach; no speed-up is reported then.
-    """
-
-    op: str
-    label: str
-    make: Callable[[torch.Generator, torch.dtype, str], Arguments]
-    providers: dict[str, Callable[..., Any]]
-    reference: Callable[..., Any]
-    dtype: torch.dtype = torch.float32
-    modes: tuple[str, ...] = ("both",)
-    tolerance: float = 1e-3
-    invariant: Callable[[Any], Any] = lambda result: result
-    floor: Floor = field(default_factory=dict)
-    slow: bool = False
-    slow_modes: tuple[str, ...] = ("backward",)
-    budget: float = 3.0
-    check: bool = True
-    device: str = "cpu"
-    on_cuda: dict[str, Callable[..., Any]] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        place = "" if self.device == "cpu" else f" {self.device}"
-        return f"{self.op} {self.label} {dtype}{place}"
 
 
 def step(function: Callable[..., Any], mode: str, arguments: Arguments) -> Any:
@@ -161,11 +112,10 @@ def rounds_for(call: float, setup: float, quick: bool, budget: float = 3.0) -> i
 def measure(benchmark: Any, problem: Problem, provider: str, mode: str, quick: bool) -> None:
     """One provider of one problem: asserts its accuracy, then times it with fresh inputs."""
     benchmark.group = f"{problem.name} {mode}"
-    function = problem.providers[provider]
     try:
         error = accuracy(problem, provider)
     except Exception as failure:
-        if provider.startswith("torch.compile"):  # an alternative that does not exist here
+        if _compiles(provider):  # an alternative that does not exist here
             pytest.skip(f"{provider}: {type(failure).__name__}")
         raise
     benchmark.extra_info.update(
@@ -185,73 +135,70 @@ def measure(benchmark: Any, problem: Problem, provider: str, mode: str, quick: b
     )
     if provider.startswith("kdops") and problem.check:
         assert error <= problem.tolerance, f"error {error:.3g} above {problem.tolerance:.3g}"
-    seeds = iter(range(1, 1_000_000))
-
-    def fresh() -> Arguments:
-        arguments = prepare(problem, mode, next(seeds))
-        return function, mode, graph(function, arguments) if mode == "backward" else arguments
-
-    compiles = provider.startswith("torch.compile")
-    making, once, peak = warm_up(step, fresh, problem.device, compiles)
-    benchmark.extra_info["peak_mb"] = peak
     if problem.device == "cuda":
+        run, seeds = _run(problem, provider, mode), iter(range(1, 1_000_000))
+
+        def fresh() -> Arguments:
+            return run.arguments(next(seeds))
+
+        peak = paired.warm_up(run, problem.device, _compiles(provider))[2]
+        benchmark.extra_info["peak_mb"] = peak
         timing = gpu.measure_once if mode == "backward" else gpu.measure
         timing(benchmark, step, fresh, 3 if quick else 7)
         return
-    rounds = rounds_for(once, making, quick, problem.budget)
-    benchmark.pedantic(step, setup=lambda: (fresh(), {}), rounds=rounds)
+    timed = _timings(problem, mode, provider, quick)[provider]
+    if timed.failure is not None:
+        raise timed.failure
+    benchmark.extra_info["peak_mb"] = timed.peak_mb
+    clock.replay(benchmark, timed.durations)
 
 
-def warm_up(
-    function: Callable[..., Any],
-    setup: Callable[[], Arguments],
-    device: str = "cpu",
-    compiling: bool = False,
-) -> tuple[float, float, float | None]:
-    """(seconds to make the arguments, seconds of a call, its peak MB).
-
-    The call that shows the peak is a slow one, so that a second gives the time unless it is long.
-    """
-    if compiling:
-        function(*setup())
-    peak = None
-    for measuring_peak in (True, False):
-        start = time.perf_counter()
-        call = partial(function, *setup())
-        ready = time.perf_counter()
-        if measuring_peak:
-            peak = peak_mb(call, device)
-        else:
-            call()
-        making, once = ready - start, time.perf_counter() - ready
-        if once > 1.5:
-            break
-    return making, once, None if peak is None else round(peak, 2)
+_selected: dict[tuple[str, str], list[str]] = {}  # problem and mode -> this session's providers
+_timed: dict[tuple[str, str], dict[str, paired.Timed]] = {}  # of the current problem and mode
 
 
-def reference_backend(
-    function: Callable[..., Any], wanted: bool = True
-) -> dict[str, Callable[..., Any]]:
-    """A provider more, where wanted: the same op of kdops by its plain PyTorch backend."""
-
-    def call(*arguments: Any) -> Any:
-        with kdops.backend("reference"):
-            return function(*arguments)
-
-    return {"kdops reference": call} if wanted else {}
+def select(cases: Iterable[dict[str, Any]]) -> None:
+    """Tells which (problem, provider, mode) will run: providers of one problem share their time."""
+    _selected.clear()
+    for case in cases:
+        if isinstance(case.get("problem"), Problem):
+            _selected.setdefault((case["problem"].name, case["mode"]), []).append(case["provider"])
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile of a plain form, compiled at its first call. Name it "torch.compile ..."."""
-    cache: list[Callable[..., Any]] = []
+def _timings(problem: Problem, mode: str, provider: str, quick: bool) -> dict[str, paired.Timed]:
+    """The seconds of all selected providers of a problem, taken in turn (paired.interleave)."""
+    key = (problem.name, mode)
+    if provider not in _timed.get(key, {}):
+        _timed.clear()
+        names = [n for n in _selected.get(key, [provider]) if _is_right(problem, n)]
+        runs = {name: _run(problem, name, mode) for name in names}
+        rounds = partial(rounds_for, quick=quick, budget=problem.budget)
+        compiled = [name for name in names if _compiles(name)]
+        _timed[key] = paired.interleave(runs, problem.device, rounds, compiled)
+    return _timed[key]
 
-    def call(*arguments: Any) -> Any:
-        if not cache:
-            torch._dynamo.reset()
-            cache.append(torch.compile(function, dynamic=False))
-        return cache[0](*arguments)
 
-    return call
+def _is_right(problem: Problem, provider: str) -> bool:
+    """Whether there is something to time; its own case says what is wrong."""
+    try:
+        error = accuracy(problem, provider)
+    except Exception:
+        return False
+    return not (provider.startswith("kdops") and error > problem.tolerance)
+
+
+def _run(problem: Problem, provider: str, mode: str) -> paired.Run:
+    function = problem.providers[provider]
+
+    def fresh(seed: int) -> Arguments:
+        arguments = prepare(problem, mode, seed)
+        return function, mode, graph(function, arguments) if mode == "backward" else arguments
+
+    return paired.Run(step, fresh)
+
+
+def _compiles(provider: str) -> bool:
+    return provider.startswith("torch.compile")
 
 
 def parametrise(problems: list[Problem]) -> list[Any]:
@@ -271,21 +218,7 @@ def parametrise(problems: list[Problem]) -> list[Any]:
 def is_slow(problem: Problem, provider: str, mode: str) -> bool:
     """Left out by --quick: slow problems, our reference, and what is compiled (tens of seconds)."""
     slow = problem.slow or mode in problem.slow_modes
-    return slow or provider.startswith("torch.compile") or provider == "kdops reference"
-
-
-def on_devices(problems: list[Problem]) -> list[Problem]:
-    """Those for the CPU, and where there is a GPU all of them on "cuda"."""
-    here = [p for p in problems if p.device == "cpu"]
-    if torch.cuda.is_available():
-        here += [replace(p, device="cuda", on_cuda={}, providers=_merged(p)) for p in problems]
-    return here
-
-
-def _merged(problem: Problem) -> dict[str, Callable[..., Any]]:
-    """All providers on cuda; ours stays the last, the baseline the first."""
-    *others, ours = problem.providers.items()
-    return {**dict(others), **problem.on_cuda, ours[0]: ours[1]}
+    return slow or _compiles(provider) or provider == "kdops reference"
 
 
 def identify(value: Any) -> str:

@@ -1,15 +1,17 @@
-"""Rows of one table timed in rounds that they share: every row runs once in each.
+"""Runs that are compared, timed in turn: a machine drifts by more than they differ.
 
-A machine drifts by more than the rows of a table differ, and the first row after a change of work
-pays for memory that the next finds ready. Rows of one round saw the same drift, so differences are
-taken within rounds (surcharges.py); the order turns round every time, so that nobody is always
-first. A pass of every row before the first round shows its peak memory and is not timed.
+The first run after a change of work pays for memory that the next finds ready, so the order turns
+round every time. A pass of every run before the first round shows its peak memory and is not timed.
+
+`measure` is for the rows of a table: every row runs once in each round, and differences are taken
+within rounds (surcharges.py). `interleave` is for the forms of an op, of which one may be a
+thousand times faster than another: each has its own number of rounds.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -66,6 +68,35 @@ def measure(
     return table
 
 
+def interleave(
+    runs: dict[Key, Run],
+    device: str,
+    rounds: Callable[[float, float], int],
+    compiled: Container[Key] = (),
+) -> dict[Key, Timed]:
+    """Every run its own number of rounds, spread over the time that all of them take.
+
+    rounds(seconds of a call, seconds to make its arguments): how many are wanted. compiled: keys of
+    runs whose first call compiles.
+    """
+    table: dict[Key, Timed] = {}
+    wanted: dict[Key, int] = {}
+    for key, run in runs.items():
+        try:
+            making, once, peak = warm_up(run, device, key in compiled)
+        except Exception as failure:  # fails alone
+            table[key] = Timed(failure=failure)
+        else:
+            table[key], wanted[key] = Timed(peak_mb=peak), rounds(once, making)
+    most = max(wanted.values(), default=0)
+    for turn in range(1, most + 1):
+        due = [key for key in wanted if wanted[key] * turn // most > len(table[key].durations)]
+        for key in due if turn % 2 else reversed(due):
+            call = partial(runs[key].call, *runs[key].arguments(turn))
+            table[key].durations.append(seconds(call, device))
+    return table
+
+
 def _warm(run: Run, device: str) -> Timed:
     """A row that fails, for want of memory say, fails alone."""
     try:
@@ -73,3 +104,25 @@ def _warm(run: Run, device: str) -> Timed:
     except Exception as failure:
         return Timed(failure=failure)
     return Timed(peak_mb=None if peak is None else round(peak, 2))
+
+
+def warm_up(run: Run, device: str, compiles: bool = False) -> tuple[float, float, float | None]:
+    """(seconds to make the arguments, seconds of a call, its peak MB).
+
+    The call that shows the peak is a slow one, so that a second gives the time unless it is long.
+    """
+    if compiles:
+        run.call(*run.arguments(0))
+    peak = None
+    for measuring_peak in (True, False):
+        start = time.perf_counter()
+        call = partial(run.call, *run.arguments(0))
+        ready = time.perf_counter()
+        if measuring_peak:
+            peak = peak_mb(call, device)
+        else:
+            call()
+        making, once = ready - start, time.perf_counter() - ready
+        if once > 1.5:
+            break
+    return making, once, None if peak is None else round(peak, 2)

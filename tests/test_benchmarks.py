@@ -12,6 +12,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[1]))  # last: an installed kdops stays in front
 
 from benchmarks import cases, floors, gpu, harness, memory, paired
+from benchmarks.problem import MODES, Problem, on_devices
 from benchmarks.published import maps, rbf, relation, svd
 from kdops.testing import relative_error
 
@@ -182,17 +183,17 @@ def test_floors_are_those_of_the_plan():
 
 def test_cuda_problems_need_a_gpu(monkeypatch):
     def problem(device):
-        return harness.Problem(
+        return Problem(
             op="op", label="label", make=None, reference=None, device=device,
             providers={"published": 1, "kdops": 2}, on_cuda={"torch driver": 3},
         )  # fmt: skip
 
     both = [problem("cpu"), problem("cuda")]
-    assert [p.name for p in harness.on_devices(both)] == ["op label float32"]
+    assert [p.name for p in on_devices(both)] == ["op label float32"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    names = [p.name for p in harness.on_devices(both)]
+    names = [p.name for p in on_devices(both)]
     assert names == ["op label float32"] + ["op label float32 cuda"] * 2
-    assert list(harness.on_devices(both)[1].providers) == ["published", "torch driver", "kdops"]
+    assert list(on_devices(both)[1].providers) == ["published", "torch driver", "kdops"]
 
 
 def test_rows_on_a_gpu_are_timed_by_events(fake_cuda):
@@ -217,6 +218,38 @@ class _Slow(torch.autograd.Function):
         return 2 * gradient * ctx.saved_tensors[0]
 
 
+def test_forms_of_a_problem_are_timed_in_turn(benchmark):
+    """What a case reports was measured beside the other cases of its problem that will run."""
+    order = []
+
+    def form(name, seconds):
+        def function(x):
+            order.append(name)
+            time.sleep(seconds)
+            return 2 * x
+
+        return function
+
+    problem = Problem(
+        op="turns", label="three", make=cases.normal((4,)), reference=lambda x: 2 * x,
+        providers={"published": form("published", 0.1), "wrong": lambda x: x / 0, "kdops":
+                   form("kdops", 0.02), "torch": form("torch", 0.02)}, modes=("forward",),
+    )  # fmt: skip
+    harness.select([
+        {"problem": problem, "provider": name, "mode": "forward"} for name in ("published", "kdops")
+    ] + [{"size": 3}])  # fmt: skip
+    try:
+        harness.measure(benchmark, problem, "kdops", "forward", quick=False)
+    finally:
+        harness.select([])
+    timed = order[-benchmark.stats.stats.rounds - 21 :]
+    assert "torch" not in order  # not selected
+    assert order.count("published") > 3
+    assert benchmark.stats.stats.rounds == 21
+    assert timed[-1] != timed[-2] or timed[-2] != timed[-3]
+    assert 0.02 <= benchmark.stats.stats.min < 0.1
+
+
 def test_backward_mode_times_no_forward(benchmark):
     """Every round its own graph, that a second backward pass would find used up."""
     calls = []
@@ -225,9 +258,9 @@ def test_backward_mode_times_no_forward(benchmark):
         calls.append(x.detach().clone())
         return _Slow.apply(x)
 
-    problem = harness.Problem(
+    problem = Problem(
         op="slow", label="square", make=cases.normal((4,)), reference=lambda x: (x * x).sum(),
-        providers={"published": ours, "kdops": ours}, modes=harness.MODES,
+        providers={"published": ours, "kdops": ours}, modes=MODES,
     )  # fmt: skip
     harness.measure(benchmark, problem, "kdops", "backward", quick=True)
     stats = benchmark.stats.stats

@@ -32,8 +32,10 @@ class Machine:
 
     def peak_mb(self, call, device):
         self.warming = True
-        call()
-        self.warming = False
+        try:
+            call()
+        finally:
+            self.warming = False
         return 1.234
 
     def run(self, name, seconds):
@@ -54,6 +56,28 @@ def test_rows_share_their_rounds(monkeypatch):
     assert [seed for _, seed in machine.ran] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert table["c"].durations == pytest.approx([1.003, 1.004, 1.009])
     assert table["a"].peak_mb == 1.23
+
+
+def test_forms_take_turns(monkeypatch):
+    """Each its own number of rounds, spread over the time that all take; a failure stays alone."""
+
+    def failing(seed):
+        raise MemoryError("too large")
+
+    machine = Machine(monkeypatch)
+    seconds = {"slow": 2.0, "quick": 0.5, "middle": 1.0}
+    runs = {name: machine.run(name, length) for name, length in seconds.items()}
+    runs["bad"] = paired.Run(failing, lambda seed: (seed,))
+    table = paired.interleave(runs, "cpu", lambda once, making: round(4 / once))
+    machine.ran = machine.ran[-14:]  # a call each before, which gave the seconds
+    assert [name for name, _ in machine.ran] == (
+        ["quick"] + ["middle", "quick"] + ["quick"] + ["middle", "quick", "slow"]
+        + ["quick"] + ["middle", "quick"] + ["quick"] + ["middle", "quick", "slow"]
+    )  # fmt: skip
+    assert {name: len(table[name].durations) for name in runs} == {
+        "slow": 2, "quick": 8, "middle": 4, "bad": 0,
+    }  # fmt: skip
+    assert isinstance(table["bad"].failure, MemoryError)
 
 
 @pytest.mark.parametrize(("budget", "rounds"), [(1.0, 3), (10.5, 5), (100.0, 9)])
