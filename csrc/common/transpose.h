@@ -67,12 +67,23 @@ void scatter_lanes(const Pack<T>* in, int elements, int lanes, T* target, int64_
   for (int e = 0; e < elements; e += kLanes) {
     const int count = elements - e < kLanes ? elements - e : kLanes;
     Pack<T> rows[kLanes];
-    for (int i = 0; i < kLanes; ++i) rows[i] = i < count ? in[e + i] : Pack<T>(T(0));
+    if (count == kLanes) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) rows[i] = in[e + i];
+    } else {
+      for (int i = 0; i < kLanes; ++i) rows[i] = i < count ? in[e + i] : Pack<T>(T(0));
+    }
     transpose(rows);
-    if (count == kLanes)
-      for (int l = 0; l < lanes; ++l) rows[l].store(target + l * stride + e);
-    else
-      for (int l = 0; l < lanes; ++l) rows[l].store_partial(target + l * stride + e, count);
+    if (count == kLanes && lanes == kLanes) {
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l) rows[l].store(target + l * stride + e);
+    } else {
+      for (int l = 0; l < lanes; ++l)
+        if (count == kLanes)
+          rows[l].store(target + l * stride + e);
+        else
+          rows[l].store_partial(target + l * stride + e, count);
+    }
   }
 }
 

@@ -100,10 +100,14 @@ void transpose_square(const T* a, int n, int stride, T* out) {
     }
 }
 
-// One chain of rotations of rows low..high of q: rows (i, i + 1) by (c[i], s[i]). The row that all
-// rotations share stays in registers and waits for a single instruction per rotation.
+// One chain of rotations of rows low..high of q: rows (i, i + 1) by the cosine c[i] and sine s[i].
+// The row that all rotations share stays in registers, divided by the cosine of the rotation before:
+//   row i = c[i] c[i-1] moving + s[i] next,   moving = next - (s[i] / c[i]) c[i-1] moving
+// is three fused operations an entry instead of four, and `moving` waits for one of them a rotation.
+// c[low-1] counts as 1. factors: c[i] c[i-1] (and c[high-1] at i = high), s[i], s[i] / c[i] c[i-1],
+// `apart` numbers between the three.
 template <int kPacks, class T>
-inline void rotate_chain_columns(T* q, int stride, int low, int high, const T* c, const T* s) {
+inline void rotate_chain_columns(T* q, int stride, int low, int high, const T* factors, int apart) {
   using P = Pack<T>;
   constexpr int kLanes = P::kLanes;
   P moving[kPacks];
@@ -111,29 +115,30 @@ inline void rotate_chain_columns(T* q, int stride, int low, int high, const T* c
 #pragma GCC unroll 16
   for (int p = 0; p < kPacks; ++p) moving[p] = P::load(row + p * kLanes);
   for (int i = low; i < high; ++i, row += stride) {
-    const P cosine(c[i]), sine(s[i]);
+    const P along(factors[i]), sine(factors[i + apart]), tangent(factors[i + 2 * apart]);
 #pragma GCC unroll 16
     for (int p = 0; p < kPacks; ++p) {
       const P next = P::load(row + stride + p * kLanes);
-      add_product(sine * next, cosine, moving[p]).store(row + p * kLanes);
-      moving[p] = subtract_product(cosine * next, sine, moving[p]);
+      add_product(sine * next, along, moving[p]).store(row + p * kLanes);
+      moving[p] = subtract_product(next, tangent, moving[p]);
     }
   }
+  const P along(factors[high]);
 #pragma GCC unroll 16
-  for (int p = 0; p < kPacks; ++p) moving[p].store(row + p * kLanes);
+  for (int p = 0; p < kPacks; ++p) (along * moving[p]).store(row + p * kLanes);
 }
 
 template <class T>
-void rotate_chain(T* q, int stride, int low, int high, const T* c, const T* s) {
+void rotate_chain(T* q, int stride, int low, int high, const T* factors, int apart) {
   constexpr int kLanes = Pack<T>::kLanes;
   int col = 0;
   for (; col + 4 * kLanes <= stride; col += 4 * kLanes)
-    rotate_chain_columns<4>(q + col, stride, low, high, c, s);
+    rotate_chain_columns<4>(q + col, stride, low, high, factors, apart);
   if (col + 2 * kLanes <= stride) {
-    rotate_chain_columns<2>(q + col, stride, low, high, c, s);
+    rotate_chain_columns<2>(q + col, stride, low, high, factors, apart);
     col += 2 * kLanes;
   }
-  if (col < stride) rotate_chain_columns<1>(q + col, stride, low, high, c, s);
+  if (col < stride) rotate_chain_columns<1>(q + col, stride, low, high, factors, apart);
 }
 
 }  // namespace kdops::KDOPS_ISA

@@ -43,77 +43,83 @@ struct RotateLanes {
   void end() {}
 };
 
-// Collects the rotations of a few sweeps of all lanes, then applies them matrix by matrix.
+// Collects the rotations of a few sweeps of all lanes, then applies them matrix by matrix, as chains
+// of rotate_chain() (row_passes.h).
 template <class T>
 class RotateMatrices {
   using V = Pack<T>;
-  static constexpr int kLanes = V::kLanes, kSweeps = 8, kKinds = 4;  // c, s of v and of u
+  static constexpr int kLanes = V::kLanes, kSweeps = 8, kSide = 3, kKinds = 2 * kSide;  // v and u
 
  public:
-  static int64_t memory(int n) { return (2 * kKinds * n + 2) * int64_t(kSweeps) * kLanes; }
+  static int64_t memory(int stride) { return (2 * kKinds * stride + 2) * int64_t(kSweeps) * kLanes; }
 
   RotateMatrices(T* memory, int n, int stride, int lanes, T* u, T* v)
       : buffer_(reinterpret_cast<V*>(memory)),
         n_(n),
         stride_(stride),
         lanes_(lanes),
-        u_(u),
-        v_(v) {}
+        vectors_{v, u} {}
 
   void begin(V low, V high, int first, int end) {
     bounds()[2 * count_] = low;
     bounds()[2 * count_ + 1] = high;
     first_[count_] = first;
     end_[count_] = end;
+    owed_[0] = owed_[1] = V(T(1));
   }
-  void right(int i, V c, V s) {
-    row(count_, 0)[i] = c;
-    row(count_, 1)[i] = s;
-  }
-  void left(int i, V c, V s) {
-    row(count_, 2)[i] = c;
-    row(count_, 3)[i] = s;
-  }
+  void right(int i, V c, V s) { add(0, i, c, s); }
+  void left(int i, V c, V s) { add(1, i, c, s); }
   void end() {
+    for (int side = 0; side < 2; ++side) row(count_, kSide * side)[end_[count_]] = owed_[side];
     if (++count_ == kSweeps) flush();
   }
   void flush() {
     // One lane's coefficients side by side: read in place, each would cost a cache line.
     for (int sweep = 0; sweep < count_; ++sweep)
-      for (int kind = v_ != nullptr ? 0 : 2; kind < (u_ != nullptr ? kKinds : 2); ++kind) {
-        const int first = first_[sweep], length = end_[sweep] - first;
+      for (int kind = 0; kind < kKinds; ++kind) {
+        if (vectors_[kind / kSide] == nullptr) continue;
+        const int first = first_[sweep] / kLanes * kLanes;  // whole registers
+        const int length = (end_[sweep] / kLanes + 1) * kLanes - first;
         scatter_lanes(row(sweep, kind) + first, length, lanes_, chain(0, sweep, kind) + first,
                       lane_size());
       }
-    const int64_t matrix = static_cast<int64_t>(n_) * stride_;
-    for (int l = 0; l < lanes_; ++l) {
-      if (v_ != nullptr) apply(l, 0, v_ + l * matrix);
-      if (u_ != nullptr) apply(l, 2, u_ + l * matrix);
-    }
+    for (int l = 0; l < lanes_; ++l)
+      for (int side = 0; side < 2; ++side)
+        if (vectors_[side] != nullptr) apply(l, side);
     count_ = 0;
   }
 
  private:
-  int64_t lane_size() const { return static_cast<int64_t>(kSweeps) * kKinds * n_; }
-  V* row(int sweep, int kind) const { return buffer_ + (kKinds * sweep + kind) * n_; }
+  void add(int side, int i, V c, V s) {
+    if (vectors_[side] == nullptr) return;
+    const int kind = kSide * side;
+    row(count_, kind)[i] = c * owed_[side];
+    row(count_, kind + 1)[i] = s;
+    row(count_, kind + 2)[i] = s / c * owed_[side];
+    owed_[side] = c;
+  }
+  int64_t lane_size() const { return static_cast<int64_t>(kSweeps) * kKinds * stride_; }
+  V* row(int sweep, int kind) const { return buffer_ + (kKinds * sweep + kind) * stride_; }
   V* bounds() const { return buffer_ + lane_size(); }
   T* chain(int lane, int sweep, int kind) const {
     return reinterpret_cast<T*>(bounds() + 2 * kSweeps) + lane * lane_size() +
-           (kKinds * sweep + kind) * n_;
+           (kKinds * sweep + kind) * stride_;
   }
-  void apply(int lane, int kind, T* q) const {
+  void apply(int lane, int side) const {
+    T* q = vectors_[side] + static_cast<int64_t>(lane) * n_ * stride_;
     for (int sweep = 0; sweep < count_; ++sweep) {
       const T low = bounds()[2 * sweep].lane(lane), high = bounds()[2 * sweep + 1].lane(lane);
       if (low < high)
         rotate_chain(q, stride_, static_cast<int>(low), static_cast<int>(high),
-                     chain(lane, sweep, kind), chain(lane, sweep, kind + 1));
+                     chain(lane, sweep, kSide * side), stride_);
     }
   }
 
   V* buffer_;
+  V owed_[2];  // the factor that the moving row of a chain still lacks
   int n_, stride_, lanes_, count_ = 0;
   int first_[kSweeps], end_[kSweeps];
-  T *u_, *v_;
+  T* vectors_[2];
 };
 
 // Where the results of a whole group go: n x n, n and n x n numbers per matrix.
@@ -178,10 +184,10 @@ class SquareBatch {
   int64_t work_size() const {
     if (n <= kLanesReduceOrder)
       return static_cast<int64_t>(kLanes) * (3 * n * n + 5 * n) +
-             (n > kLanesOrder ? RotateMatrices<T>::memory(n) : 0);
+             (n > kLanesOrder ? RotateMatrices<T>::memory(stride) : 0);
     const int64_t square = static_cast<int64_t>(stride) * stride;
     return 4 * square + (ReduceWork<T>::kVectors + 4) * stride + 2 * kLanes * n +
-           RotateMatrices<T>::memory(n);
+           RotateMatrices<T>::memory(stride);
   }
 
   void lanes_singular(const T* a, int64_t apart, int lanes, const Target<T>* target);
