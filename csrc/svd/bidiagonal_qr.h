@@ -31,7 +31,7 @@ struct Rotation {
   // f = g = 0 without a comparison.
   Rotation(V f, V g) {
     using T = Scalar<V>;
-    size = abs(f) + V(sizeof(T) == 4 ? T(1e-18) : T(1e-150));
+    size = max(abs(f), V(sizeof(T) == 4 ? T(1e-18) : T(1e-150)));
     toward = multiply_sign(g, f);
     square = fma(size, size, g * g);
     root = reciprocal_root(square);
