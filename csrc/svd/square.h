@@ -18,6 +18,11 @@ namespace kdops::KDOPS_ISA {
 
 inline constexpr int kLanesOrder = 16, kLanesReduceOrder = 32;
 
+// Numbers in a line of the cache. Arrays that are worked on together lie one more line apart than
+// their size, which is often a multiple of what one set of the cache repeats after.
+template <class T>
+inline constexpr int kCacheLine = 64 / static_cast<int>(sizeof(T));
+
 struct NoRotations {
   template <class V>
   void begin(V, V, int, int) {}
@@ -51,11 +56,14 @@ class RotateMatrices {
   static constexpr int kLanes = V::kLanes, kSweeps = 8, kSide = 3, kKinds = 2 * kSide;  // v and u
 
  public:
-  static int64_t memory(int stride) { return (2 * kKinds * stride + 2) * int64_t(kSweeps) * kLanes; }
+  static int64_t memory(int stride) {
+    return ((2 * kKinds * stride + 2) * int64_t(kSweeps) + kCacheLine<T>) * kLanes;
+  }
 
-  RotateMatrices(T* memory, int n, int stride, int lanes, T* u, T* v)
+  // u, v: the first matrix, or null; `matrix` numbers from one to the next.
+  RotateMatrices(T* memory, int64_t matrix, int stride, int lanes, T* u, T* v)
       : buffer_(reinterpret_cast<V*>(memory)),
-        n_(n),
+        matrix_(matrix),
         stride_(stride),
         lanes_(lanes),
         vectors_{v, u} {}
@@ -81,7 +89,7 @@ class RotateMatrices {
         const int first = first_[sweep] / kLanes * kLanes;  // whole registers
         const int length = (end_[sweep] / kLanes + 1) * kLanes - first;
         scatter_lanes(row(sweep, kind) + first, length, lanes_, chain(0, sweep, kind) + first,
-                      lane_size());
+                      lane_distance());
       }
     for (int l = 0; l < lanes_; ++l)
       for (int side = 0; side < 2; ++side)
@@ -99,14 +107,16 @@ class RotateMatrices {
     owed_[side] = c;
   }
   int64_t lane_size() const { return static_cast<int64_t>(kSweeps) * kKinds * stride_; }
+  // The lanes' chains must not all lie in the same sets of the cache.
+  int64_t lane_distance() const { return lane_size() + kCacheLine<T>; }
   V* row(int sweep, int kind) const { return buffer_ + (kKinds * sweep + kind) * stride_; }
   V* bounds() const { return buffer_ + lane_size(); }
   T* chain(int lane, int sweep, int kind) const {
-    return reinterpret_cast<T*>(bounds() + 2 * kSweeps) + lane * lane_size() +
+    return reinterpret_cast<T*>(bounds() + 2 * kSweeps) + lane * lane_distance() +
            (kKinds * sweep + kind) * stride_;
   }
   void apply(int lane, int side) const {
-    T* q = vectors_[side] + static_cast<int64_t>(lane) * n_ * stride_;
+    T* q = vectors_[side] + lane * matrix_;
     for (int sweep = 0; sweep < count_; ++sweep) {
       const T low = bounds()[2 * sweep].lane(lane), high = bounds()[2 * sweep + 1].lane(lane);
       if (low < high)
@@ -117,7 +127,8 @@ class RotateMatrices {
 
   V* buffer_;
   V owed_[2];  // the factor that the moving row of a chain still lacks
-  int n_, stride_, lanes_, count_ = 0;
+  int64_t matrix_;
+  int stride_, lanes_, count_ = 0;
   int first_[kSweeps], end_[kSweeps];
   T* vectors_[2];
 };
@@ -180,7 +191,7 @@ class SquareBatch {
   }
 
  private:
-  int64_t matrix() const { return static_cast<int64_t>(n) * stride; }
+  int64_t matrix() const { return static_cast<int64_t>(n) * stride + kCacheLine<T>; }
   int64_t work_size() const {
     if (n <= kLanesReduceOrder)
       return static_cast<int64_t>(kLanes) * (3 * n * n + 5 * n) +

@@ -26,7 +26,7 @@ void SquareBatch<T>::load_matrix(const T* a, bool lower, int lane, T* w) {
 template <class T>
 void SquareBatch<T>::iterate_singular(V* d, V* e, T* memory, int lanes) {
   if (want_u_ || want_v_) {
-    RotateMatrices<T> sink(memory, n, stride, lanes, want_u_ ? u_.get() : nullptr,
+    RotateMatrices<T> sink(memory, matrix(), stride, lanes, want_u_ ? u_.get() : nullptr,
                            want_v_ ? v_.get() : nullptr);
     bidiagonal_qr(d, e, n, sink);
     sink.flush();
@@ -39,7 +39,7 @@ void SquareBatch<T>::iterate_singular(V* d, V* e, T* memory, int lanes) {
 template <class T>
 void SquareBatch<T>::iterate_symmetric(V* d, V* e, T* memory, int lanes) {
   if (want_v_) {
-    RotateMatrices<T> sink(memory, n, stride, lanes, nullptr, v_.get());
+    RotateMatrices<T> sink(memory, matrix(), stride, lanes, nullptr, v_.get());
     tridiagonal_qr(d, e, n, sink);
     sink.flush();
   } else {
