@@ -2,7 +2,8 @@
 //
 // Every sweep of a lane works on its own last unreduced block [low, high]; the loop runs over the
 // union of the blocks and lanes outside theirs receive exact identities. So a lane's arithmetic
-// does not depend on its neighbours, and no lane waits for another before its next sweep.
+// does not depend on its neighbours, and no lane waits for another before its next sweep. Where two
+// products are added it is said which one is rounded: one register and two must agree (Wide).
 // The rotations go to a sink: sink.begin(low, high, first, last), then for first <= i < last
 // sink.right(i, c, s) (columns i, i + 1 of V) and sink.left(i, c, s) (of U), then sink.end(). Each
 // is handed over while the root of the next one is on its way: that is when the sink has time.
@@ -33,7 +34,7 @@ struct Rotation {
     using T = Scalar<V>;
     size = max(abs(f), V(sizeof(T) == 4 ? T(1e-18) : T(1e-150)));
     toward = multiply_sign(g, f);
-    square = fma(size, size, g * g);
+    square = add_product(g * g, size, size);
     root = reciprocal_root(square);
   }
   V normal(V numerator) const { return (numerator * root.estimate) * root.correction; }
@@ -106,7 +107,8 @@ inline V bidiagonal_shift(const ActiveBlock<V>& block) {
   const V f = abs(block.before), h = abs(block.last), g = block.coupling;
   const V sum = f + h, difference = f - h;
   const V largest =
-      V(T(0.5)) * (sqrt(fma(sum, sum, g * g)) + sqrt(fma(difference, difference, g * g)));
+      V(T(0.5)) * (sqrt(add_product(g * g, sum, sum)) +
+                   sqrt(add_product(g * g, difference, difference)));
   const auto safe = (largest > V(std::numeric_limits<T>::min())) & !block.singular;
   return select(safe, f * h / select(safe, largest, V(T(1))), V(T(0)));
 }
@@ -137,16 +139,16 @@ void bidiagonal_sweep(const ActiveBlock<V>& block, V* d, V* e, Sink& sink) {
     c = select(on, right.c(), one);
     s = select(on, right.s(), zero);
     // In lanes outside their block f and g are never used: these need no select.
-    f = right.normal(fma(right.size, here, right.toward * beside));
+    f = right.normal(add_product(right.toward * beside, right.size, here));
     g = right.normal(right.toward * next);
-    const V above = c * beside - s * here, below = c * next;
+    const V above = subtract_product(c * beside, s, here), below = c * next;
     const Rotation<V> left(f, g);
     sink.right(i, c, s);
     c = select(on, left.c(), one);
     s = select(on, left.s(), zero);
     d[i] = select(on, left.r(f), here);
-    f = left.normal(fma(left.size, above, left.toward * below));
-    here = c * below - s * above;
+    f = left.normal(add_product(left.toward * below, left.size, above));
+    here = subtract_product(c * below, s, above);
     const V next_index(static_cast<T>(i + 1));
     before = select(on & (next_index == block.high), f, above);
     if (i + 1 < block.end) {
