@@ -128,17 +128,24 @@ inline void rotate_chain_columns(T* q, int stride, int low, int high, const T* f
   for (int p = 0; p < kPacks; ++p) (along * moving[p]).store(row + p * kLanes);
 }
 
+// Eight registers of columns at a time, the rest in one block: every block costs a branch that is
+// predicted wrongly at the end of its loop, as chains are of any length.
+template <int kMost, class T>
+inline void rotate_chain_rest(T* q, int stride, int packs, int low, int high, const T* factors,
+                              int apart) {
+  if (packs == kMost)
+    rotate_chain_columns<kMost>(q, stride, low, high, factors, apart);
+  else if constexpr (kMost > 1)
+    rotate_chain_rest<kMost - 1>(q, stride, packs, low, high, factors, apart);
+}
+
 template <class T>
 void rotate_chain(T* q, int stride, int low, int high, const T* factors, int apart) {
   constexpr int kLanes = Pack<T>::kLanes;
   int col = 0;
-  for (; col + 4 * kLanes <= stride; col += 4 * kLanes)
-    rotate_chain_columns<4>(q + col, stride, low, high, factors, apart);
-  if (col + 2 * kLanes <= stride) {
-    rotate_chain_columns<2>(q + col, stride, low, high, factors, apart);
-    col += 2 * kLanes;
-  }
-  if (col < stride) rotate_chain_columns<1>(q + col, stride, low, high, factors, apart);
+  for (; col + 8 * kLanes <= stride; col += 8 * kLanes)
+    rotate_chain_columns<8>(q + col, stride, low, high, factors, apart);
+  rotate_chain_rest<7>(q + col, stride, (stride - col) / kLanes, low, high, factors, apart);
 }
 
 }  // namespace kdops::KDOPS_ISA
