@@ -2,8 +2,8 @@
 // pack.h and pack_math.h.
 //
 // A recurrence that runs one matrix per lane waits for the latency of its roots and divisions; with
-// two registers the machine works on one while the other waits. In memory the lanes of a Twin follow
-// one another: Twin arrays are Pack arrays of twice the length.
+// two registers the machine works on one while the other waits. In memory the lanes of a Twin
+// follow one another: Twin arrays are Pack arrays of twice the length.
 #pragma once
 
 #include <type_traits>

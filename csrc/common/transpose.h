@@ -24,8 +24,8 @@ inline Pack<T> interleave_halves(Pack<T> a, Pack<T> b, std::index_sequence<I...>
 }
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
-// Interleaving within the halves first: only the last round crosses from one half to the other, half
-// the instructions of perfect shuffles.
+// Interleaving within the halves first: only the last round crosses from one half to the other,
+// half the instructions of perfect shuffles.
 inline void transpose(Pack<float> (&rows)[8]) {
   __m256 quads[8];
 #pragma GCC unroll 2

@@ -106,9 +106,8 @@ inline V bidiagonal_shift(const ActiveBlock<V>& block) {
   using T = Scalar<V>;
   const V f = abs(block.before), h = abs(block.last), g = block.coupling;
   const V sum = f + h, difference = f - h;
-  const V largest =
-      V(T(0.5)) * (sqrt(add_product(g * g, sum, sum)) +
-                   sqrt(add_product(g * g, difference, difference)));
+  const V largest = V(T(0.5)) * (sqrt(add_product(g * g, sum, sum)) +
+                                 sqrt(add_product(g * g, difference, difference)));
   const auto safe = (largest > V(std::numeric_limits<T>::min())) & !block.singular;
   return select(safe, f * h / select(safe, largest, V(T(1))), V(T(0)));
 }

@@ -101,11 +101,10 @@ void transpose_square(const T* a, int n, int stride, T* out) {
 }
 
 // One chain of rotations of rows low..high of q: rows (i, i + 1) by the cosine c[i] and sine s[i].
-// The row that all rotations share stays in registers, divided by the cosine of the rotation before:
-//   row i = c[i] c[i-1] moving + s[i] next,   moving = next - (s[i] / c[i]) c[i-1] moving
-// is three fused operations an entry instead of four, and `moving` waits for one of them a rotation.
-// c[low-1] counts as 1. factors: c[i] c[i-1] (and c[high-1] at i = high), s[i], s[i] / c[i] c[i-1],
-// `apart` numbers between the three.
+// The row that all rotations share stays in registers, divided by the last cosine (c[low-1] = 1):
+//   row i = (c[i] c[i-1]) moving + s[i] next,   moving = next - (s[i] / c[i] c[i-1]) moving.
+// That is three fused operations an entry, not four, and `moving` waits for one of them a rotation.
+// factors: c[i] c[i-1] (at i = high: c[high-1]), s[i], s[i] / c[i] c[i-1], `apart` from each other.
 template <int kPacks, class T>
 inline void rotate_chain_columns(T* q, int stride, int low, int high, const T* factors, int apart) {
   using P = Pack<T>;

@@ -49,8 +49,8 @@ struct RotateLanes {
   void end() {}
 };
 
-// Collects the rotations of a few sweeps of all lanes, then applies them matrix by matrix, as chains
-// of rotate_chain() (row_passes.h). V: a register, or two.
+// Collects the rotations of a few sweeps of all lanes, then applies them matrix by matrix, as
+// chains of rotate_chain() (row_passes.h). V: a register, or two.
 template <class V>
 class RotateMatrices {
   using T = Scalar<V>;
@@ -60,7 +60,8 @@ class RotateMatrices {
 
  public:
   static int64_t memory(int stride) {
-    return ((2 * kKinds * stride + 2) * int64_t(kSweeps) + kCacheLine<T>) * kLanes;
+    const int64_t lane = (2 * kKinds * stride + 2) * int64_t(kSweeps) + kCacheLine<T>;
+    return kLanes * lane;
   }
 
   // u, v: the first matrix, or null; `matrix` numbers from one to the next.
