@@ -150,6 +150,21 @@ def test_the_size_of_the_batch_changes_no_bit(function, n, dtype):
             assert torch.equal(x[start:stop], y), (start, stop)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(8, 8), (20, 20), (40, 40), (300, 7), (16, 70), (3, 1)], ids=str)
+def test_matrices_by_columns_give_the_same_bits(shape, dtype):
+    """Maps seen as maps.flatten(2).mT, which are not copied (test_memory.py)."""
+    maps = torch.randn(2, 19, *shape[::-1], dtype=dtype, generator=torch.Generator().manual_seed(1))
+    maps[1, 3, 0, 0] = float("nan")
+    A = maps.mT
+    rows = A.contiguous()
+    for options in ({}, {"compute_u": False}, {"canonical": False}, {"mode": "fast"}):
+        pairs = zip(batched_svd(A, **options), batched_svd(rows, **options), strict=True)
+        for x, y in pairs:
+            assert x is y or (x.is_contiguous() and torch.equal(x.nan_to_num(9), y.nan_to_num(9)))
+    assert torch.equal(batched_svdvals(A).nan_to_num(9), batched_svdvals(rows).nan_to_num(9))
+
+
 @pytest.mark.parametrize("name", ISOLATION)
 @pytest.mark.parametrize("bad_value", [float("nan"), float("inf")], ids=["nan", "inf"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
