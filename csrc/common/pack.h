@@ -209,20 +209,53 @@ inline bool all(bool m) { return m; }
 
 template <class T>
 inline Pack<T> select(PackMask<T> m, Pack<T> a, Pack<T> b) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return Pack<T>(_mm256_blendv_ps(b.r, a.r, reinterpret_cast<__m256>(m.bits)));
+  else
+    return Pack<T>(_mm256_blendv_pd(b.r, a.r, reinterpret_cast<__m256d>(m.bits)));
+#else
   return Pack<T>(m.bits ? a.r : b.r);
+#endif
 }
 // a * b + c; the compiler contracts it to one instruction where there is one.
 template <class T>
 inline Pack<T> fma(Pack<T> a, Pack<T> b, Pack<T> c) {
   return a.r * b.r + c.r;
 }
+// a < b ? a : b, and a > b ? a : b: b where one of them is NaN. The compiler makes two instructions
+// of the conditional.
 template <class T>
 inline Pack<T> min(Pack<T> a, Pack<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return Pack<T>(_mm512_min_ps(a.r, b.r));
+  else
+    return Pack<T>(_mm512_min_pd(a.r, b.r));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return Pack<T>(_mm256_min_ps(a.r, b.r));
+  else
+    return Pack<T>(_mm256_min_pd(a.r, b.r));
+#else
   return Pack<T>(a.r < b.r ? a.r : b.r);
+#endif
 }
 template <class T>
 inline Pack<T> max(Pack<T> a, Pack<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return Pack<T>(_mm512_max_ps(a.r, b.r));
+  else
+    return Pack<T>(_mm512_max_pd(a.r, b.r));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return Pack<T>(_mm256_max_ps(a.r, b.r));
+  else
+    return Pack<T>(_mm256_max_pd(a.r, b.r));
+#else
   return Pack<T>(a.r > b.r ? a.r : b.r);
+#endif
 }
 
 template <class T>

@@ -6,48 +6,6 @@
 
 namespace kdops::KDOPS_ISA {
 
-// 1 / sqrt(a) = estimate * correction for finite normal a, to about one unit in the last place. In
-// two factors, because x / sqrt(a) = (x * estimate) * correction is ready one product earlier.
-template <class V>
-struct ReciprocalRoot {
-  V estimate, correction;
-};
-
-template <Real T>
-inline ReciprocalRoot<T> reciprocal_root(T a) {
-  return {T(1) / std::sqrt(a), T(1)};
-}
-
-template <class T>
-inline ReciprocalRoot<Pack<T>> reciprocal_root(Pack<T> a) {
-#if defined(__AVX512F__)
-  const Pack<T> half = Pack<T>(T(-0.5)) * a, three_halves(T(1.5));
-  Pack<T> y;  // 14 correct bits; a Newton step doubles them
-  if constexpr (sizeof(T) == 4) {
-    y = Pack<T>(_mm512_rsqrt14_ps(a.r));
-  } else {
-    y = Pack<T>(_mm512_rsqrt14_pd(a.r));
-    y = y * fma(half, y * y, three_halves);
-  }
-  return {y, fma(half, y * y, three_halves)};
-#else
-  return {Pack<T>(T(1)) / sqrt(a), Pack<T>(T(1))};
-#endif
-}
-
-// a, negated where b is negative.
-template <Real T>
-inline T multiply_sign(T a, T b) {
-  return std::signbit(b) ? -a : a;
-}
-template <class T>
-inline Pack<T> multiply_sign(Pack<T> a, Pack<T> b) {
-  using Bits = typename PackTraits<T>::Bits;
-  const Pack<T> negative_zero(T(-0.0));
-  const Bits sign = reinterpret_cast<Bits>(b.r) & reinterpret_cast<Bits>(negative_zero.r);
-  return Pack<T>(reinterpret_cast<typename Pack<T>::Register>(reinterpret_cast<Bits>(a.r) ^ sign));
-}
-
 // c + a b and c - a b in one rounding where the machine can. Unlike fma() of pack.h, which the
 // compiler may contract differently, c is the operand that waits for one instruction only.
 template <class T>
@@ -81,6 +39,55 @@ inline Pack<T> subtract_product(Pack<T> c, Pack<T> a, Pack<T> b) {
 #else
   return c - a * b;
 #endif
+}
+
+// 1 / sqrt(a) = estimate * correction for finite normal a, to about one unit in the last place. In
+// two factors, because x / sqrt(a) = (x * estimate) * correction is ready one product earlier.
+template <class V>
+struct ReciprocalRoot {
+  V estimate, correction;
+};
+
+template <Real T>
+inline ReciprocalRoot<T> reciprocal_root(T a) {
+  return {T(1) / std::sqrt(a), T(1)};
+}
+
+template <class T>
+inline ReciprocalRoot<Pack<T>> reciprocal_root(Pack<T> a) {
+#if defined(__AVX512F__)
+  const Pack<T> half = Pack<T>(T(-0.5)) * a, three_halves(T(1.5));
+  Pack<T> y;  // 14 correct bits; a Newton step doubles them
+  if constexpr (sizeof(T) == 4) {
+    y = Pack<T>(_mm512_rsqrt14_ps(a.r));
+  } else {
+    y = Pack<T>(_mm512_rsqrt14_pd(a.r));
+    y = y * fma(half, y * y, three_halves);
+  }
+  return {y, fma(half, y * y, three_halves)};
+#else
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {  // 11 correct bits; a step of third order triples them
+    const Pack<T> one(T(1)), y(_mm256_rsqrt_ps(a.r));
+    const Pack<T> h = subtract_product(one, a * y, y);
+    return {y, add_product(one, h, add_product(Pack<T>(T(0.5)), Pack<T>(T(0.375)), h))};
+  }
+#endif
+  return {Pack<T>(T(1)) / sqrt(a), Pack<T>(T(1))};
+#endif
+}
+
+// a, negated where b is negative.
+template <Real T>
+inline T multiply_sign(T a, T b) {
+  return std::signbit(b) ? -a : a;
+}
+template <class T>
+inline Pack<T> multiply_sign(Pack<T> a, Pack<T> b) {
+  using Bits = typename PackTraits<T>::Bits;
+  const Pack<T> negative_zero(T(-0.0));
+  const Bits sign = reinterpret_cast<Bits>(b.r) & reinterpret_cast<Bits>(negative_zero.r);
+  return Pack<T>(reinterpret_cast<typename Pack<T>::Register>(reinterpret_cast<Bits>(a.r) ^ sign));
 }
 
 // The largest power of two <= |a|, for finite a; the smallest normal number below that.

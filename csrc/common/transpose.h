@@ -23,6 +23,39 @@ inline Pack<T> interleave_halves(Pack<T> a, Pack<T> b, std::index_sequence<I...>
 #endif
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// Interleaving within the halves first: only the last round crosses from one half to the other,
+// half the instructions of perfect shuffles.
+inline void transpose(Pack<float> (&rows)[8]) {
+  __m256 quads[8];
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i].r, rows[i + 1].r)),
+                  b = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i].r, rows[i + 1].r)),
+                  c = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i + 2].r, rows[i + 3].r)),
+                  d = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i + 2].r, rows[i + 3].r));
+    quads[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+    quads[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+    quads[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+    quads[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20);
+    rows[i + 4] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31);
+  }
+}
+inline void transpose(Pack<double> (&rows)[4]) {
+  const __m256d a = _mm256_unpacklo_pd(rows[0].r, rows[1].r),
+                b = _mm256_unpackhi_pd(rows[0].r, rows[1].r),
+                c = _mm256_unpacklo_pd(rows[2].r, rows[3].r),
+                d = _mm256_unpackhi_pd(rows[2].r, rows[3].r);
+  rows[0] = _mm256_permute2f128_pd(a, c, 0x20);
+  rows[1] = _mm256_permute2f128_pd(b, d, 0x20);
+  rows[2] = _mm256_permute2f128_pd(a, c, 0x31);
+  rows[3] = _mm256_permute2f128_pd(b, d, 0x31);
+}
+#else
 // rows[i] lane j <-> rows[j] lane i: log2(kLanes) rounds of the perfect shuffle.
 template <class T>
 inline void transpose(Pack<T> (&rows)[Pack<T>::kLanes]) {
@@ -40,6 +73,7 @@ inline void transpose(Pack<T> (&rows)[Pack<T>::kLanes]) {
     for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
   }
 }
+#endif
 
 // out[e] lane l = source[l * stride + e] for e < elements; lanes from `lanes` on are zero.
 template <class T>
@@ -67,12 +101,23 @@ void scatter_lanes(const Pack<T>* in, int elements, int lanes, T* target, int64_
   for (int e = 0; e < elements; e += kLanes) {
     const int count = elements - e < kLanes ? elements - e : kLanes;
     Pack<T> rows[kLanes];
-    for (int i = 0; i < kLanes; ++i) rows[i] = i < count ? in[e + i] : Pack<T>(T(0));
+    if (count == kLanes) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) rows[i] = in[e + i];
+    } else {
+      for (int i = 0; i < kLanes; ++i) rows[i] = i < count ? in[e + i] : Pack<T>(T(0));
+    }
     transpose(rows);
-    if (count == kLanes)
-      for (int l = 0; l < lanes; ++l) rows[l].store(target + l * stride + e);
-    else
-      for (int l = 0; l < lanes; ++l) rows[l].store_partial(target + l * stride + e, count);
+    if (count == kLanes && lanes == kLanes) {
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l) rows[l].store(target + l * stride + e);
+    } else {
+      for (int l = 0; l < kLanes && l < lanes; ++l)
+        if (count == kLanes)
+          rows[l].store(target + l * stride + e);
+        else
+          rows[l].store_partial(target + l * stride + e, count);
+    }
   }
 }
 

@@ -2,9 +2,11 @@
 //
 // Every sweep of a lane works on its own last unreduced block [low, high]; the loop runs over the
 // union of the blocks and lanes outside theirs receive exact identities. So a lane's arithmetic
-// does not depend on its neighbours, and no lane waits for another before its next sweep.
+// does not depend on its neighbours, and no lane waits for another before its next sweep. Where two
+// products are added it is said which one is rounded: one register and two must agree (Wide).
 // The rotations go to a sink: sink.begin(low, high, first, last), then for first <= i < last
-// sink.right(i, c, s) (columns i, i + 1 of V) and sink.left(i, c, s) (of U), then sink.end().
+// sink.right(i, c, s) (columns i, i + 1 of V) and sink.left(i, c, s) (of U), then sink.end(). Each
+// is handed over while the root of the next one is on its way: that is when the sink has time.
 #pragma once
 
 #include <algorithm>
@@ -30,9 +32,9 @@ struct Rotation {
   // f = g = 0 without a comparison.
   Rotation(V f, V g) {
     using T = Scalar<V>;
-    size = abs(f) + V(sizeof(T) == 4 ? T(1e-18) : T(1e-150));
+    size = max(abs(f), V(sizeof(T) == 4 ? T(1e-18) : T(1e-150)));
     toward = multiply_sign(g, f);
-    square = fma(size, size, g * g);
+    square = add_product(g * g, size, size);
     root = reciprocal_root(square);
   }
   V normal(V numerator) const { return (numerator * root.estimate) * root.correction; }
@@ -46,6 +48,7 @@ template <class V>
 struct ActiveBlock {
   V low, high;               // low > high: this lane has converged
   V last, before, coupling;  // d[high], d[high - 1], e[high - 1]
+  V top;                     // d[low]
   Mask<V> singular;          // a diagonal entry of the block is negligible
   int first, end;            // union over the lanes: first <= low, high <= end
 };
@@ -67,13 +70,12 @@ inline void lane_bounds(V low, V high, int& first, int& end) {
   end = static_cast<int>(largest);
 }
 
-// Sets negligible e to zero below `end` and finds the last block that is left. d may be null
-// (symmetric tridiagonal matrices have no singular case).
+// Sets negligible e to zero below `end` and finds the last block that is left.
 template <class V>
 ActiveBlock<V> find_block(const V* d, V* e, int end, V negligible) {
   using T = Scalar<V>;
   const V zero(T(0)), one(T(1)), never(T(1 << 20));
-  ActiveBlock<V> block{never, zero, zero, zero, zero, zero > zero, 0, 0};
+  ActiveBlock<V> block{never, zero, zero, zero, zero, d[0], zero > zero, 0, 0};
   Mask<V> found = zero > zero, closed = found;
   for (int i = end - 1; i >= 0; --i) {
     const V index(static_cast<T>(i));
@@ -89,6 +91,7 @@ ActiveBlock<V> find_block(const V* d, V* e, int end, V negligible) {
     found = found | coupled;
     const auto closes = found & !coupled & !closed;
     block.low = select(closes, index + one, block.low);
+    block.top = select(closes, d[i + 1], block.top);
     closed = closed | closes;
     block.singular = block.singular | (found & !closed & (abs(d[i]) <= negligible));
     if (all(closed)) break;
@@ -103,49 +106,59 @@ inline V bidiagonal_shift(const ActiveBlock<V>& block) {
   using T = Scalar<V>;
   const V f = abs(block.before), h = abs(block.last), g = block.coupling;
   const V sum = f + h, difference = f - h;
-  const V largest =
-      V(T(0.5)) * (sqrt(fma(sum, sum, g * g)) + sqrt(fma(difference, difference, g * g)));
+  const V largest = V(T(0.5)) * (sqrt(add_product(g * g, sum, sum)) +
+                                 sqrt(add_product(g * g, difference, difference)));
   const auto safe = (largest > V(std::numeric_limits<T>::min())) & !block.singular;
   return select(safe, f * h / select(safe, largest, V(T(1))), V(T(0)));
 }
 
+// What one step passes to the next stays in registers: a root of a step waits for the root before
+// it, and for nothing that went through memory or through another division.
 template <class V, class Sink>
 void bidiagonal_sweep(const ActiveBlock<V>& block, V* d, V* e, Sink& sink) {
   using T = Scalar<V>;
   const V zero(T(0)), one(T(1));
   const V shift = bidiagonal_shift(block);
   const auto shifted = shift > zero;
-  V f = zero, g = zero;
+  const V start =
+      block.top - select(shifted, shift * (shift / select(shifted, block.top, one)), zero);
+  V f = zero, g = zero, here = d[block.first], beside = e[block.first], before = zero;
+  V c = one, s = zero;  // of the left rotation before
   for (int i = block.first; i < block.end; ++i) {
-    const V index(static_cast<T>(i));
+    const V index(static_cast<T>(i)), next = d[i + 1];
     const auto on = (block.low <= index) & (index < block.high);
     const auto starts = block.low == index;
-    const V here = d[i];
-    const V first = here - select(shifted, shift * (shift / select(shifted, here, one)), zero);
-    f = select(starts, first, f);
-    g = select(starts, e[i], g);
+    f = select(starts, start, f);
+    g = select(starts, beside, g);
     const Rotation<V> right(f, g);
-    V c = select(on, right.c(), one), s = select(on, right.s(), zero);
-    if (i > block.first) e[i - 1] = select(on & !starts, right.r(f), e[i - 1]);
-    sink.right(i, c, s);
+    if (i > block.first) {
+      sink.left(i - 1, c, s);
+      e[i - 1] = select(on & !starts, right.r(f), before);
+    }
+    c = select(on, right.c(), one);
+    s = select(on, right.s(), zero);
     // In lanes outside their block f and g are never used: these need no select.
-    f = right.normal(fma(right.size, here, right.toward * e[i]));
-    g = right.normal(right.toward * d[i + 1]);
-    const V above = c * e[i] - s * here, below = c * d[i + 1];
+    f = right.normal(add_product(right.toward * beside, right.size, here));
+    g = right.normal(right.toward * next);
+    const V above = subtract_product(c * beside, s, here), below = c * next;
     const Rotation<V> left(f, g);
+    sink.right(i, c, s);
     c = select(on, left.c(), one);
     s = select(on, left.s(), zero);
-    sink.left(i, c, s);
     d[i] = select(on, left.r(f), here);
-    f = left.normal(fma(left.size, above, left.toward * below));
-    d[i + 1] = c * below - s * above;
+    f = left.normal(add_product(left.toward * below, left.size, above));
+    here = subtract_product(c * below, s, above);
     const V next_index(static_cast<T>(i + 1));
-    e[i] = select(on & (next_index == block.high), f, above);
+    before = select(on & (next_index == block.high), f, above);
     if (i + 1 < block.end) {
-      g = left.normal(left.toward * e[i + 1]);
-      e[i + 1] = c * e[i + 1];
+      const V far = e[i + 1];
+      g = left.normal(left.toward * far);
+      beside = c * far;
     }
   }
+  sink.left(block.end - 1, c, s);
+  d[block.end] = here;
+  e[block.end - 1] = before;
 }
 
 // sweep(block) on the lowest active block of d (n) and e (n - 1) until none is left in any lane.

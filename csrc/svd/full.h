@@ -108,8 +108,8 @@ class FullSvd {
 template <class T>
 void FullSvd<T>::run_square(const T* a, int64_t count) {
   SquareBatch<T> square(n_, out_.u != nullptr, vectors(), out_.canonical);
-  for (int64_t b0 = 0; b0 < count; b0 += kLanes) {
-    const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - b0));
+  for (int64_t b0 = 0; b0 < count; b0 += square.group) {
+    const int lanes = static_cast<int>(std::min<int64_t>(square.group, count - b0));
     const Target<T> target{out_.u != nullptr ? u(b0) : nullptr, s(b0),
                            vectors() ? vh(b0) : nullptr};
     square.singular(a + b0 * size(), size(), lanes, &target);

@@ -100,10 +100,13 @@ void transpose_square(const T* a, int n, int stride, T* out) {
     }
 }
 
-// One chain of rotations of rows low..high of q: rows (i, i + 1) by (c[i], s[i]). The row that all
-// rotations share stays in registers and waits for a single instruction per rotation.
+// One chain of rotations of rows low..high of q: rows (i, i + 1) by the cosine c[i] and sine s[i].
+// The row that all rotations share stays in registers, divided by the last cosine (c[low-1] = 1):
+//   row i = (c[i] c[i-1]) moving + s[i] next,   moving = next - (s[i] / c[i] c[i-1]) moving.
+// That is three fused operations an entry, not four, and `moving` waits for one of them a rotation.
+// factors: c[i] c[i-1] (at i = high: c[high-1]), s[i], s[i] / c[i] c[i-1], `apart` from each other.
 template <int kPacks, class T>
-inline void rotate_chain_columns(T* q, int stride, int low, int high, const T* c, const T* s) {
+inline void rotate_chain_columns(T* q, int stride, int low, int high, const T* factors, int apart) {
   using P = Pack<T>;
   constexpr int kLanes = P::kLanes;
   P moving[kPacks];
@@ -111,29 +114,37 @@ inline void rotate_chain_columns(T* q, int stride, int low, int high, const T* c
 #pragma GCC unroll 16
   for (int p = 0; p < kPacks; ++p) moving[p] = P::load(row + p * kLanes);
   for (int i = low; i < high; ++i, row += stride) {
-    const P cosine(c[i]), sine(s[i]);
+    const P along(factors[i]), sine(factors[i + apart]), tangent(factors[i + 2 * apart]);
 #pragma GCC unroll 16
     for (int p = 0; p < kPacks; ++p) {
       const P next = P::load(row + stride + p * kLanes);
-      add_product(sine * next, cosine, moving[p]).store(row + p * kLanes);
-      moving[p] = subtract_product(cosine * next, sine, moving[p]);
+      add_product(sine * next, along, moving[p]).store(row + p * kLanes);
+      moving[p] = subtract_product(next, tangent, moving[p]);
     }
   }
+  const P along(factors[high]);
 #pragma GCC unroll 16
-  for (int p = 0; p < kPacks; ++p) moving[p].store(row + p * kLanes);
+  for (int p = 0; p < kPacks; ++p) (along * moving[p]).store(row + p * kLanes);
+}
+
+// Eight registers of columns at a time, the rest in one block: every block costs a branch that is
+// predicted wrongly at the end of its loop, as chains are of any length.
+template <int kMost, class T>
+inline void rotate_chain_rest(T* q, int stride, int packs, int low, int high, const T* factors,
+                              int apart) {
+  if (packs == kMost)
+    rotate_chain_columns<kMost>(q, stride, low, high, factors, apart);
+  else if constexpr (kMost > 1)
+    rotate_chain_rest<kMost - 1>(q, stride, packs, low, high, factors, apart);
 }
 
 template <class T>
-void rotate_chain(T* q, int stride, int low, int high, const T* c, const T* s) {
+void rotate_chain(T* q, int stride, int low, int high, const T* factors, int apart) {
   constexpr int kLanes = Pack<T>::kLanes;
   int col = 0;
-  for (; col + 4 * kLanes <= stride; col += 4 * kLanes)
-    rotate_chain_columns<4>(q + col, stride, low, high, c, s);
-  if (col + 2 * kLanes <= stride) {
-    rotate_chain_columns<2>(q + col, stride, low, high, c, s);
-    col += 2 * kLanes;
-  }
-  if (col < stride) rotate_chain_columns<1>(q + col, stride, low, high, c, s);
+  for (; col + 8 * kLanes <= stride; col += 8 * kLanes)
+    rotate_chain_columns<8>(q + col, stride, low, high, factors, apart);
+  rotate_chain_rest<7>(q + col, stride, (stride - col) / kLanes, low, high, factors, apart);
 }
 
 }  // namespace kdops::KDOPS_ISA

@@ -24,9 +24,10 @@ void SquareBatch<T>::load_matrix(const T* a, bool lower, int lane, T* w) {
 
 // QR iterations of all lanes on d and e, their rotations applied to u and v.
 template <class T>
-void SquareBatch<T>::iterate_singular(V* d, V* e, T* memory, int lanes) {
+template <class W>
+void SquareBatch<T>::iterate_singular(W* d, W* e, T* memory, int lanes) {
   if (want_u_ || want_v_) {
-    RotateMatrices<T> sink(memory, n, stride, lanes, want_u_ ? u_.get() : nullptr,
+    RotateMatrices<W> sink(memory, matrix(), stride, lanes, want_u_ ? u_.get() : nullptr,
                            want_v_ ? v_.get() : nullptr);
     bidiagonal_qr(d, e, n, sink);
     sink.flush();
@@ -39,7 +40,7 @@ void SquareBatch<T>::iterate_singular(V* d, V* e, T* memory, int lanes) {
 template <class T>
 void SquareBatch<T>::iterate_symmetric(V* d, V* e, T* memory, int lanes) {
   if (want_v_) {
-    RotateMatrices<T> sink(memory, n, stride, lanes, nullptr, v_.get());
+    RotateMatrices<V> sink(memory, matrix(), stride, lanes, nullptr, v_.get());
     tridiagonal_qr(d, e, n, sink);
     sink.flush();
   } else {

@@ -8,7 +8,7 @@ namespace kdops::KDOPS_ISA {
 
 // Interleaves, scales, and replaces matrices with NaN or Inf by zero.
 template <class T>
-void SquareBatch<T>::load_lanes(const T* a, int64_t apart, int lanes, bool lower, V* w) {
+void SquareBatch<T>::load_lanes(const T* a, int64_t apart, int lanes, bool lower, V* w, int first) {
   gather_lanes(a, apart, lanes, n * n, w);
   if (lower)
     for (int i = 0; i < n; ++i)
@@ -18,8 +18,8 @@ void SquareBatch<T>::load_lanes(const T* a, int64_t apart, int lanes, bool lower
   for (int i = 0; i < n * n; ++i) w[i] = select(size.finite, factor * w[i], V(T(0)));
   const V finite = select(size.finite, V(T(1)), V(T(0)));
   for (int l = 0; l < lanes; ++l) {
-    scale[l] = size.power.lane(l);
-    this->finite[l] = finite.lane(l) == T(1);
+    scale[first + l] = size.power.lane(l);
+    this->finite[first + l] = finite.lane(l) == T(1);
   }
 }
 
@@ -110,26 +110,60 @@ void SquareBatch<T>::separate(const V* vectors, int lanes, T* out) const {
   }
 }
 
+// tau: 2 n.
 template <class T>
-void SquareBatch<T>::lanes_singular(const T* a, int64_t apart, int lanes, const Target<T>* target) {
+void SquareBatch<T>::reduce_lanes(V* w, V* ut, V* vt, V* d, V* e, V* tau) {
+  lanes_bidiagonalise(w, n, d, e, tau, tau + n);
+  if (want_u_) lanes_form_q(w, tau, n, 0, n, n - 1, ut);
+  if (want_v_) lanes_form_q(w, tau + n, n, 1, 1, n - 1, vt);
+}
+
+template <class T>
+void SquareBatch<T>::sorted_singular(const T* a, int64_t apart, int lanes,
+                                     const Target<T>* target) {
   V* w = reinterpret_cast<V*>(work_.get());
-  V *ut = w + n * n, *vt = ut + n * n, *d = vt + n * n, *e = d + n, *tau_u = e + n,
-    *tau_v = tau_u + n, *rest = tau_v + n;
+  V *ut = w + n * n, *vt = ut + n * n, *d = vt + n * n, *e = d + n;
   load_lanes(a, apart, lanes, false, w);
-  lanes_bidiagonalise(w, n, d, e, tau_u, tau_v);
-  if (want_u_) lanes_form_q(w, tau_u, n, 0, n, n - 1, ut);
-  if (want_v_) lanes_form_q(w, tau_v, n, 1, 1, n - 1, vt);
-  if (is_sorted) {
-    RotateLanes<V> sink{want_u_ ? ut : nullptr, want_v_ ? vt : nullptr, n};
-    bidiagonal_qr(d, e, n, sink);
-    choose_lane_signs(d, ut, vt);
-    sort_lanes(d, want_u_ ? ut : nullptr, want_v_ ? vt : nullptr, n);
-    if (target != nullptr) return write_lanes(d, ut, vt, w, lanes, *target);
-  }
+  reduce_lanes(w, ut, vt, d, e, e + n);
+  RotateLanes<V> sink{want_u_ ? ut : nullptr, want_v_ ? vt : nullptr, n};
+  bidiagonal_qr(d, e, n, sink);
+  choose_lane_signs(d, ut, vt);
+  sort_lanes(d, want_u_ ? ut : nullptr, want_v_ ? vt : nullptr, n);
+  if (target != nullptr) return write_lanes(d, ut, vt, w, lanes, *target);
   if (want_u_) separate(ut, lanes, u_.get());
   if (want_v_) separate(vt, lanes, v_.get());
-  if (!is_sorted) iterate_singular(d, e, reinterpret_cast<T*>(rest), lanes);
   store_values(d, lanes);
+}
+
+// The reductions fill L1 with one register of matrices; the iterations run two registers together.
+template <class T>
+void SquareBatch<T>::lanes_singular(const T* a, int64_t apart, int lanes) {
+  using W = Wide<T>;
+  constexpr int kRegisters = kMost / kLanes;
+  V* w = reinterpret_cast<V*>(work_.get());
+  V *ut = w + n * n, *vt = ut + n * n, *d = vt + n * n, *e = d + n, *all_d = e + 3 * n;
+  V* all_e = all_d + kRegisters * n;
+  T* rest = reinterpret_cast<T*>(all_e + kRegisters * n);
+  for (int first = 0; first < lanes; first += kLanes) {
+    const int some = std::min(kLanes, lanes - first);
+    load_lanes(a + first * apart, apart, some, false, w, first);
+    reduce_lanes(w, ut, vt, d, e, e + n);
+    if (want_u_) separate(ut, some, u(first));
+    if (want_v_) separate(vt, some, v(first));
+    for (int i = 0; i < n; ++i) {
+      all_d[kRegisters * i + first / kLanes] = d[i];
+      all_e[kRegisters * i + first / kLanes] = e[i];
+    }
+  }
+  if (lanes <= kLanes) {
+    iterate_singular(d, e, rest, lanes);
+    return store_values(d, lanes);
+  }
+  iterate_singular(reinterpret_cast<W*>(all_d), reinterpret_cast<W*>(all_e), rest, lanes);
+  for (int first = 0; first < lanes; first += kLanes) {
+    for (int i = 0; i < n; ++i) d[i] = all_d[kRegisters * i + first / kLanes];
+    store_values(d, std::min(kLanes, lanes - first), first);
+  }
 }
 
 template <class T>

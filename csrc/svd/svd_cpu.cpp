@@ -18,7 +18,7 @@ double svd_flops(const MatrixBatch& batch) {
 
 std::tuple<Tensor, Tensor, Tensor> svd_cpu(const Tensor& input, bool compute_u, bool canonical,
                                            bool fast, bool /*lorentz*/) {
-  const MatrixBatch batch("svd", input);
+  const MatrixBatch batch("svd", input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   Tensor U = batch.result({m, compute_u ? p : 0}), S = batch.result({p}), Vh = batch.result({p, n});
   for_real_type("svd", batch.A, [&](auto kind) {
@@ -28,14 +28,14 @@ std::tuple<Tensor, Tensor, Tensor> svd_cpu(const Tensor& input, bool compute_u, 
     parallel_for(batch.count, svd_flops(batch), [&](int64_t begin, int64_t end) {
       KDOPS_BEST(svd_full<T>)
       (a + begin * m * n, u ? u + begin * m * p : nullptr, s + begin * p, vh + begin * p * n,
-       end - begin, static_cast<int>(m), static_cast<int>(n), canonical, fast);
+       end - begin, static_cast<int>(m), static_cast<int>(n), batch.column_major, canonical, fast);
     });
   });
   return {U, S, Vh};
 }
 
 Tensor svdvals_cpu(const Tensor& input) {
-  const MatrixBatch batch("svdvals", input);
+  const MatrixBatch batch("svdvals", input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   Tensor S = batch.result({p});
   for_real_type("svdvals", batch.A, [&](auto kind) {
@@ -44,7 +44,8 @@ Tensor svdvals_cpu(const Tensor& input) {
     T* s = pointer<T>(S);
     parallel_for(batch.count, svd_flops(batch) / 2, [&](int64_t begin, int64_t end) {
       KDOPS_BEST(svdvals<T>)
-      (a + begin * m * n, s + begin * p, end - begin, static_cast<int>(m), static_cast<int>(n));
+      (a + begin * m * n, s + begin * p, end - begin, static_cast<int>(m), static_cast<int>(n),
+       batch.column_major);
     });
   });
   return S;

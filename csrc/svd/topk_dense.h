@@ -41,7 +41,7 @@ class TopkDense {
     Scratch<T> a(count * m * n), u(count * m * p), s(count * p), vh(count * p * n);
     for (int i = 0; i < count; ++i) copy_rows(A + list[i] * m * n, a.get() + i * m * n);
     svd_full<T>(a.get(), u.get(), s.get(), vh.get(), count, static_cast<int>(m),
-                static_cast<int>(n), canonical_, false);
+                static_cast<int>(n), false, canonical_, false);
     for (int i = 0; i < count; ++i)
       write(u.get() + i * m * p, s.get() + i * p, vh.get() + i * p * n, out.matrix(shape_, list[i]),
             f[list[i]]);

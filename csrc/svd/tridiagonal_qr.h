@@ -21,29 +21,37 @@ template <class V, class Sink>
 void tridiagonal_sweep(const ActiveBlock<V>& block, V* d, V* e, Sink& sink) {
   using T = Scalar<V>;
   const V zero(T(0)), one(T(1));
-  const V shift = tridiagonal_shift(block);
-  V f = zero, g = zero;
+  const V start = block.top - tridiagonal_shift(block);
+  V f = zero, g = zero, here = d[block.first], beside = e[block.first], before = zero;
+  V c = one, s = zero;  // of the rotation before
   for (int i = block.first; i < block.end; ++i) {
-    const V index(static_cast<T>(i));
+    const V index(static_cast<T>(i)), next = d[i + 1];
     const auto on = (block.low <= index) & (index < block.high);
     const auto starts = block.low == index;
-    f = select(starts, d[i] - shift, f);
-    g = select(starts, e[i], g);
+    f = select(starts, start, f);
+    g = select(starts, beside, g);
     const Rotation<V> rotation(f, g);
-    const V c = select(on, rotation.c(), one), s = select(on, rotation.s(), zero);
-    sink.right(i, c, s);
-    if (i > block.first) e[i - 1] = select(on & !starts, rotation.r(f), e[i - 1]);
-    const V turn = fma(s, d[i + 1] - d[i], (c + c) * e[i]);
+    if (i > block.first) {
+      sink.right(i - 1, c, s);
+      e[i - 1] = select(on & !starts, rotation.r(f), before);
+    }
+    c = select(on, rotation.c(), one);
+    s = select(on, rotation.s(), zero);
+    const V turn = add_product((c + c) * beside, s, next - here);
     const V move = s * turn;
-    d[i] = d[i] + move;
-    d[i + 1] = d[i + 1] - move;
-    f = select(on, fma(c, turn, -e[i]), e[i]);
-    e[i] = f;
+    d[i] = here + move;
+    here = next - move;
+    f = fma(c, turn, -beside);  // outside a block: beside, exactly
+    before = f;
     if (i + 1 < block.end) {
-      g = s * e[i + 1];
-      e[i + 1] = c * e[i + 1];
+      const V far = e[i + 1];
+      g = s * far;
+      beside = c * far;
     }
   }
+  sink.right(block.end - 1, c, s);
+  d[block.end] = here;
+  e[block.end - 1] = before;
 }
 
 // d (n) and e (n - 1) of a symmetric tridiagonal matrix -> its eigenvalues in d, unsorted.

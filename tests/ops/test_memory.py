@@ -36,7 +36,9 @@ FSP = (
     "s = [f.requires_grad_() for f in s]; t = list(t)",
     "kdops.fsp_loss(s, t).backward()",
 )
+SVDVALS = ("m = torch.randn({0}, {1}, {2})", "kdops.batched_svdvals(m.mT)")
 CASES = {
+    "svdvals of maps": (*SVDVALS, (8, 16, 64), (1000, 16, 1024), 20),  # their copy by rows: 66 MB
     "rkd": (*RKD, (64, 2048), (1024, 2048), 500),  # published: 51 GB
     "rbf_affinity_loss": (*RBF, (64, 16), (20_000, 16), 300),  # N x N: 1.6 GB
     "svd_rbf_loss": (*SVD_RBF, (1, 2, 2, 1), (32, 512, 1024, 8), 40),  # B x D x D' x k: 537 MB

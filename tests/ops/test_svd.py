@@ -127,12 +127,42 @@ def test_fast_mode(condition, shape, dtype):
 # ---- isolation ----------------------------------------------------------------------------------
 
 ISOLATION = {
-    "full": (lambda A: batched_svd(A), [(8, 8), (13, 13), (40, 40), (64, 16), (16, 64)]),
+    "full": (lambda A: batched_svd(A), [(8, 8), (13, 13), (24, 24), (40, 40), (64, 16), (16, 64)]),
     "large": (lambda A: batched_svd(A), [(100, 100), (200, 20), (20, 200)]),
     "top 2": (lambda A: batched_svd(A, 2), [(8, 8), (64, 16), (16, 64), (70, 64)]),
-    "values": (batched_svdvals, [(8, 8), (40, 40), (64, 16)]),
+    "values": (batched_svdvals, [(8, 8), (24, 24), (40, 40), (64, 16)]),
     "eigh": (batched_eigh, [(8, 8), (40, 40)]),
 }
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [8, 16, 20, 32, 33], ids=str)
+@pytest.mark.parametrize("function", [batched_svd, batched_svdvals], ids=lambda f: f.__name__)
+def test_the_size_of_the_batch_changes_no_bit(function, n, dtype):
+    """Alone, beside few or many: one register of matrices, two, and incomplete ones."""
+    A = torch.randn(21, n, n, dtype=dtype, generator=torch.Generator().manual_seed(n))
+    whole = function(A)
+    whole = whole if isinstance(whole, tuple) else (whole,)
+    for start, stop in ((0, 1), (5, 11), (3, 20), (20, 21)):
+        part = function(A[start:stop])
+        part = part if isinstance(part, tuple) else (part,)
+        for x, y in zip(whole, part, strict=True):
+            assert torch.equal(x[start:stop], y), (start, stop)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(8, 8), (20, 20), (40, 40), (300, 7), (16, 70), (3, 1)], ids=str)
+def test_matrices_by_columns_give_the_same_bits(shape, dtype):
+    """Maps seen as maps.flatten(2).mT, which are not copied (test_memory.py)."""
+    maps = torch.randn(2, 19, *shape[::-1], dtype=dtype, generator=torch.Generator().manual_seed(1))
+    maps[1, 3, 0, 0] = float("nan")
+    A = maps.mT
+    rows = A.contiguous()
+    for options in ({}, {"compute_u": False}, {"canonical": False}, {"mode": "fast"}):
+        pairs = zip(batched_svd(A, **options), batched_svd(rows, **options), strict=True)
+        for x, y in pairs:
+            assert x is y or (x.is_contiguous() and torch.equal(x.nan_to_num(9), y.nan_to_num(9)))
+    assert torch.equal(batched_svdvals(A).nan_to_num(9), batched_svdvals(rows).nan_to_num(9))
 
 
 @pytest.mark.parametrize("name", ISOLATION)
