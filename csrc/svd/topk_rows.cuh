@@ -43,39 +43,61 @@ struct Oriented {
 
   // Rows row0 .. of B to chunk[i * stride + j]; zeros beyond the matrix. Ends with a barrier.
   KDOPS_DEVICE void stage(T* chunk, const TopkPlan& plan, int64_t row0) const {
+    const int count = static_cast<int>(min(int64_t(plan.rows), length - row0));
     if (long_rows)
-      stage_table<1>(chunk, plan, row0, plan.stride - 4, plan.rows);
+      stage_rows(chunk, plan, A + row0 * p, count);
     else
-      stage_table<16 / sizeof(T)>(chunk, plan, row0, plan.rows, plan.stride - 4);
+      stage_columns(chunk, plan, A + row0, count);
     __syncthreads();
   }
 
  private:
-  // kWide 1: a row of the table is a row of B. Otherwise it is kWide columns of B, of which a
-  // thread reads an entry each and stores them as one: single numbers would meet in the banks.
-  template <int kWide>
-  KDOPS_DEVICE void stage_table(T* chunk, const TopkPlan& plan, int64_t row0, int width,
-                                int height) const {
-    constexpr int kAtOnce = 8 / kWide;
-    TableWalk walk(width);
+  // `count` rows of p numbers, one after another.
+  KDOPS_DEVICE void stage_rows(T* chunk, const TopkPlan& plan, const T* from, int count) const {
+    constexpr int kAtOnce = 8;
+    const int thread = static_cast<int>(threadIdx.x), numbers = count * p;
+    TableWalk walk(p);
 #pragma unroll 1
-    while (walk.row * kWide < height) {
+    for (int begin = 0; begin < numbers; begin += kAtOnce * kTopkThreads) {
+      const int at = begin + thread;
+      T value[kAtOnce];
+#pragma unroll
+      for (int q = 0; q < kAtOnce; ++q)
+        value[q] = at + q * kTopkThreads < numbers ? from[at + q * kTopkThreads] : T(0);
+      sync_warp();  // lest the compiler moves each load to its store
+#pragma unroll
+      for (int q = 0; q < kAtOnce; ++q) {
+        if (at + q * kTopkThreads < numbers)
+          chunk[walk.row * plan.stride + walk.column] = value[q] * up;
+        walk.next();
+      }
+    }
+    for (int i = thread; i < plan.rows; i += kTopkThreads)
+      for (int j = i < count ? p : 0; j < plan.stride - 4; ++j) chunk[i * plan.stride + j] = T(0);
+  }
+
+  // p columns, of each of them `count` numbers. A thread reads kWide columns and stores their
+  // entries as one, since single numbers of a column would meet in the banks.
+  KDOPS_DEVICE void stage_columns(T* chunk, const TopkPlan& plan, const T* from, int count) const {
+    constexpr int kWide = 16 / sizeof(T), kAtOnce = 8 / kWide;
+    const int groups = (plan.stride - 4) / kWide;
+    TableWalk walk(plan.rows);
+#pragma unroll 1
+    for (int begin = 0; begin < groups * plan.rows; begin += kAtOnce * kTopkThreads) {
       Vec<T, kWide> value[kAtOnce];
       int to[kAtOnce];
 #pragma unroll
       for (int q = 0; q < kAtOnce; ++q) {
-        const int i = kWide == 1 ? walk.row : walk.column;
-        const int j = kWide == 1 ? walk.column : walk.row * kWide;
-        to[q] = walk.row * kWide < height ? i * plan.stride + j : -1;
-        const int64_t row = row0 + i;
+        const int i = walk.column, j = walk.row * kWide;
+        to[q] = walk.row < groups ? i * plan.stride + j : -1;
 #pragma unroll
         for (int c = 0; c < kWide; ++c) {
-          const bool inside = to[q] >= 0 && row < length && j + c < p;
-          const int64_t at = kWide == 1 ? row * p + j : (j + c) * length + row;
-          value[q].at[c] = inside ? A[at] : T(0);
+          const bool inside = (i < count) & (j + c < p);
+          value[q].at[c] = inside ? from[(j + c) * length + i] : T(0);
         }
         walk.next();
       }
+      sync_warp();
 #pragma unroll
       for (int q = 0; q < kAtOnce; ++q) {
         if (to[q] < 0) continue;
