@@ -215,7 +215,7 @@ KDOPS_DEVICE void set_up(const SvdArguments<T>& args, const BlockPlan& plan, T* 
 // Grid: one block per matrix. workspace: W and J of each matrix where they are not in shared
 // memory.
 template <class T>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, 1)
     svd_block_kernel(SvdArguments<T> args, BlockPlan plan, T* workspace) {
   KDOPS_DYNAMIC_SHARED(T, pool);
   KDOPS_SHARED(BlockContext<T>, shared, [1]);

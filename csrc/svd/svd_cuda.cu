@@ -55,24 +55,24 @@ void launch_svd(const SvdArguments<T>& args, const MatrixBatch& batch, const cha
 
 std::tuple<Tensor, Tensor, Tensor> svd_cuda(const Tensor& input, bool compute_u, bool canonical,
                                             bool /*fast*/, bool /*lorentz*/) {
-  const MatrixBatch batch("svd", input);
+  const MatrixBatch batch("svd", input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   Tensor U = batch.result({m, compute_u ? p : 0}), S = batch.result({p}), Vh = batch.result({p, n});
   for_real_type("svd", batch.A, [&]<class T>(T) {
     T* u = compute_u ? pointer<T>(U) : nullptr;
     launch_svd<T>({pointer<T>(batch.A), u, pointer<T>(S), pointer<T>(Vh), batch.count, m, n,
-                   canonical, false},
+                   canonical, false, batch.column_major},
                   batch, "svd");
   });
   return {U, S, Vh};
 }
 
 Tensor svdvals_cuda(const Tensor& input) {
-  const MatrixBatch batch("svdvals", input);
+  const MatrixBatch batch("svdvals", input, true);
   Tensor S = batch.result({batch.small_side()});
   for_real_type("svdvals", batch.A, [&]<class T>(T) {
     launch_svd<T>({pointer<T>(batch.A), nullptr, pointer<T>(S), nullptr, batch.count, batch.m,
-                   batch.n, false, false},
+                   batch.n, false, false, batch.column_major},
                   batch, "svdvals");
   });
   return S;
@@ -85,7 +85,7 @@ std::tuple<Tensor, Tensor> eigh_cuda(const Tensor& input) {
   Tensor values = batch.result({batch.n}), vectors = batch.result({batch.n, batch.n});
   for_real_type("eigh", batch.A, [&]<class T>(T) {
     launch_svd<T>({pointer<T>(batch.A), pointer<T>(vectors), pointer<T>(values), nullptr,
-                   batch.count, batch.m, batch.n, false, true},
+                   batch.count, batch.m, batch.n, false, true, false},
                   batch, "eigh");
   });
   return {values, vectors};

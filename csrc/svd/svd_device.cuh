@@ -127,17 +127,19 @@ KDOPS_DEVICE T canonical_sign(const T* v, int64_t count, int64_t stride) {
 
 // ---- arguments -------------------------------------------------------------------------------
 
-// A [count, m, n]; U [count, m, p] or null, S [count, p], Vh [count, p, n] or null (values only).
-// symmetric (eigh): m = n, A's lower triangle is read, S receives the eigenvalues in ascending
-// order and U the eigenvectors as columns, Vh is not used.
+// A [count, m, n], row by row or column by column; U [count, m, p] or null, S [count, p], Vh
+// [count, p, n] or null (values only). symmetric (eigh): m = n, A's lower triangle is read, S
+// receives the eigenvalues in ascending order and U the eigenvectors as columns, Vh is not used.
 template <class T>
 struct SvdArguments {
   const T* A;
   T *U, *S, *Vh;
   int64_t count, m, n;
-  bool canonical, symmetric;
+  bool canonical, symmetric, column_major;
 
   KDOPS_DEVICE bool wide() const { return m < n; }
+  // B in memory: `length` rows of p numbers, not p rows of `length` numbers
+  KDOPS_DEVICE bool long_rows() const { return wide() == column_major; }
   KDOPS_DEVICE int p() const { return static_cast<int>(min(m, n)); }
   KDOPS_DEVICE int64_t length() const { return max(m, n); }
 };
@@ -145,9 +147,9 @@ struct SvdArguments {
 // Entry (row, column) of the oriented matrix `index`.
 template <class T>
 KDOPS_DEVICE T load_oriented(const SvdArguments<T>& args, int64_t index, int64_t row, int column) {
-  const bool across = args.symmetric ? row < column : args.wide();
-  const int64_t i = across ? column : row, j = across ? row : column;
-  return args.A[(index * args.m + i) * args.n + j];
+  const bool by_rows = args.symmetric ? row >= column : args.long_rows();
+  const int64_t at = by_rows ? row * args.p() + column : column * args.length() + row;
+  return args.A[index * args.m * args.n + at];
 }
 
 }  // namespace kdops::gpu

@@ -119,8 +119,9 @@ KDOPS_DEVICE void qr(const BlockContext<T>& shared, const SvdArguments<T>& args)
   };
   constexpr int kRows = kSliceRows<T>;
   const int thread = static_cast<int>(threadIdx.x), column = thread % b.p, slice = thread / b.p;
+  const bool by_rows = args.long_rows();
   for (int i = thread; i < b.p * b.p; i += b.threads) {
-    const int row = b.wide ? i % b.p : i / b.p, c = b.wide ? i / b.p : i % b.p;
+    const int row = by_rows ? i / b.p : i % b.p, c = by_rows ? i % b.p : i / b.p;
     b.w[row * b.ld + c] = load(row, c);
   }
   __syncthreads();

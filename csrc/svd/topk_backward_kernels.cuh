@@ -16,12 +16,13 @@ template <class T>
 struct TopkGradientArguments {
   const T *A, *U, *S, *Vh, *saved;  // U may be null
   const T *gU, *gS, *gVh;           // null: zero
-  T* gA;
+  T* gA;                            // in A's order
   int64_t count, m, n;
   int k;
-  bool lorentz;
+  bool lorentz, column_major;
 
   KDOPS_DEVICE bool wide() const { return m < n; }
+  KDOPS_DEVICE bool long_rows() const { return wide() == column_major; }  // as TopkArguments'
   KDOPS_DEVICE int p() const { return static_cast<int>(min(m, n)); }
   KDOPS_DEVICE int64_t length() const { return max(m, n); }
 };
@@ -101,7 +102,7 @@ KDOPS_DEVICE void load_small_side(const TopkContext<T>& t, const GradientContext
   for (int at = static_cast<int>(threadIdx.x); at < t.p * t.k; at += kTopkThreads) {
     const int i = at / t.k, c = at % t.k;
     T value = T(0);
-    if (small != nullptr) value = B.wide ? small[i * t.k + c] : small[c * t.p + i];
+    if (small != nullptr) value = g.U.wide ? small[i * t.k + c] : small[c * t.p + i];
     t.x[i * t.kx + c] = value;
   }
   __syncthreads();
@@ -195,50 +196,54 @@ KDOPS_DEVICE void row_coefficients(const TopkContext<T>& t, const GradientContex
   }
 }
 
-// One entry of gB.
+// What a thread keeps of gB's factors while it walks along the other side: its own column or row.
 template <class T>
-KDOPS_DEVICE T gradient_entry(const T (&first)[kMaxK], const T (&second)[kMaxK], const T* v,
-                              const T* x, int kp) {
-  T sum = T(0);
-#pragma unroll
-  for (int c = 0; c < kMaxK; ++c)
-    if (c < kp) sum = fma(first[c], v[c], fma(second[c], x[c], sum));
-  return sum;
-}
+struct OwnFactors {
+  T first[kMaxK], second[kMaxK];
 
-// gB, chunk by chunk; a thread keeps the coefficients of its column (tall) or row (wide) of B, so
-// that stores are contiguous.
+  KDOPS_DEVICE void keep(const T* one, const T* two, int kp) {
+#pragma unroll
+    for (int c = 0; c < kMaxK; ++c) {
+      first[c] = c < kp ? one[c] : T(0);
+      second[c] = c < kp ? two[c] : T(0);
+    }
+  }
+  KDOPS_DEVICE T entry(const T* one, const T* two, int kp) const {
+    T sum = T(0);
+#pragma unroll
+    for (int c = 0; c < kMaxK; ++c)
+      if (c < kp) sum = fma(first[c], one[c], fma(second[c], two[c], sum));
+    return sum;
+  }
+};
+
+// gB, chunk by chunk, into the order of B, so that neighbouring threads store neighbouring numbers.
 template <class T>
 KDOPS_DEVICE void write_gradient(const TopkContext<T>& t, const GradientContext<T>& g,
                                  const TopkPlan& plan, const Oriented<T>& B, T* gA) {
-  const int thread = static_cast<int>(threadIdx.x);
-  T *rows = g.staged(plan), first[kMaxK], second[kMaxK];
-  const auto keep = [&](const T* one, const T* two) {
-#pragma unroll
-    for (int c = 0; c < kMaxK; ++c) {
-      first[c] = c < t.kp ? one[c] : T(0);
-      second[c] = c < t.kp ? two[c] : T(0);
-    }
-  };
-  const int parts = B.wide ? 1 : kTopkThreads / t.p, j = thread % t.p, part = thread / t.p;
-  if (!B.wide) keep(t.columns + j * t.kp, g.x_columns + j * t.kp);
+  const int thread = static_cast<int>(threadIdx.x), pair = 2 * t.kp;
+  T* rows = g.staged(plan);
+  OwnFactors<T> own;
+  if (B.long_rows)
+    own.keep(t.columns + thread % t.p * t.kp, g.x_columns + thread % t.p * t.kp, t.kp);
 #pragma unroll 1
   for (int64_t row0 = 0; row0 < B.length; row0 += plan.rows) {
     const int count = static_cast<int>(min(int64_t(plan.rows), B.length - row0));
     B.stage(g.pool, plan, row0);
     if (thread < count)
-      row_coefficients(t, g, g.pool + thread * plan.stride, row0 + thread,
-                       rows + thread * 2 * t.kp);
+      row_coefficients(t, g, g.pool + thread * plan.stride, row0 + thread, rows + thread * pair);
     __syncthreads();
-    if (B.wide && thread < count) {
-      keep(rows + thread * 2 * t.kp, rows + thread * 2 * t.kp + t.kp);
-      for (int column = 0; column < t.p; ++column)
-        gA[column * B.length + row0 + thread] = gradient_entry(
-            first, second, t.columns + column * t.kp, g.x_columns + column * t.kp, t.kp);
+    const int across = B.long_rows ? t.p : count, parts = kTopkThreads / across;
+    const int place = thread % across, part = thread / across;
+    if (B.long_rows) {
+      for (int i = part; part < parts && i < count; i += parts)
+        gA[(row0 + i) * t.p + place] = own.entry(rows + i * pair, rows + i * pair + t.kp, t.kp);
+    } else {
+      own.keep(rows + place * pair, rows + place * pair + t.kp, t.kp);
+      for (int j = part; part < parts && j < t.p; j += parts)
+        gA[j * B.length + row0 + place] =
+            own.entry(t.columns + j * t.kp, g.x_columns + j * t.kp, t.kp);
     }
-    for (int i = part; !B.wide && part < parts && i < count; i += parts)
-      gA[(row0 + i) * t.p + j] =
-          gradient_entry(first, second, rows + i * 2 * t.kp, rows + i * 2 * t.kp + t.kp, t.kp);
     __syncthreads();
   }
 }
@@ -251,6 +256,7 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   KDOPS_DYNAMIC_SHARED(T, shared);
   const int64_t index = blockIdx.x, matrix = args.m * args.n;
   const int thread = static_cast<int>(threadIdx.x), k = args.k;
+  const bool wide = args.wide();
   const TopkContext<T> t(shared, args.p(), k);
   GradientContext<T> g(t);
   const T* saved = args.saved + index * t.p * (t.p + 3);
@@ -260,13 +266,13 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
     for (int64_t i = thread; i < matrix; i += kTopkThreads) gA[i] = kNaN<T>;
     return;
   }
-  const Oriented<T> B{args.A + index * matrix, args.length(), t.p, args.wide(), g.up};
+  const Oriented<T> B{args.A + index * matrix, args.length(), t.p, args.long_rows(), g.up};
   const auto side = [&](const T* x, int64_t size) { return x ? x + index * size : nullptr; };
   const T *U = side(args.U, args.m * k), *Vh = side(args.Vh, args.n * k);
   const T *gU = side(args.gU, args.m * k), *gVh = side(args.gVh, args.n * k);
-  g.U = {B.wide ? Vh : U, B.length, k, B.wide};
-  g.gl = {B.wide ? gVh : gU, B.length, k, B.wide};
-  const T* small_cotangent = B.wide ? gU : gVh;
+  g.U = {wide ? Vh : U, B.length, k, wide};
+  g.gl = {wide ? gVh : gU, B.length, k, wide};
+  const T* small_cotangent = wide ? gU : gVh;
   if (thread < k) {
     const T s = args.S[index * k + thread] * g.up, unit = args.S[index * k] * g.up;
     t.value[thread] = s;
@@ -274,12 +280,12 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
     g.masked[thread] = policy_inverse(s, unit, kEpsilon<T> * t.p, false);
   }
   __syncthreads();
-  load_small_side(t, g, plan, B, B.wide ? U : Vh);
+  load_small_side(t, g, plan, B, wide ? U : Vh);
   for (int at = thread; at < t.p * k; at += kTopkThreads) {
     const int i = at / k, c = at % k;
     T value = T(0);
     if (small_cotangent != nullptr)
-      value = B.wide ? small_cotangent[i * k + c] : small_cotangent[c * t.p + i];
+      value = wide ? small_cotangent[i * k + c] : small_cotangent[c * t.p + i];
     t.x[i * t.kx + c] = value;
   }
   __syncthreads();

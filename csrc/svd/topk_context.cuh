@@ -1,6 +1,6 @@
 // The k <= 16 largest singular triples: one block per matrix (topk_kernels.cuh, what a Gram matrix
 // cannot resolve in topk_dense_kernels.cuh, and the gradient in topk_backward_kernels.cuh). This
-// file: the plan, the shared memory, rows of B staged in it, what the forward saves.
+// file: the shared memory and what the forward saves; rows of B are staged by topk_rows.cuh.
 //
 // B (length x p, p <= 128) is the oriented matrix, scaled by a power of two. Vectors of the small
 // side lie in shared memory as X[i * kx + c], kx odd (entry i of vector c): no bank conflicts along
@@ -15,18 +15,9 @@
 
 #include "svd/svd_block_context.cuh"
 #include "svd/topk_route.h"
+#include "svd/topk_rows.cuh"
 
 namespace kdops::gpu {
-
-inline constexpr int kTopkThreads = 256, kMaxK = 16, kGramTile = 8;
-
-struct TopkPlan {
-  int rows;    // rows of B that are staged at a time
-  int stride;  // between staged rows: a multiple of 8 plus 4, so that 16-byte reads do not collide
-  int splits;  // threads (a power of two) that share a tile of the Gram matrix
-  int pool;    // numbers of the region that phases use one after the other
-  bool gram_shared, factors_shared;
-};
 
 template <class T>
 struct TopkArguments {
@@ -34,39 +25,18 @@ struct TopkArguments {
   T *U, *S, *Vh, *saved;  // U may be null
   int64_t count, m, n;
   int k;
-  bool canonical;
+  bool canonical, column_major;
 
   KDOPS_DEVICE bool wide() const { return m < n; }
+  // B in memory: `length` rows of p numbers, not p rows of `length` numbers
+  KDOPS_DEVICE bool long_rows() const { return wide() == column_major; }
   KDOPS_DEVICE int p() const { return static_cast<int>(min(m, n)); }
   KDOPS_DEVICE int64_t length() const { return max(m, n); }
 };
 
-// One matrix of a batch as the tall B.
-template <class T>
-struct Oriented {
-  const T* A;
-  int64_t length;
-  int p;
-  bool wide;
-  T up;
-
-  // Rows row0 .. of B to chunk[i * stride + j]; zeros beyond the matrix. Ends with a barrier.
-  KDOPS_DEVICE void stage(T* chunk, const TopkPlan& plan, int64_t row0) const {
-    const int padded = plan.stride - 4, rows = plan.rows;
-    for (int at = static_cast<int>(threadIdx.x); at < rows * padded; at += kTopkThreads) {
-      const int i = wide ? at % rows : at / padded, j = wide ? at / rows : at % padded;
-      const int64_t row = row0 + i;
-      T value = T(0);
-      if (row < length && j < p) value = A[wide ? j * length + row : row * p + j] * up;
-      chunk[i * plan.stride + j] = value;
-    }
-    __syncthreads();
-  }
-};
-
 template <class T>
 KDOPS_DEVICE Oriented<T> orient(const TopkArguments<T>& args, T up) {
-  return {args.A + blockIdx.x * args.m * args.n, args.length(), args.p(), args.wide(), up};
+  return {args.A + blockIdx.x * args.m * args.n, args.length(), args.p(), args.long_rows(), up};
 }
 
 // The route in `saved` of a matrix.

@@ -39,7 +39,7 @@ void launch(const char* op, const OnDevice& device, const MatrixBatch& batch, Ke
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_t k, bool compute_u,
                                                      bool canonical, bool /*lorentz*/) {
-  const MatrixBatch batch("svd_topk", input);
+  const MatrixBatch batch("svd_topk", input, true);
   check_topk("svd_topk", batch, k);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k});
@@ -56,7 +56,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_
                                      m,
                                      n,
                                      static_cast<int>(k),
-                                     canonical};
+                                     canonical,
+                                     batch.column_major};
     const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
     launch<T>("svd_topk", device, batch, &gpu::svd_topk_kernel<T>, args,
               gpu::plan_topk_forward<T>(m, n, args.k, shared));
@@ -70,10 +71,10 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
                           const std::optional<Tensor>& gVh, const Tensor& input, const Tensor& U,
                           const Tensor& S, const Tensor& Vh, const Tensor& saved, bool lorentz) {
   const char* op = "svd_topk_backward";
-  const MatrixBatch batch(op, input);
+  const MatrixBatch batch(op, input, true);
   const int64_t m = batch.m, n = batch.n, k = S.size(-1);
   check_topk(op, batch, k);
-  Tensor gA = batch.result({m, n});
+  Tensor gA = batch.like_A();
   if (batch.count == 0) return gA;
   const auto dense = [](const std::optional<Tensor>& g) {
     return g.has_value() ? std::optional<Tensor>(contiguous_of(*g)) : std::nullopt;
@@ -97,7 +98,8 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
                                              m,
                                              n,
                                              static_cast<int>(k),
-                                             lorentz};
+                                             lorentz,
+                                             batch.column_major};
     const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
     launch<T>(op, device, batch, &gpu::svd_topk_backward_kernel<T>, args,
               gpu::plan_topk_backward<T>(m, n, args.k, shared));

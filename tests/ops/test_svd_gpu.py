@@ -168,6 +168,57 @@ def test_gradients_of_difficult_matrices_are_finite(shape, k, degenerate, dtype)
     assert all(finite), [n for n, ok in zip(matrices, finite, strict=True) if not ok]
 
 
+# ---- the order of memory ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compute_u", [True, False], ids=["USV", "SV"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "k"), BOTH, ids=str)
+def test_matrices_that_lie_column_by_column(shape, k, dtype, compute_u):
+    """The same triples and gradient; that of the top k lies as the matrices do. Both routes."""
+    g = torch.Generator().manual_seed(7)
+    places = torch.arange(min(shape), dtype=torch.float64)
+    spectra = [1 + places.flip(0) / 4, 0.01**places]
+    A = torch.stack([with_values(values, *shape, g) for values in spectra]).to(DEVICE, dtype)
+    loss, results = gauge_invariant_loss(shape, 2), []
+    for x in (A, A.mT.contiguous().mT):
+        leaf = x.detach().requires_grad_()
+        outputs = batched_svd(leaf, k, compute_u=compute_u)
+        kept = [t.detach() for t in outputs if t is not None]
+        (gA,) = torch.autograd.grad(loss(*outputs, "SV"), leaf)
+        assert k is None or gA.stride() == x.stride()
+        results.append([*kept, gA])
+    for found, expected in zip(*results, strict=True):
+        unit = expected.flatten(1).abs().amax(1)
+        error = (found - expected).flatten(1).abs().amax(1)
+        assert (error <= (1e-8 if dtype == torch.float64 else 1e-2) * unit).all()
+
+
+def test_feature_maps_are_not_copied():
+    """Positions x channels: forward and backward together need less memory than two more maps."""
+    if DEVICE != "cuda":
+        pytest.skip("counts the memory of the GPU")
+    maps = torch.randn(128, 16, 32, 32, device=DEVICE, requires_grad=True)
+
+    def step():
+        Vh = batched_svd(maps.flatten(2).mT, 4, compute_u=False).Vh
+        (gradient,) = torch.autograd.grad(Vh, maps, Vh)
+        assert gradient.is_contiguous()
+
+    step()  # what a first call prepares
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    extra = torch.cuda.max_memory_allocated() - before
+    assert extra < 2 * maps.numel() * maps.element_size()  # its gradient, and what is saved
+
+
+@pytest.mark.parametrize("compute_u", [True, False], ids=["USV", "SV"])
+def test_opcheck_column_by_column(compute_u):
+    A = torch.randn(3, 7, 12, dtype=torch.float64, device=DEVICE).mT.requires_grad_()
+    torch.library.opcheck(torch.ops.kdops.svd_topk.default, (A, 2, compute_u, True, False))
+
+
 # ---- isolation and repeatability ----------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from new_process import run_python
 from svd_inputs import with_values
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kdops
 from kdops import batched_svd
@@ -172,6 +173,16 @@ def test_feature_maps_are_not_copied():
         batched_svd(maps.flatten(2).mT, 2, compute_u=False)
     assert maps.data_ptr() in [x.data_ptr() for x in kept]
     assert not [x.shape for x in kept if x.shape == (4, 36, 8) and x.is_contiguous()]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_fake_gradient_lies_as_the_matrices_do(device):
+    """What torch.compile plans with, on either device."""
+    with FakeTensorMode():
+        for A in (torch.empty(3, 12, 7, device=device), torch.empty(3, 7, 12, device=device).mT):
+            outputs = torch.ops.kdops.svd_topk(A, 2, True, True, False)
+            gA = torch.ops.kdops.svd_topk_backward(*outputs[:3], A, *outputs, False)
+            assert gA.stride() == A.stride()
 
 
 @pytest.mark.parametrize("compute_u", [True, False], ids=["USV", "SV"])

@@ -11,6 +11,11 @@ def normal(shape, dtype, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
+def by_columns(A):
+    """The same matrices as they lie in feature maps (B, C, H, W) seen as positions x channels."""
+    return np.swapaxes(np.ascontiguousarray(np.swapaxes(A, 1, 2)), 1, 2)
+
+
 def orthogonal(n, seed):
     return np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0]
 

@@ -1,8 +1,9 @@
 // How a room shows its kernels to pytest: tests/sim/sim_<op>.cpp includes this and its
 // <op>_kernels.cuh, and holds one
 //   static const SimRegistration registration([](py::module_& m) { m.def("gram", &gram); });
-// sim_build.py compiles all tests/sim/sim_*.cpp into one module. Arrays are numpy's: C-contiguous,
-// outputs are written in place. Half is float16; BFloat16 has no numpy type and travels as uint16.
+// sim_build.py compiles all tests/sim/sim_*.cpp into one module. Arrays are numpy's: C-contiguous
+// unless a room says otherwise, outputs are written in place. Half is float16; BFloat16 has no
+// numpy type and travels as uint16.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -32,6 +33,18 @@ T* data_of(const py::object& object) {
   const auto array = py::cast<py::array>(object);
   if (array.itemsize() != sizeof(T)) throw std::invalid_argument("array of another element size");
   return const_cast<T*>(static_cast<const T*>(array.data()));
+}
+
+// Whether the matrices of a [count, m, n] lie column by column; any other order is refused.
+inline bool is_column_major(const py::array& A) {
+  const py::ssize_t size = A.itemsize(), m = A.shape(1), n = A.shape(2);
+  const auto lies = [&](py::ssize_t row, py::ssize_t column) {
+    return (m == 1 || A.strides(1) == row * size) && (n == 1 || A.strides(2) == column * size);
+  };
+  const bool one_by_one = A.shape(0) == 1 || A.strides(0) == m * n * size;
+  if (one_by_one && lies(n, 1)) return false;
+  if (one_by_one && lies(1, m)) return true;
+  throw std::invalid_argument("matrices that lie neither row by row nor column by column");
 }
 
 // body(T{}) with the kernels' storage type for the array's dtype.

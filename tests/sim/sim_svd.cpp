@@ -6,8 +6,8 @@ namespace {
 
 using namespace kdops::gpu;
 
-// A [count, m, n]; outputs are None where the call does not want them. shared_limit 0: the
-// device's.
+// A [count, m, n] by rows or (not for eigh) by columns; outputs are None where the call does not
+// want them. shared_limit 0: the device's.
 template <class T>
 void run_svd(const SvdArguments<T>& args, bool with_long, bool block, size_t shared_limit) {
   const int lanes = block ? 0 : small_class<T>(args.m, args.n);
@@ -34,7 +34,7 @@ template <class T>
 SvdArguments<T> arguments(const py::array& A, const py::object& U, const py::object& S,
                           const py::object& Vh, bool canonical, bool symmetric) {
   return {data_of<T>(A), data_of<T>(U), data_of<T>(S), data_of<T>(Vh), A.shape(0),
-          A.shape(1),    A.shape(2),    canonical,     symmetric};
+          A.shape(1),    A.shape(2),    canonical,     symmetric,      is_column_major(A)};
 }
 
 template <class Body>

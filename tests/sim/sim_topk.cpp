@@ -14,15 +14,15 @@ void launch(int64_t count, const TopkLaunch<Plan>& geometry, const Body& body) {
                 [&] { body(geometry.plan, workspace.data()); });
 }
 
-// A [count, m, n], U [count, m, k] or None, S [count, k], Vh [count, k, n], saved [count, p + 3,
-// p].
+// A [count, m, n] by rows or by columns, U [count, m, k] or None, S [count, k], Vh [count, k, n],
+// saved [count, p + 3, p].
 template <class T>
 void run_topk(const py::array& A, const py::object& U, const py::array& S, const py::array& Vh,
               const py::array& saved, bool canonical, size_t shared_limit) {
   const TopkArguments<T> args{data_of<T>(A),  data_of<T>(U),     data_of<T>(S),
                               data_of<T>(Vh), data_of<T>(saved), A.shape(0),
                               A.shape(1),     A.shape(2),        static_cast<int>(S.shape(1)),
-                              canonical};
+                              canonical,      is_column_major(A)};
   launch<T>(args.count, plan_topk_forward<T>(args.m, args.n, args.k, shared_limit),
             [&](auto plan, T* workspace) { svd_topk_kernel<T>(args, plan, workspace); });
   launch<T>(args.count, plan_topk_dense<T>(args.m, args.n, args.k, shared_limit),
@@ -35,11 +35,12 @@ void topk(const py::array& A, const py::object& U, const py::array& S, const py:
   run_topk<double>(A, U, S, Vh, saved, canonical, shared_limit);
 }
 
-// Cotangents may be None, U too; gA is written.
+// Cotangents may be None, U too; gA, in the order of A, is written.
 template <class T>
 void run_backward(const py::object& gU, const py::object& gS, const py::object& gVh,
                   const py::array& A, const py::object& U, const py::array& S, const py::array& Vh,
                   const py::array& saved, const py::array& gA, bool lorentz, size_t shared_limit) {
+  if (is_column_major(gA) != is_column_major(A)) throw std::invalid_argument("gA lies unlike A");
   const TopkGradientArguments<T> args{data_of<T>(A),
                                       data_of<T>(U),
                                       data_of<T>(S),
@@ -53,7 +54,8 @@ void run_backward(const py::object& gU, const py::object& gS, const py::object& 
                                       A.shape(1),
                                       A.shape(2),
                                       static_cast<int>(S.shape(1)),
-                                      lorentz};
+                                      lorentz,
+                                      is_column_major(A)};
   launch<T>(args.count, plan_topk_backward<T>(args.m, args.n, args.k, shared_limit),
             [&](auto plan, T* workspace) { svd_topk_backward_kernel<T>(args, plan, workspace); });
 }

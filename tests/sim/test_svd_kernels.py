@@ -11,6 +11,7 @@ from sim_matrices import (
     FULL_SHARED,
     KINDS,
     assert_orthonormal_columns,
+    by_columns,
     normal,
     orthogonal,
     special,
@@ -90,6 +91,16 @@ def test_random(solver, dtype, shape):
 def test_a_block_takes_small_matrices_too(solver, dtype, shape):
     A = normal((1, *shape), dtype)
     assert_svd(A, *solver.svd(A, block=True))
+
+
+@pytest.mark.parametrize("block", [False, True], ids=["by size", "block"])
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7), (9, 9), (17, 31), (90, 36), (36, 90)], ids=str)
+def test_order(solver, dtype, shape, block):
+    """Matrices by rows and the same ones by columns: one result."""
+    A = normal((2, *shape), dtype)
+    found, expected = (solver.svd(x, block=block) for x in (by_columns(A), A))
+    for a, b in zip(found, expected, strict=True):
+        assert np.array_equal(a, b)
 
 
 @pytest.mark.parametrize("shape", [(8, 6), (12, 16), (36, 10)], ids=str)

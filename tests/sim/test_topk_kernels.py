@@ -12,6 +12,7 @@ from sim_matrices import (
     FULL_SHARED,
     KINDS,
     assert_orthonormal_columns,
+    by_columns,
     normal,
     orthogonal,
     special,
@@ -288,3 +289,49 @@ def test_small_shared_memory(solver, route):
     here = solver.backward(cotangents, A, state)
     there = solver.backward(cotangents, A, few, shared=32 << 10)
     np.testing.assert_allclose(here, there, rtol=0, atol=1e-10 * max(1, np.abs(here).max()))
+
+
+def assert_same_bits(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None and b is None) or np.array_equal(a, b)
+
+
+def compare_orders(solver, A, k, *, u=True, wanted="USV", **options):
+    """Forward and gradient of A by columns: the bits of A by rows, gA as A lies. The routes."""
+    turned = by_columns(A)
+    expected, found = (solver.forward(x, k, u=u, **options) for x in (A, turned))
+    assert_same_bits(found, expected)
+    pairs = zip("USV", expected[:3], strict=True)
+    cotangents = [normal(x.shape, A.dtype, 4) if name in wanted else None for name, x in pairs]
+    gA = solver.backward(cotangents, A, expected, **options)
+    turned_gA = solver.backward(cotangents, turned, found, **options)
+    assert turned_gA.strides[1:] == turned.strides[1:]
+    assert_same_bits([turned_gA], [gA])
+    return routes(expected[3])
+
+
+ORDERED = [((40, 9), 1), ((40, 9), 4), ((9, 40), 4), ((9, 40), 7), ((12, 12), 1), ((12, 12), 12)]
+ORDERED += [((300, 17), 4), ((17, 300), 4), ((70, 33), 5), ((33, 70), 16), ((1, 5), 1), ((5, 1), 1)]
+
+
+@pytest.mark.parametrize("wanted", ["USV", "SV without U"])
+@pytest.mark.parametrize(("shape", "k"), ORDERED, ids=str)
+def test_order(solver, dtype, shape, k, wanted):
+    """A matrix by rows and the same one by columns: one result, on either route."""
+    A = np.concatenate([normal((1, *shape), dtype), matrix_with_tail("graded", *shape, dtype)])
+    names, u = wanted.split()[0], "without" not in wanted
+    taken = compare_orders(solver, A, k, u=u, wanted=names)
+    if 4 <= k < min(shape) / 2:
+        assert taken == [GRAM, DENSE]
+
+
+def test_order_with_small_shared_memory(solver):
+    dtype = np.dtype("float32")
+    A = np.concatenate([normal((1, 70, 40), dtype), special("ones", 70, 40, dtype)])
+    assert compare_orders(solver, A, 4, shared=20 << 10) == [GRAM, DENSE]
+
+
+@pytest.mark.parametrize("shape", [(26, 10), (10, 26), (10, 10)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_of_special(solver, dtype, kind, shape):
+    compare_orders(solver, special(kind, *shape, dtype), 4)

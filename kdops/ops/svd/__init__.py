@@ -52,8 +52,8 @@ def batched_svd(
 
     Args:
         A: (..., m, n), any leading dimensions, any strides; float64, float32, float16 or bfloat16
-            (half types are computed in float32, and so is everything under autocast). The CPU reads
-            feature maps seen as maps.flatten(2).mT where they lie.
+            (half types are computed in float32, and so is everything under autocast). Feature maps
+            seen as maps.flatten(2).mT are read where they lie.
         k: number of triples, 1 <= k <= r = min(m, n); None means all r. A small k is much cheaper:
             the other triples are computed neither forward nor backward.
         compute_u: False leaves U out (None) and saves its cost. The gradient stays exact.

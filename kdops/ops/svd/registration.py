@@ -119,8 +119,8 @@ def _fake_svd_backward(
 def _fake_topk_backward(
     gU: Tensor | None, gS: Tensor | None, gVh: Tensor | None, A: Tensor, *others: Any
 ) -> Tensor:
-    # the CPU kernel reads matrices that lie column by column, and answers likewise
-    if A.device.type == "cpu" and not A.is_contiguous() and A.mT.is_contiguous():
+    # the kernels read matrices that lie column by column, and answer likewise
+    if not A.is_contiguous() and A.mT.is_contiguous():
         return A.new_empty(A.mT.shape).mT
     return A.new_empty(A.shape)
 
