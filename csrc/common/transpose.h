@@ -23,10 +23,51 @@ inline Pack<T> interleave_halves(Pack<T> a, Pack<T> b, std::index_sequence<I...>
 #endif
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// 24 shuffles, of which only the last eight cross the halves of a register; perfect shuffles
+// take 48.
+inline void transpose_halves_first(Pack<float> (&rows)[8]) {
+  __m256 pairs[8], fours[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(rows[i].r, rows[i + 1].r);
+    pairs[i + 1] = _mm256_unpackhi_ps(rows[i].r, rows[i + 1].r);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4)
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      fours[i + 2 * h] = _mm256_shuffle_ps(pairs[i + h], pairs[i + 2 + h], 0x44);
+      fours[i + 2 * h + 1] = _mm256_shuffle_ps(pairs[i + h], pairs[i + 2 + h], 0xee);
+    }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[i].r = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+    rows[i + 4].r = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+  }
+}
+inline void transpose_halves_first(Pack<double> (&rows)[4]) {
+  __m256d pairs[4];
+#pragma GCC unroll 2
+  for (int i = 0; i < 4; i += 2) {
+    pairs[i] = _mm256_unpacklo_pd(rows[i].r, rows[i + 1].r);
+    pairs[i + 1] = _mm256_unpackhi_pd(rows[i].r, rows[i + 1].r);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    rows[i].r = _mm256_permute2f128_pd(pairs[i], pairs[i + 2], 0x20);
+    rows[i + 2].r = _mm256_permute2f128_pd(pairs[i], pairs[i + 2], 0x31);
+  }
+}
+#endif
+
 // rows[i] lane j <-> rows[j] lane i: log2(kLanes) rounds of the perfect shuffle.
 template <class T>
 inline void transpose(Pack<T> (&rows)[Pack<T>::kLanes]) {
   constexpr int kLanes = Pack<T>::kLanes;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  return transpose_halves_first(rows);
+#endif
   using Indices = std::make_index_sequence<kLanes>;
 #pragma GCC unroll 4
   for (int round = 1; round < kLanes; round *= 2) {
@@ -95,19 +136,37 @@ struct TurnedTile {
   }
 };
 
-// target (cols x rows) = xT, x rows x cols; the rows of both lie their stride apart.
+// At most kLanes rows and columns of transpose_block.
+template <class T>
+inline void transpose_tile(const T* x, int64_t x_stride, int64_t rows, int64_t cols, T* target,
+                           int64_t target_stride) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  if (rows < kLanes || cols < kLanes) {
+    const int height = static_cast<int>(rows < kLanes ? rows : kLanes);
+    const int width = static_cast<int>(cols < kLanes ? cols : kLanes);
+    TurnedTile<T> tile;
+    tile.load(x, x_stride, height, width);
+    return tile.store(target, target_stride, width, height);
+  }
+  Pack<T> lines[kLanes];
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes; ++l) lines[l] = Pack<T>::load(x + l * x_stride);
+  transpose(lines);
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes; ++l) lines[l].store(target + l * target_stride);
+}
+
+// target (cols x rows) = xT, x rows x cols; the rows of both lie their stride apart. Lines of the
+// target are written whole, tile beside tile.
 template <class T>
 void transpose_block(const T* x, int64_t x_stride, int64_t rows, int64_t cols, T* target,
                      int64_t target_stride) {
-  constexpr int64_t kLanes = Pack<T>::kLanes;
-  TurnedTile<T> tile;
-  for (int64_t i = 0; i < rows; i += kLanes)
-    for (int64_t j = 0; j < cols; j += kLanes) {
-      const int height = static_cast<int>(rows - i < kLanes ? rows - i : kLanes);
-      const int width = static_cast<int>(cols - j < kLanes ? cols - j : kLanes);
-      tile.load(x + i * x_stride + j, x_stride, height, width);
-      tile.store(target + j * target_stride + i, target_stride, width, height);
-    }
+  constexpr int64_t kLanes = Pack<T>::kLanes, kLine = 64 / sizeof(T);
+  for (int64_t top = 0; top < rows; top += kLine)
+    for (int64_t j = 0; j < cols; j += kLanes)
+      for (int64_t i = top; i < rows && i < top + kLine; i += kLanes)
+        transpose_tile(x + i * x_stride + j, x_stride, rows - i, cols - j,
+                       target + j * target_stride + i, target_stride);
 }
 
 }  // namespace kdops::KDOPS_ISA

@@ -19,7 +19,7 @@ namespace kdops {
 
 template <class T>
 Rows<T> rows_of(const Tensor& x) {
-  return {pointer<T>(x), x.size(-2), x.size(-1)};
+  return {pointer<T>(x), x.size(-2), x.size(-1), x.stride(-2)};
 }
 
 // body(b, first, last): the items begin .. end of a batch, `count` items each, matrix by matrix.
@@ -38,11 +38,12 @@ inline Tensor result_of(const Tensor& like, int64_t n, int64_t m) {
 }
 inline int64_t batch_of(const Tensor& x) { return x.dim() == 2 ? 1 : x.size(0); }
 
-// a (.., n, d) times b (.., d, m), both of one batch, b contiguous.
-inline Tensor product(const Tensor& a, const Tensor& b) {
+// a (.., n, d) times b (.., d, m), both of one batch, rows of b contiguous. make_rows(begin, end)
+// is called for rows of a (of all products of the batch, counted on) before they are read.
+template <class Body>
+Tensor product(const Tensor& a, const Tensor& b, const Body& make_rows) {
   const int64_t batch = batch_of(a), n = a.size(-2), d = a.size(-1), m = b.size(-1);
   Tensor out = result_of(b, n, m);
-  const int64_t a_step = a.dim() == 2 ? 0 : a.stride(0);
   for_real_type("product", a, [&](auto real) {
     using T = decltype(real);
     const Products<T> p{batch,
@@ -52,52 +53,68 @@ inline Tensor product(const Tensor& a, const Tensor& b) {
                         pointer<T>(a),
                         a.stride(-2),
                         a.stride(-1),
-                        a_step,
+                        a.dim() == 2 ? 0 : a.stride(0),
                         pointer<T>(b),
-                        m,
-                        d * m,
+                        b.stride(-2),
+                        b.dim() == 2 ? 0 : b.stride(0),
                         pointer<T>(out)};
     parallel_for(
-        batch * product_strips(n), 2.0 * strip_rows(n) * d * m,
-        [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_strips<T>)(p, begin, end); });
+        batch * product_strips(n), 2.0 * strip_rows(n) * d * m, [&](int64_t begin, int64_t end) {
+          for (int64_t s = begin; s < end; ++s) {
+            const int64_t b = s / product_strips(n), i = s % product_strips(n) * strip_rows(n);
+            make_rows(b * n + i, b * n + std::min(n, i + strip_rows(n)));
+            KDOPS_BEST(multiply_strips<T>)(p, s, s + 1);
+          }
+        });
   });
   return out;
 }
-
-// out (batch, n, m) = x (batch, n, d) times yT, y (batch, m, d); with `symmetric` y is x. x and y
-// are the rows of the first of the batch, the others follow.
-template <class T>
-void gram_into(int64_t batch, Rows<T> x, Rows<T> y, bool symmetric, T* out) {
-  const int64_t n = x.count, m = y.count, d = x.length;
-  // rows of the transposed copy: whole packs, and never a multiple of 4 KiB apart
-  const int64_t stride = (m + kTileSide - 1) / kTileSide * kTileSide + kTileSide;
-  Scratch<T> turned(batch * d * stride);
-  parallel_for(batch * tile_rows(m), 4.0 * kTileSide * d, [&](int64_t begin, int64_t end) {
-    over_items(begin, end, tile_rows(m), [&](int64_t b, int64_t first, int64_t last) {
-      KDOPS_BEST(transpose_rows<T>)
-      ({y.data + b * m * d, m, d}, turned.get() + b * d * stride, stride, first, last);
-    });
-  });
-  const Products<T> p{batch, n, m, d, x.data, d, 1, n * d, turned.get(), stride, d * stride, out};
-  const double flops = 2.0 * strip_rows(n) * d * m;
-  if (!symmetric)
-    return parallel_for(batch * product_strips(n), flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(multiply_strips<T>)(p, begin, end);
-    });
-  parallel_for(batch * symmetric_strips(n), flops,
-               [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_upper<T>)(p, begin, end); });
-  parallel_for(batch * tile_rows(n), 1.0 * kTileSide * n, [&](int64_t begin, int64_t end) {
-    over_items(begin, end, tile_rows(n), [&](int64_t b, int64_t first, int64_t last) {
-      KDOPS_BEST(mirror_upper<T>)(out + b * n * n, n, first, last);
-    });
-  });
+inline Tensor product(const Tensor& a, const Tensor& b) {
+  return product(a, b, [](int64_t, int64_t) {});
 }
 
-// The same as a new tensor, of contiguous x (.., n, d) and y (.., m, d).
+// Transposed copies of a batch of rows, their rows spread_stride apart.
+template <class T>
+struct Turned {
+  int64_t length, stride;
+  Scratch<T> data;
+
+  Turned(int64_t batch, int64_t rows, int64_t columns)
+      : length(columns), stride(spread_stride(rows)), data(batch * columns * stride) {}
+  // Tile rows begin .. end of x, which is number `item` of the batch.
+  void take(Rows<T> x, int64_t item, int64_t begin, int64_t end) {
+    KDOPS_BEST(transpose_rows<T>)(x, data.get() + item * length * stride, stride, begin, end);
+  }
+};
+
+// out (batch, n, m) = x (batch, n, d) times yT, y being turned; with `symmetric` y is x. x are the
+// rows of the first of the batch, the others follow.
+template <class T>
+void gram_into(int64_t batch, Rows<T> x, const Turned<T>& y, int64_t m, bool symmetric, T* out) {
+  const int64_t n = x.count, d = x.length;
+  const Products<T> p{
+      batch, n, m, d, x.data, x.stride, 1, n * x.stride, y.data.get(), y.stride, d * y.stride, out};
+  const double flops = 2.0 * strip_rows(n) * d * m;
+  if (symmetric)
+    return parallel_for(batch * symmetric_strips(n), flops, [&](int64_t begin, int64_t end) {
+      KDOPS_BEST(multiply_symmetric<T>)(p, begin, end);
+    });
+  parallel_for(batch * product_strips(n), flops,
+               [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_strips<T>)(p, begin, end); });
+}
+
+// x (.., n, d) times yT as a new tensor, x and y (.., m, d) contiguous.
 template <class T>
 Tensor gram_of(const Tensor& x, const Tensor& y, bool symmetric) {
   Tensor out = result_of(x, x.size(-2), y.size(-2));
-  gram_into<T>(batch_of(x), rows_of<T>(x), rows_of<T>(y), symmetric, pointer<T>(out));
+  const int64_t batch = batch_of(x), m = y.size(-2), d = y.size(-1);
+  Turned<T> turned(batch, m, d);
+  parallel_for(batch * tile_rows(m), 4.0 * kTileSide * d, [&](int64_t begin, int64_t end) {
+    over_items(begin, end, tile_rows(m), [&](int64_t b, int64_t first, int64_t last) {
+      turned.take({pointer<T>(y) + b * m * d, m, d}, b, first, last);
+    });
+  });
+  gram_into<T>(batch, rows_of<T>(x), turned, m, symmetric, pointer<T>(out));
   return out;
 }
 
@@ -167,10 +184,16 @@ std::vector<Centred<T>> Centred<T>::of(const std::vector<Rows<T>>& parts,
     if (options.rescale) result[p].scale = power_of_two_scale(largest);
     parallel_for(parts[p].count, 4.0 * length, [&](int64_t begin, int64_t end) {
       KDOPS_BEST(centre_rows<T>)
-      (parts[p], centre.data(), result[p].scale, targets[p], result[p].norms.data(), begin, end);
+      (parts[p], centre.data(), result[p].scale, targets[p], length, result[p].norms.data(), begin,
+       end);
     });
   }
   return result;
+}
+
+// A new tensor (n, d) whose rows lie spread_stride(d) apart.
+inline Tensor spread_rows(const Tensor& like, int64_t n, int64_t d) {
+  return empty_strided_for(like, {n, d}, {spread_stride(d), 1});
 }
 
 // One set of rows (N, D), ready for distances among them once `compute` has run. The tensors are
@@ -182,12 +205,27 @@ struct Prepared {
 
   explicit Prepared(const Tensor& x_in)
       : x(x_in),
-        rows(result_of(x, x.size(0), x.size(1))),
+        rows(spread_rows(x, x.size(0), x.size(1))),
         gram(result_of(x, x.size(0), x.size(0))) {}
 
   void compute(CentreOptions options = {}) {
-    centred = std::move(Centred<T>::of({rows_of<T>(x)}, {pointer<T>(rows)}, options)[0]);
-    gram_into<T>(1, centred.rows, centred.rows, true, pointer<T>(gram));
+    const Rows<T> in = rows_of<T>(x);
+    std::vector<T> centre(in.length, T(0));
+    const T largest = centre_of<T>({in}, centre);
+    if (!options.centre) std::fill(centre.begin(), centre.end(), T(0));
+    if (options.rescale) centred.scale = power_of_two_scale(largest);
+    centred.rows = rows_of<T>(rows);
+    centred.norms.resize(in.count);
+    Turned<T> turned(1, in.count, in.length);
+    parallel_for(tile_rows(in.count), 8.0 * kTileSide * in.length, [&](int64_t begin, int64_t end) {
+      for (int64_t tile = begin; tile < end; ++tile) {  // turned while it lies in the nearest cache
+        KDOPS_BEST(centre_rows<T>)
+        (in, centre.data(), centred.scale, pointer<T>(rows), centred.rows.stride,
+         centred.norms.data(), tile * kTileSide, std::min(in.count, (tile + 1) * kTileSide));
+        turned.take(centred.rows, 0, tile, tile + 1);
+      }
+    });
+    gram_into<T>(1, centred.rows, turned, in.count, true, pointer<T>(gram));
   }
   GramRows<T> pairs() const {
     return {centred.rows, centred.rows, centred.norms.data(), centred.norms.data(),

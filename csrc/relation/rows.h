@@ -40,7 +40,7 @@ inline Pack<T> pair_squares(const GramRows<T>& g, int64_t i, int64_t j, int lane
   if (!any(squares <= limit)) return squares;
   for (int l = 0; l < lanes; ++l) {
     if (!(squares.lane(l) <= limit.lane(l))) continue;
-    const T *x = g.x.data + i * g.x.length, *y = g.y.data + (j + l) * g.x.length;
+    const T *x = g.x.at(i), *y = g.y.at(j + l);
     const T exact = x == y ? T(0) : squared_difference(x, y, g.x.length);
     near |= exact > 0 && exact < kNear<T> * norms.lane(l);
     squares.set_lane(l, exact);
@@ -61,29 +61,45 @@ inline Root<T> safe_root(Pack<T> squares) {
   return {select(zero, P(T(0)), root), select(zero, P(T(0)), P(T(1)) / root)};
 }
 
+// value, or 0 where it is NaN or Inf, counted into `largest`.
+template <class T>
+inline Pack<T> finite_part(Pack<T> value, Pack<T>& largest) {
+  using P = Pack<T>;
+  const P finite = select(value - value == P(T(0)), value, P(T(0)));
+  largest = max(largest, abs(finite));
+  return finite;
+}
+
 template <class T>
 T column_sums(Rows<T> x, T* sums, int64_t begin, int64_t end) {
   using P = Pack<T>;
+  constexpr int64_t kPacks = 4, kWide = kPacks * P::kLanes;
   P largest(T(0));
-  for (int64_t i = 0; i < x.count; ++i) {
-    const T* row = x.data + i * x.length + begin;
-    for_packs<T>(end - begin, [&](int64_t c, int lanes) {
-      const P value = load_some(row + c, lanes);
-      const P finite = select(value - value == P(T(0)), value, P(T(0)));
-      largest = max(largest, abs(finite));
-      store_some(load_some(sums + begin + c, lanes) + finite, sums + begin + c, lanes);
-    });
+  int64_t c = begin;
+  for (; c + kWide <= end; c += kWide) {  // the sums of so many columns stay in registers
+    P sum[kPacks];
+    for (int64_t p = 0; p < kPacks; ++p) sum[p] = P::load(sums + c + p * P::kLanes);
+    for (int64_t i = 0; i < x.count; ++i)
+#pragma GCC unroll 4
+      for (int64_t p = 0; p < kPacks; ++p)
+        sum[p] += finite_part(P::load(x.at(i) + c + p * P::kLanes), largest);
+    for (int64_t p = 0; p < kPacks; ++p) sum[p].store(sums + c + p * P::kLanes);
   }
+  for (int64_t i = 0; i < x.count && c < end; ++i)
+    for_packs<T>(end - c, [&](int64_t rest, int lanes) {
+      const P finite = finite_part(load_some(x.at(i) + c + rest, lanes), largest);
+      store_some(load_some(sums + c + rest, lanes) + finite, sums + c + rest, lanes);
+    });
   return reduce_max(largest);
 }
 
 template <class T>
-void centre_rows(Rows<T> x, const T* centre, T scale, T* out, T* norms, int64_t begin,
-                 int64_t end) {
+void centre_rows(Rows<T> x, const T* centre, T scale, T* out, int64_t out_stride, T* norms,
+                 int64_t begin, int64_t end) {
   using P = Pack<T>;
   for (int64_t i = begin; i < end; ++i) {
-    const T* row = x.data + i * x.length;
-    T* target = out + i * x.length;
+    const T* row = x.at(i);
+    T* target = out + i * out_stride;
     P norm(T(0));
     for_packs<T>(x.length, [&](int64_t c, int lanes) {
       const P value = (load_some(row + c, lanes) - load_some(centre + c, lanes)) * P(scale);
@@ -103,24 +119,6 @@ bool distances(const GramRows<T>& g, bool squared, T unit, T* out, int64_t begin
       const P squares = pair_squares(g, i, j, lanes, near);
       const P value = squared ? squares * P(unit) : safe_root(squares).distance;
       store_some(value * P(unit), out + i * g.y.count + j, lanes);
-    });
-  return near;
-}
-
-template <class T>
-bool angle_fields(const GramRows<T>& g, int field, T* data, int64_t begin, int64_t end) {
-  using P = Pack<T>;
-  bool near = false;
-  const int64_t n = g.x.count;
-  for (int64_t i = begin; i < end; ++i)
-    for_packs<T>(n, [&](int64_t j, int lanes) {
-      P squares = pair_squares(g, i, j, lanes, near);
-      for (int l = lanes; l < P::kLanes; ++l) squares.set_lane(l, T(0));
-      const Root<T> root = safe_root(squares);
-      T* target = data + j * n * kFields + (i * kFields + field) * P::kLanes;
-      root.inverse.store(target);
-      (P(T(0.5)) * root.distance).store(target + P::kLanes);
-      if (field == kStudentInverse) P(T(0)).store(target + kWeight * P::kLanes);
     });
   return near;
 }
