@@ -13,13 +13,14 @@
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
+#include "relation/buffer.h"
 #include "relation/relation_simd.h"
 
 namespace kdops {
 
 template <class T>
 Rows<T> rows_of(const Tensor& x) {
-  return {pointer<T>(x), x.size(-2), x.size(-1), x.stride(-2)};
+  return {pointer<T>(x), x.size(-2), x.size(-1)};
 }
 
 // body(b, first, last): the items begin .. end of a batch, `count` items each, matrix by matrix.
@@ -38,10 +39,22 @@ inline Tensor result_of(const Tensor& like, int64_t n, int64_t m) {
 }
 inline int64_t batch_of(const Tensor& x) { return x.dim() == 2 ? 1 : x.size(0); }
 
-// a (.., n, d) times b (.., d, m), both of one batch, rows of b contiguous. make_rows(begin, end)
-// is called for rows of a (of all products of the batch, counted on) before they are read.
-template <class Body>
-Tensor product(const Tensor& a, const Tensor& b, const Body& make_rows) {
+// All strips of p; make_rows(begin, end) is called for rows of a (of all products of the batch,
+// counted on) before they are read.
+template <class T, class Body>
+void multiply(const Products<T>& p, const Body& make_rows) {
+  const int64_t strips = product_strips(p.n), rows = strip_rows(p.n);
+  parallel_for(p.batch * strips, 2.0 * rows * p.d * p.m, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const int64_t first = s / strips * p.n, i = s % strips * rows;
+      make_rows(first + i, first + std::min(p.n, i + rows));
+      KDOPS_BEST(multiply_strips<T>)(p, s, s + 1);
+    }
+  });
+}
+
+// a (.., n, d) times b (.., d, m), both of one batch, b contiguous.
+inline Tensor product(const Tensor& a, const Tensor& b) {
   const int64_t batch = batch_of(a), n = a.size(-2), d = a.size(-1), m = b.size(-1);
   Tensor out = result_of(b, n, m);
   for_real_type("product", a, [&](auto real) {
@@ -55,29 +68,28 @@ Tensor product(const Tensor& a, const Tensor& b, const Body& make_rows) {
                         a.stride(-1),
                         a.dim() == 2 ? 0 : a.stride(0),
                         pointer<T>(b),
-                        b.stride(-2),
-                        b.dim() == 2 ? 0 : b.stride(0),
+                        m,
+                        d * m,
                         pointer<T>(out)};
-    parallel_for(
-        batch * product_strips(n), 2.0 * strip_rows(n) * d * m, [&](int64_t begin, int64_t end) {
-          for (int64_t s = begin; s < end; ++s) {
-            const int64_t b = s / product_strips(n), i = s % product_strips(n) * strip_rows(n);
-            make_rows(b * n + i, b * n + std::min(n, i + strip_rows(n)));
-            KDOPS_BEST(multiply_strips<T>)(p, s, s + 1);
-          }
-        });
+    multiply(p, [](int64_t, int64_t) {});
   });
   return out;
 }
-inline Tensor product(const Tensor& a, const Tensor& b) {
-  return product(a, b, [](int64_t, int64_t) {});
+
+// a (n, n) times x as a new tensor; make_rows as for `multiply`.
+template <class T, class Body>
+Tensor product(const T* a, const Rows<T>& x, const Tensor& like, const Body& make_rows) {
+  const int64_t n = x.count, d = x.length;
+  Tensor out = empty_for(like, {n, d});
+  multiply<T>({1, n, d, n, a, n, 1, 0, x.data, x.stride, 0, pointer<T>(out)}, make_rows);
+  return out;
 }
 
 // Transposed copies of a batch of rows, their rows spread_stride apart.
 template <class T>
 struct Turned {
   int64_t length, stride;
-  Scratch<T> data;
+  Buffer<T> data;
 
   Turned(int64_t batch, int64_t rows, int64_t columns)
       : length(columns), stride(spread_stride(rows)), data(batch * columns * stride) {}
@@ -154,12 +166,11 @@ T centre_of(const std::vector<Rows<T>>& parts, std::vector<T>& centre) {
   const int64_t chunks = (length + kColumnChunk - 1) / kColumnChunk;
   std::vector<T> largest(chunks, T(0));
   parallel_for(chunks, 4.0 * kColumnChunk * count, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; ++chunk)
-      for (const auto& part : parts) {
-        const T top = KDOPS_BEST(column_sums<T>)(part, centre.data(), chunk * kColumnChunk,
-                                                 std::min(length, (chunk + 1) * kColumnChunk));
-        largest[chunk] = std::max(largest[chunk], top);
-      }
+    for (const auto& part : parts) {  // all chunks of the thread at once: whole rows, read in order
+      const T top = KDOPS_BEST(column_sums<T>)(part, centre.data(), begin * kColumnChunk,
+                                               std::min(length, end * kColumnChunk));
+      largest[begin] = std::max(largest[begin], top);
+    }
   });
   for (T& value : centre) {
     value /= static_cast<T>(std::max<int64_t>(count, 1));
@@ -191,22 +202,16 @@ std::vector<Centred<T>> Centred<T>::of(const std::vector<Rows<T>>& parts,
   return result;
 }
 
-// A new tensor (n, d) whose rows lie spread_stride(d) apart.
-inline Tensor spread_rows(const Tensor& like, int64_t n, int64_t d) {
-  return empty_strided_for(like, {n, d}, {spread_stride(d), 1});
-}
-
-// One set of rows (N, D), ready for distances among them once `compute` has run. The tensors are
-// made by the constructor, so that compute may run on any thread.
+// One set of rows (N, D), ready for distances among them once `compute` has run, on any thread.
+// The centred rows lie spread_stride(D) apart, gram is (N, N).
 template <class T>
 struct Prepared {
-  Tensor x, rows, gram;
+  Tensor x;
+  Buffer<T> rows, gram;
   Centred<T> centred;
 
   explicit Prepared(const Tensor& x_in)
-      : x(x_in),
-        rows(spread_rows(x, x.size(0), x.size(1))),
-        gram(result_of(x, x.size(0), x.size(0))) {}
+      : x(x_in), rows(x.size(0) * spread_stride(x.size(1))), gram(x.size(0) * x.size(0)) {}
 
   void compute(CentreOptions options = {}) {
     const Rows<T> in = rows_of<T>(x);
@@ -214,22 +219,21 @@ struct Prepared {
     const T largest = centre_of<T>({in}, centre);
     if (!options.centre) std::fill(centre.begin(), centre.end(), T(0));
     if (options.rescale) centred.scale = power_of_two_scale(largest);
-    centred.rows = rows_of<T>(rows);
+    centred.rows = {rows.get(), in.count, in.length, spread_stride(in.length)};
     centred.norms.resize(in.count);
     Turned<T> turned(1, in.count, in.length);
     parallel_for(tile_rows(in.count), 8.0 * kTileSide * in.length, [&](int64_t begin, int64_t end) {
       for (int64_t tile = begin; tile < end; ++tile) {  // turned while it lies in the nearest cache
         KDOPS_BEST(centre_rows<T>)
-        (in, centre.data(), centred.scale, pointer<T>(rows), centred.rows.stride,
-         centred.norms.data(), tile * kTileSide, std::min(in.count, (tile + 1) * kTileSide));
+        (in, centre.data(), centred.scale, rows.get(), centred.rows.stride, centred.norms.data(),
+         tile * kTileSide, std::min(in.count, (tile + 1) * kTileSide));
         turned.take(centred.rows, 0, tile, tile + 1);
       }
     });
-    gram_into<T>(1, centred.rows, turned, in.count, true, pointer<T>(gram));
+    gram_into<T>(1, centred.rows, turned, in.count, true, gram.get());
   }
   GramRows<T> pairs() const {
-    return {centred.rows, centred.rows, centred.norms.data(), centred.norms.data(),
-            pointer<T>(gram)};
+    return {centred.rows, centred.rows, centred.norms.data(), centred.norms.data(), gram.get()};
   }
 };
 

@@ -78,7 +78,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   const int64_t n = student.size(0);
   const AngleShape shape = KDOPS_BEST(angle_shape<T>)(n);
   const int64_t blocks = shape.blocks, groups = shape.groups;
-  Scratch<T> data(shape.table);
+  Buffer<T> data(shape.table);
   Prepared<T> s(student), t(teacher);
   bool near[2];
   for_both_sides(student, [&](int64_t side) {
@@ -86,7 +86,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
                            : fill_fields(t, kTeacherInverse, data.get());
   });
   if (near[0] || near[1]) return in_double(&rkd_angle_of<double>, student, teacher, want_grad);
-  Scratch<T> opposite(want_grad ? groups * n * n : 0);
+  Buffer<T> opposite(want_grad ? groups * n * n : 0);
   std::vector<double> losses(groups);
   parallel_for(groups, 10.0 * n * n * n / groups, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
@@ -100,13 +100,11 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
   // D counts each unordered pair once: dL/dx_i = 2 sum_j V_ij (x_i - x_j).
   const double factor = std::isnan(loss) ? loss : 2 * static_cast<double>(s.centred.scale) / cube;
-  Tensor weights = empty_for(student, {n, n});
   const auto laplacian = [&](int64_t begin, int64_t end) {
     KDOPS_BEST(angle_laplacian<T>)
-    (data.get(), n, opposite.get(), groups, static_cast<T>(factor), pointer<T>(weights), begin,
-     end);
+    (data.get(), n, opposite.get(), groups, static_cast<T>(factor), s.gram.get(), begin, end);
   };
-  return {scalar<T>(student, loss), product(weights, s.rows, laplacian)};
+  return {scalar<T>(student, loss), product(s.gram.get(), s.centred.rows, student, laplacian)};
 }
 
 LossAndGrad rkd_angle_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
@@ -125,7 +123,7 @@ struct MeanDistances {
   double inverse_mean = 0, count = 0;
   bool near = false;
 
-  explicit MeanDistances(const Tensor& x) : prepared(x), d(pointer<T>(prepared.gram)) {}
+  explicit MeanDistances(const Tensor& x) : prepared(x), d(prepared.gram.get()) {}
 
   void compute() {
     prepared.compute();
@@ -165,7 +163,7 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
     KDOPS_BEST(distance_laplacian<T>)
     (s.d, t.d, n, mean_s, mean_t, static_cast<T>(shift), static_cast<T>(factor), begin, end);
   };
-  return {scalar<T>(student, loss), product(s.prepared.gram, s.prepared.rows, laplacian)};
+  return {scalar<T>(student, loss), product(s.d, s.prepared.centred.rows, student, laplacian)};
 }
 
 LossAndGrad rkd_distance_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
@@ -181,7 +179,7 @@ LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool wan
   const int64_t n = student.size(0);
   Prepared<T> s(student), t(teacher);
   for_both_sides(student, [&](int64_t side) { (side == 0 ? s : t).compute({.centre = false}); });
-  T *gram_s = pointer<T>(s.gram), *gram_t = pointer<T>(t.gram);
+  T *gram_s = s.gram.get(), *gram_t = t.gram.get();
   const double scale = s.centred.scale;
   const double pairs = static_cast<double>(n) * n;
   std::vector<double> losses(n);
@@ -196,7 +194,7 @@ LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool wan
   const auto weights = [&](int64_t begin, int64_t end) {
     KDOPS_BEST(similarity_weights<T>)(gram_s, gram_t, n, factors, begin, end);
   };
-  return {scalar<T>(student, loss), product(s.gram, s.rows, weights)};
+  return {scalar<T>(student, loss), product(gram_s, s.centred.rows, student, weights)};
 }
 
 LossAndGrad similarity_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {

@@ -73,22 +73,21 @@ inline Pack<T> finite_part(Pack<T> value, Pack<T>& largest) {
 template <class T>
 T column_sums(Rows<T> x, T* sums, int64_t begin, int64_t end) {
   using P = Pack<T>;
-  constexpr int64_t kPacks = 4, kWide = kPacks * P::kLanes;
+  constexpr int64_t kTogether = 4;  // rows for one way through the sums
   P largest(T(0));
-  int64_t c = begin;
-  for (; c + kWide <= end; c += kWide) {  // the sums of so many columns stay in registers
-    P sum[kPacks];
-    for (int64_t p = 0; p < kPacks; ++p) sum[p] = P::load(sums + c + p * P::kLanes);
-    for (int64_t i = 0; i < x.count; ++i)
+  int64_t i = 0;
+  for (; i + kTogether <= x.count; i += kTogether)
+    for_packs<T>(end - begin, [&](int64_t c, int lanes) {
+      P sum = load_some(sums + begin + c, lanes);
 #pragma GCC unroll 4
-      for (int64_t p = 0; p < kPacks; ++p)
-        sum[p] += finite_part(P::load(x.at(i) + c + p * P::kLanes), largest);
-    for (int64_t p = 0; p < kPacks; ++p) sum[p].store(sums + c + p * P::kLanes);
-  }
-  for (int64_t i = 0; i < x.count && c < end; ++i)
-    for_packs<T>(end - c, [&](int64_t rest, int lanes) {
-      const P finite = finite_part(load_some(x.at(i) + c + rest, lanes), largest);
-      store_some(load_some(sums + c + rest, lanes) + finite, sums + c + rest, lanes);
+      for (int64_t r = 0; r < kTogether; ++r)
+        sum += finite_part(load_some(x.at(i + r) + begin + c, lanes), largest);
+      store_some(sum, sums + begin + c, lanes);
+    });
+  for (; i < x.count; ++i)
+    for_packs<T>(end - begin, [&](int64_t c, int lanes) {
+      const P finite = finite_part(load_some(x.at(i) + begin + c, lanes), largest);
+      store_some(load_some(sums + begin + c, lanes) + finite, sums + begin + c, lanes);
     });
   return reduce_max(largest);
 }
