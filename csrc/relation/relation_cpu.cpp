@@ -81,7 +81,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   Buffer<T> data(shape.table);
   Prepared<T> s(student), t(teacher);
   bool near[2];
-  for_both_sides(student, [&](int64_t side) {
+  for_both_sides(student, teacher, [&](int64_t side) {
     near[side] = side == 0 ? fill_fields(s, kStudentInverse, data.get())
                            : fill_fields(t, kTeacherInverse, data.get());
   });
@@ -145,7 +145,7 @@ template <class T>
 LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   const int64_t n = student.size(0);
   MeanDistances<T> s(student), t(teacher);
-  for_both_sides(student, [&](int64_t side) { (side == 0 ? s : t).compute(); });
+  for_both_sides(student, teacher, [&](int64_t side) { (side == 0 ? s : t).compute(); });
   if (s.near && want_grad) return in_double(&rkd_distance_of<double>, student, teacher, true);
   const T mean_s = static_cast<T>(s.inverse_mean), mean_t = static_cast<T>(t.inverse_mean);
   std::vector<double> losses(n), slopes(n);
@@ -178,7 +178,8 @@ template <class T>
 LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   const int64_t n = student.size(0);
   Prepared<T> s(student), t(teacher);
-  for_both_sides(student, [&](int64_t side) { (side == 0 ? s : t).compute({.centre = false}); });
+  for_both_sides(student, teacher,
+                 [&](int64_t side) { (side == 0 ? s : t).compute({.centre = false}); });
   T *gram_s = s.gram.get(), *gram_t = t.gram.get();
   const double scale = s.centred.scale;
   const double pairs = static_cast<double>(n) * n;
