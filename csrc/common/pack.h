@@ -322,6 +322,15 @@ inline T reduce_add(Pack<T> a) {
     return _mm512_reduce_add_ps(a.r);
   else
     return _mm512_reduce_add_pd(a.r);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a.r), _mm256_extractf128_ps(a.r, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  } else {
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(a.r), _mm256_extractf128_pd(a.r, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+  }
 #else
   constexpr int kLanes = Pack<T>::kLanes;
   T lanes[kLanes];

@@ -140,19 +140,37 @@ struct TurnedTile {
   }
 };
 
-// target (cols x rows) = xT, x rows x cols; the rows of both lie their stride apart.
+// At most kLanes rows and columns of transpose_block.
+template <class T>
+inline void transpose_tile(const T* x, int64_t x_stride, int64_t rows, int64_t cols, T* target,
+                           int64_t target_stride) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  if (rows < kLanes || cols < kLanes) {
+    const int height = static_cast<int>(rows < kLanes ? rows : kLanes);
+    const int width = static_cast<int>(cols < kLanes ? cols : kLanes);
+    TurnedTile<T> tile;
+    tile.load(x, x_stride, height, width);
+    return tile.store(target, target_stride, width, height);
+  }
+  Pack<T> lines[kLanes];
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes; ++l) lines[l] = Pack<T>::load(x + l * x_stride);
+  transpose(lines);
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes; ++l) lines[l].store(target + l * target_stride);
+}
+
+// target (cols x rows) = xT, x rows x cols; the rows of both lie their stride apart. Lines of the
+// target are written whole, tile beside tile.
 template <class T>
 void transpose_block(const T* x, int64_t x_stride, int64_t rows, int64_t cols, T* target,
                      int64_t target_stride) {
-  constexpr int64_t kLanes = Pack<T>::kLanes;
-  TurnedTile<T> tile;
-  for (int64_t i = 0; i < rows; i += kLanes)
-    for (int64_t j = 0; j < cols; j += kLanes) {
-      const int height = static_cast<int>(rows - i < kLanes ? rows - i : kLanes);
-      const int width = static_cast<int>(cols - j < kLanes ? cols - j : kLanes);
-      tile.load(x + i * x_stride + j, x_stride, height, width);
-      tile.store(target + j * target_stride + i, target_stride, width, height);
-    }
+  constexpr int64_t kLanes = Pack<T>::kLanes, kLine = 64 / sizeof(T);
+  for (int64_t top = 0; top < rows; top += kLine)
+    for (int64_t j = 0; j < cols; j += kLanes)
+      for (int64_t i = top; i < rows && i < top + kLine; i += kLanes)
+        transpose_tile(x + i * x_stride + j, x_stride, rows - i, cols - j,
+                       target + j * target_stride + i, target_stride);
 }
 
 }  // namespace kdops::KDOPS_ISA

@@ -17,18 +17,20 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "common/pack.h"
-#include "relation/relation_simd.h"
+#include "common/transpose.h"
+#include "relation/rows.h"
 
 namespace kdops::KDOPS_ISA {
 
+inline constexpr int64_t kSweepBlocks = 8;  // blocks of anchors that one tile runs over
+// Tiles; rows k that stay in cache during a sweep over j; blocks of anchors that are worth a group.
 #if defined(__AVX512F__)
 inline constexpr int kTileJ = 2, kTileK = 4;
+inline constexpr int64_t kBlockK = 128, kGroupBlocks = 4;  // in L2
 #else
 inline constexpr int kTileJ = 1, kTileK = 2;
+inline constexpr int64_t kBlockK = 16, kGroupBlocks = 8;  // in L1: 20 KiB with AVX2
 #endif
-inline constexpr int64_t kSweepBlocks = 8;  // blocks of anchors that one tile runs over
-inline constexpr int64_t kBlockK = 128;     // rows k that stay in L2 during a sweep over j
 
 // clamp(x, -1, 1), two instructions where the compiler makes four of the portable form. (The
 // masked intrinsics compile to the plain ones; those draw a false warning from GCC 12.)
@@ -61,12 +63,47 @@ struct AngleTable {
   T* data;
   int64_t n;
 
-  int64_t block_stride() const { return n * kRow; }
-  T* at(int64_t block, int64_t row) const { return data + (block * n + row) * kRow; }
+  // Where rows k lie in L1 their blocks follow each other through its sets, which repeat every 4
+  // KiB.
+  static int64_t block_stride(int64_t n) {
+    constexpr int64_t kRepeat = 4096 / sizeof(T), kWanted = kBlockK * kRow % kRepeat;
+    if constexpr (kPackBytes == 64) return n * kRow;  // rows k lie in L2
+    return n * kRow + (kWanted + kRepeat - n * kRow % kRepeat) % kRepeat;
+  }
+  int64_t block_stride() const { return block_stride(n); }
+  T* at(int64_t block, int64_t row) const { return data + block * block_stride() + row * kRow; }
   T entry(int64_t row, int64_t anchor, AngleField field) const {
     return at(anchor / kLanes, row)[field * kLanes + anchor % kLanes];
   }
 };
+
+template <class T>
+AngleShape angle_shape(int64_t n) {
+  constexpr int64_t kLanes = Pack<T>::kLanes;
+  const int64_t blocks = (n + kLanes - 1) / kLanes, by_memory = (int64_t(1) << 26) / (n * n);
+  const int64_t most = std::min({blocks, by_memory, int64_t(16)});
+  const int64_t groups = std::min(most, std::max<int64_t>(2, blocks / kGroupBlocks));
+  return {blocks, std::max<int64_t>(1, groups), blocks * AngleTable<T>::block_stride(n)};
+}
+
+template <class T>
+bool angle_fields(const GramRows<T>& g, int field, T* data, int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  bool near = false;
+  const int64_t n = g.x.count;
+  const AngleTable<T> table{data, n};
+  for (int64_t i = begin; i < end; ++i)
+    for_packs<T>(n, [&](int64_t j, int lanes) {
+      P squares = pair_squares(g, i, j, lanes, near);
+      for (int l = lanes; l < P::kLanes; ++l) squares.set_lane(l, T(0));
+      const Root<T> root = safe_root(squares);
+      T* target = table.at(j / P::kLanes, i) + field * P::kLanes;
+      root.inverse.store(target);
+      (P(T(0.5)) * root.distance).store(target + P::kLanes);
+      if (field == kStudentInverse) P(T(0)).store(target + kWeight * P::kLanes);
+    });
+  return near;
+}
 
 // What a tile needs of one row: four packs, and the weight that it adds to.
 template <class T>
@@ -189,26 +226,46 @@ double angle_sweep(T* data, int64_t n, int64_t begin, int64_t end, T* m) {
   return 2 * pairs + 0.5 * static_cast<double>(angle_mismatches(table, begin, end));
 }
 
+// Part of the weights of row `row` and the anchors of `block`: all of V but what the mirrored entry
+// has of it. m has entries above the diagonal only.
+template <class T>
+inline Pack<T> half_weights(AngleTable<T> table, const T* m, int64_t groups, int64_t row,
+                            int64_t block) {
+  using P = Pack<T>;
+  const int64_t n = table.n, anchor = block * P::kLanes;
+  const int lanes = static_cast<int>(std::min<int64_t>(P::kLanes, n - anchor));
+  P opposite(T(0));
+  if (row < anchor + lanes)
+    for (int64_t g = 0; g < groups; ++g)
+      opposite += load_some(m + (g * n + row) * n + anchor, lanes);
+  const T* fields = table.at(block, row);
+  return P::load(fields + kStudentInverse * P::kLanes) * P::load(fields + kWeight * P::kLanes) -
+         opposite;
+}
+
 template <class T>
 void angle_laplacian(const T* data, int64_t n, const T* m, int64_t groups, T scale, T* out,
                      int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  constexpr int64_t kLanes = P::kLanes;
   const AngleTable<T> table{const_cast<T*>(data), n};
-  for (int64_t i = begin; i < end; ++i) {
-    T* row = out + i * n;
-    for (int64_t j = 0; j < n; ++j) row[j] = 0;
-    for (int64_t g = 0; g < groups; ++g) {
-      const T* part = m + g * n * n;
-      for (int64_t j = 0; j < i; ++j) row[j] += part[j * n + i];
-      for (int64_t j = i + 1; j < n; ++j) row[j] += part[i * n + j];
+  for (int64_t i = begin; i < end; i += kLanes) {
+    const int rows = static_cast<int>(std::min(kLanes, end - i));
+    P sums[kLanes];
+    for (P& sum : sums) sum = P(T(0));
+    for (int64_t j = 0; j < n; j += kLanes) {
+      const int cols = static_cast<int>(std::min(kLanes, n - j));
+      P mirrored[kLanes];
+      for (int c = 0; c < kLanes; ++c)
+        mirrored[c] = c < cols ? half_weights(table, m, groups, j + c, i / kLanes) : P(T(0));
+      transpose(mirrored);
+      for (int r = 0; r < rows; ++r) {
+        const P weight = half_weights(table, m, groups, i + r, j / kLanes) + mirrored[r];
+        sums[r] += weight;
+        store_some(P(-scale) * weight, out + (i + r) * n + j, cols);
+      }
     }
-    T sum = 0;
-    for (int64_t j = 0; j < n; ++j) {
-      const T both = table.entry(i, j, kWeight) + table.entry(j, i, kWeight);
-      const T weight = j == i ? T(0) : both * table.entry(i, j, kStudentInverse) - row[j];
-      sum += weight;
-      row[j] = -scale * weight;
-    }
-    row[i] = scale * sum;
+    for (int r = 0; r < rows; ++r) out[(i + r) * n + i + r] = scale * reduce_add(sums[r]);
   }
 }
 

@@ -77,12 +77,11 @@ inline T inverse_norm(const T* row, int64_t n) {
 
 // With u the student's unit row and e = u - teacher's: dL/dG = (e - (e . u) u) / |G|.
 template <class T>
-void similarity_rows(T* student, const T* teacher, int64_t n, bool grad, T scale, double* losses,
-                     int64_t begin, int64_t end) {
+void similarity_rows(const T* student, const T* teacher, int64_t n, T scale, double* losses,
+                     SimilarityFactors<T> out, int64_t begin, int64_t end) {
   using P = Pack<T>;
   for (int64_t i = begin; i < end; ++i) {
-    T* row = student + i * n;
-    const T* other = teacher + i * n;
+    const T *row = student + i * n, *other = teacher + i * n;
     const T inverse_s = inverse_norm(row, n), inverse_t = inverse_norm(other, n);
     P loss(T(0)), along(T(0));
     for_packs<T>(n, [&](int64_t j, int lanes) {
@@ -92,12 +91,25 @@ void similarity_rows(T* student, const T* teacher, int64_t n, bool grad, T scale
       along = fma(error, unit, along);
     });
     losses[i] = static_cast<double>(reduce_add(loss));
-    if (!grad) continue;
-    const T projection = reduce_add(along), factor = scale * inverse_s;
+    out.student[i] = inverse_s * (1 - reduce_add(along));
+    out.teacher[i] = inverse_t;
+    out.factor[i] = scale * inverse_s;
+  }
+}
+
+template <class T>
+void similarity_weights(T* student, const T* teacher, int64_t n, SimilarityFactors<T> known,
+                        int64_t begin, int64_t end) {
+  using P = Pack<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    const P row_s(known.student[i]), row_t(known.teacher[i]), factor(known.factor[i]);
     for_packs<T>(n, [&](int64_t j, int lanes) {
-      const P unit = load_some(row + j, lanes) * P(inverse_s);
-      const P error = unit - load_some(other + j, lanes) * P(inverse_t);
-      store_some(P(factor) * (error - P(projection) * unit), row + j, lanes);
+      const P s = load_some(student + i * n + j, lanes), t = load_some(teacher + i * n + j, lanes);
+      const P across = s * row_s - t * row_t;
+      const P down =
+          s * load_some(known.student + j, lanes) - t * load_some(known.teacher + j, lanes);
+      const P both = fma(factor, across, load_some(known.factor + j, lanes) * down);
+      store_some(both, student + i * n + j, lanes);
     });
   }
 }

@@ -10,7 +10,7 @@ template <class T>
 void unit_rows(Rows<T> x, T* out, T* inverse, int64_t begin, int64_t end) {
   using P = Pack<T>;
   for (int64_t i = begin; i < end; ++i) {
-    const T* row = x.data + i * x.length;
+    const T* row = x.at(i);
     P top(T(0));
     for_packs<T>(x.length,
                  [&](int64_t c, int lanes) { top = max(abs(load_some(row + c, lanes)), top); });
@@ -34,7 +34,7 @@ template <class T>
 void unit_rows_backward(Rows<T> unit, const T* inverse, T* grad, int64_t begin, int64_t end) {
   using P = Pack<T>;
   for (int64_t i = begin; i < end; ++i) {
-    const T* u = unit.data + i * unit.length;
+    const T* u = unit.at(i);
     T* g = grad + i * unit.length;
     P along(T(0));
     for_packs<T>(unit.length, [&](int64_t c, int lanes) {
@@ -95,7 +95,7 @@ void combine_rows(const T* w, int64_t n, int64_t m, bool columns, Rows<T> x, T* 
       for (int64_t j = 0; j < n; ++j) sum += w[j * m + i];
     else
       sum = row_sum(w + i * m, m);
-    const T* row = x.data + i * x.length;
+    const T* row = x.at(i);
     T* target = product + i * x.length;
     for_packs<T>(x.length, [&](int64_t c, int lanes) {
       const P rest = P(sum) * load_some(row + c, lanes) - load_some(target + c, lanes);

@@ -13,6 +13,7 @@
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
+#include "relation/buffer.h"
 #include "relation/relation_simd.h"
 
 namespace kdops {
@@ -38,11 +39,24 @@ inline Tensor result_of(const Tensor& like, int64_t n, int64_t m) {
 }
 inline int64_t batch_of(const Tensor& x) { return x.dim() == 2 ? 1 : x.size(0); }
 
+// All strips of p; make_rows(begin, end) is called for rows of a (of all products of the batch,
+// counted on) before they are read.
+template <class T, class Body>
+void multiply(const Products<T>& p, const Body& make_rows) {
+  const int64_t strips = product_strips(p.n), rows = strip_rows(p.n);
+  parallel_for(p.batch * strips, 2.0 * rows * p.d * p.m, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const int64_t first = s / strips * p.n, i = s % strips * rows;
+      make_rows(first + i, first + std::min(p.n, i + rows));
+      KDOPS_BEST(multiply_strips<T>)(p, s, s + 1);
+    }
+  });
+}
+
 // a (.., n, d) times b (.., d, m), both of one batch, b contiguous.
 inline Tensor product(const Tensor& a, const Tensor& b) {
   const int64_t batch = batch_of(a), n = a.size(-2), d = a.size(-1), m = b.size(-1);
   Tensor out = result_of(b, n, m);
-  const int64_t a_step = a.dim() == 2 ? 0 : a.stride(0);
   for_real_type("product", a, [&](auto real) {
     using T = decltype(real);
     const Products<T> p{batch,
@@ -52,52 +66,67 @@ inline Tensor product(const Tensor& a, const Tensor& b) {
                         pointer<T>(a),
                         a.stride(-2),
                         a.stride(-1),
-                        a_step,
+                        a.dim() == 2 ? 0 : a.stride(0),
                         pointer<T>(b),
                         m,
                         d * m,
                         pointer<T>(out)};
-    parallel_for(
-        batch * product_strips(n), 2.0 * strip_rows(n) * d * m,
-        [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_strips<T>)(p, begin, end); });
+    multiply(p, [](int64_t, int64_t) {});
   });
   return out;
 }
 
-// out (batch, n, m) = x (batch, n, d) times yT, y (batch, m, d); with `symmetric` y is x. x and y
-// are the rows of the first of the batch, the others follow.
-template <class T>
-void gram_into(int64_t batch, Rows<T> x, Rows<T> y, bool symmetric, T* out) {
-  const int64_t n = x.count, m = y.count, d = x.length;
-  // rows of the transposed copy: whole packs, and never a multiple of 4 KiB apart
-  const int64_t stride = (m + kTileSide - 1) / kTileSide * kTileSide + kTileSide;
-  Scratch<T> turned(batch * d * stride);
-  parallel_for(batch * tile_rows(m), 4.0 * kTileSide * d, [&](int64_t begin, int64_t end) {
-    over_items(begin, end, tile_rows(m), [&](int64_t b, int64_t first, int64_t last) {
-      KDOPS_BEST(transpose_rows<T>)
-      ({y.data + b * m * d, m, d}, turned.get() + b * d * stride, stride, first, last);
-    });
-  });
-  const Products<T> p{batch, n, m, d, x.data, d, 1, n * d, turned.get(), stride, d * stride, out};
-  const double flops = 2.0 * strip_rows(n) * d * m;
-  if (!symmetric)
-    return parallel_for(batch * product_strips(n), flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(multiply_strips<T>)(p, begin, end);
-    });
-  parallel_for(batch * symmetric_strips(n), flops,
-               [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_upper<T>)(p, begin, end); });
-  parallel_for(batch * tile_rows(n), 1.0 * kTileSide * n, [&](int64_t begin, int64_t end) {
-    over_items(begin, end, tile_rows(n), [&](int64_t b, int64_t first, int64_t last) {
-      KDOPS_BEST(mirror_upper<T>)(out + b * n * n, n, first, last);
-    });
-  });
+// a (n, n) times x as a new tensor; make_rows as for `multiply`.
+template <class T, class Body>
+Tensor product(const T* a, const Rows<T>& x, const Tensor& like, const Body& make_rows) {
+  const int64_t n = x.count, d = x.length;
+  Tensor out = empty_for(like, {n, d});
+  multiply<T>({1, n, d, n, a, n, 1, 0, x.data, x.stride, 0, pointer<T>(out)}, make_rows);
+  return out;
 }
 
-// The same as a new tensor, of contiguous x (.., n, d) and y (.., m, d).
+// Transposed copies of a batch of rows, their rows spread_stride apart.
+template <class T>
+struct Turned {
+  int64_t length, stride;
+  Buffer<T> data;
+
+  Turned(int64_t batch, int64_t rows, int64_t columns)
+      : length(columns), stride(spread_stride(rows)), data(batch * columns * stride) {}
+  // Tile rows begin .. end of x, which is number `item` of the batch.
+  void take(Rows<T> x, int64_t item, int64_t begin, int64_t end) {
+    KDOPS_BEST(transpose_rows<T>)(x, data.get() + item * length * stride, stride, begin, end);
+  }
+};
+
+// out (batch, n, m) = x (batch, n, d) times yT, y being turned; with `symmetric` y is x. x are the
+// rows of the first of the batch, the others follow.
+template <class T>
+void gram_into(int64_t batch, Rows<T> x, const Turned<T>& y, int64_t m, bool symmetric, T* out) {
+  const int64_t n = x.count, d = x.length;
+  const Products<T> p{
+      batch, n, m, d, x.data, x.stride, 1, n * x.stride, y.data.get(), y.stride, d * y.stride, out};
+  const double flops = 2.0 * strip_rows(n) * d * m;
+  if (symmetric)
+    return parallel_for(batch * symmetric_strips(n), flops, [&](int64_t begin, int64_t end) {
+      KDOPS_BEST(multiply_symmetric<T>)(p, begin, end);
+    });
+  parallel_for(batch * product_strips(n), flops,
+               [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_strips<T>)(p, begin, end); });
+}
+
+// x (.., n, d) times yT as a new tensor, x and y (.., m, d) contiguous.
 template <class T>
 Tensor gram_of(const Tensor& x, const Tensor& y, bool symmetric) {
   Tensor out = result_of(x, x.size(-2), y.size(-2));
-  gram_into<T>(batch_of(x), rows_of<T>(x), rows_of<T>(y), symmetric, pointer<T>(out));
+  const int64_t batch = batch_of(x), m = y.size(-2), d = y.size(-1);
+  Turned<T> turned(batch, m, d);
+  parallel_for(batch * tile_rows(m), 4.0 * kTileSide * d, [&](int64_t begin, int64_t end) {
+    over_items(begin, end, tile_rows(m), [&](int64_t b, int64_t first, int64_t last) {
+      turned.take({pointer<T>(y) + b * m * d, m, d}, b, first, last);
+    });
+  });
+  gram_into<T>(batch, rows_of<T>(x), turned, m, symmetric, pointer<T>(out));
   return out;
 }
 
@@ -137,12 +166,11 @@ T centre_of(const std::vector<Rows<T>>& parts, std::vector<T>& centre) {
   const int64_t chunks = (length + kColumnChunk - 1) / kColumnChunk;
   std::vector<T> largest(chunks, T(0));
   parallel_for(chunks, 4.0 * kColumnChunk * count, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; ++chunk)
-      for (const auto& part : parts) {
-        const T top = KDOPS_BEST(column_sums<T>)(part, centre.data(), chunk * kColumnChunk,
-                                                 std::min(length, (chunk + 1) * kColumnChunk));
-        largest[chunk] = std::max(largest[chunk], top);
-      }
+    for (const auto& part : parts) {  // all chunks of the thread at once: whole rows, read in order
+      const T top = KDOPS_BEST(column_sums<T>)(part, centre.data(), begin * kColumnChunk,
+                                               std::min(length, end * kColumnChunk));
+      largest[begin] = std::max(largest[begin], top);
+    }
   });
   for (T& value : centre) {
     value /= static_cast<T>(std::max<int64_t>(count, 1));
@@ -167,43 +195,60 @@ std::vector<Centred<T>> Centred<T>::of(const std::vector<Rows<T>>& parts,
     if (options.rescale) result[p].scale = power_of_two_scale(largest);
     parallel_for(parts[p].count, 4.0 * length, [&](int64_t begin, int64_t end) {
       KDOPS_BEST(centre_rows<T>)
-      (parts[p], centre.data(), result[p].scale, targets[p], result[p].norms.data(), begin, end);
+      (parts[p], centre.data(), result[p].scale, targets[p], length, result[p].norms.data(), begin,
+       end);
     });
   }
   return result;
 }
 
-// One set of rows (N, D), ready for distances among them once `compute` has run. The tensors are
-// made by the constructor, so that compute may run on any thread.
+// One set of rows (N, D), ready for distances among them once `compute` has run, on any thread.
+// The centred rows lie spread_stride(D) apart, gram is (N, N).
 template <class T>
 struct Prepared {
-  Tensor x, rows, gram;
+  Tensor x;
+  Buffer<T> rows, gram;
   Centred<T> centred;
 
   explicit Prepared(const Tensor& x_in)
-      : x(x_in),
-        rows(result_of(x, x.size(0), x.size(1))),
-        gram(result_of(x, x.size(0), x.size(0))) {}
+      : x(x_in), rows(x.size(0) * spread_stride(x.size(1))), gram(x.size(0) * x.size(0)) {}
 
   void compute(CentreOptions options = {}) {
-    centred = std::move(Centred<T>::of({rows_of<T>(x)}, {pointer<T>(rows)}, options)[0]);
-    gram_into<T>(1, centred.rows, centred.rows, true, pointer<T>(gram));
+    const Rows<T> in = rows_of<T>(x);
+    std::vector<T> centre(in.length, T(0));
+    const T largest = centre_of<T>({in}, centre);
+    if (!options.centre) std::fill(centre.begin(), centre.end(), T(0));
+    if (options.rescale) centred.scale = power_of_two_scale(largest);
+    centred.rows = {rows.get(), in.count, in.length, spread_stride(in.length)};
+    centred.norms.resize(in.count);
+    Turned<T> turned(1, in.count, in.length);
+    parallel_for(tile_rows(in.count), 8.0 * kTileSide * in.length, [&](int64_t begin, int64_t end) {
+      for (int64_t tile = begin; tile < end; ++tile) {  // turned while it lies in the nearest cache
+        KDOPS_BEST(centre_rows<T>)
+        (in, centre.data(), centred.scale, rows.get(), centred.rows.stride, centred.norms.data(),
+         tile * kTileSide, std::min(in.count, (tile + 1) * kTileSide));
+        turned.take(centred.rows, 0, tile, tile + 1);
+      }
+    });
+    gram_into<T>(1, centred.rows, turned, in.count, true, gram.get());
   }
   GramRows<T> pairs() const {
-    return {centred.rows, centred.rows, centred.norms.data(), centred.norms.data(),
-            pointer<T>(gram)};
+    return {centred.rows, centred.rows, centred.norms.data(), centred.norms.data(), gram.get()};
   }
 };
 
 // body(0) for the student and body(1) for the teacher: each on a thread of its own where they are
-// too small to be worth several threads each.
+// too small to be worth several threads each, or where there are two threads and two equal sides
+// (then no thread waits for the other between the steps or reads what the other has written).
 inline constexpr double kSmallGram = 1 << 23;
 
 template <class Body>
-void for_both_sides(const Tensor& student, const Body& body) {
-  const double multiplications =
-      static_cast<double>(student.size(0)) * student.size(0) * student.size(1);
-  if (multiplications > kSmallGram) return body(0), body(1);
+void for_both_sides(const Tensor& student, const Tensor& teacher, const Body& body) {
+  const int64_t n = student.size(0), length_s = student.size(1), length_t = teacher.size(1);
+  const double multiplications = static_cast<double>(n) * n * length_s;
+  const bool alike = 8 * std::abs(length_s - length_t) <= length_s;
+  if (multiplications > kSmallGram && !(alike && torch::stable::get_num_threads() == 2))
+    return body(0), body(1);
   parallel_for(2, 2 * multiplications, [&](int64_t begin, int64_t end) {
     for (int64_t side = begin; side < end; ++side) body(side);
   });

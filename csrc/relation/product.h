@@ -29,14 +29,23 @@ void multiply_strips(const Products<T>& p, int64_t begin, int64_t end) {
   }
 }
 
+// Rows i .. i + rows of a symmetric product from column i on, and their mirror image below.
 template <class T>
-void multiply_upper(const Products<T>& p, int64_t begin, int64_t end) {
+void multiply_and_mirror(const Products<T>& p, int64_t item, int64_t i, int64_t rows) {
+  multiply_part(p, item, i, rows, i);
+  T* const out = p.out + item * p.n * p.n;
+  const int64_t right = i + rows;
+  transpose_block(out + i * p.n + right, p.n, rows, p.n - right, out + right * p.n + i, p.n);
+}
+
+template <class T>
+void multiply_symmetric(const Products<T>& p, int64_t begin, int64_t end) {
   const int64_t strips = product_strips(p.n), rows = strip_rows(p.n), half = symmetric_strips(p.n);
   for (int64_t s = begin; s < end; ++s) {
     const int64_t top = s % half, bottom = strips - 1 - top;
     for (const int64_t strip : {top, bottom}) {
       const int64_t i = strip * rows;
-      multiply_part(p, s / half, i, std::min(rows, p.n - i), i);
+      multiply_and_mirror(p, s / half, i, std::min(rows, p.n - i));
       if (top == bottom) break;
     }
   }
@@ -56,21 +65,7 @@ void for_upper_tiles(int64_t n, int64_t begin, int64_t end, const Body& body) {
 template <class T>
 void transpose_rows(Rows<T> x, T* target, int64_t stride, int64_t begin, int64_t end) {
   const int64_t i = begin * kTileSide, rows = std::min(x.count, end * kTileSide) - i;
-  transpose_block(x.data + i * x.length, x.length, rows, x.length, target + i, stride);
-}
-
-template <class T>
-void mirror_upper(T* g, int64_t n, int64_t begin, int64_t end) {
-  TurnedTile<T> tile;
-  for_upper_tiles<T>(n, begin, end, [&](int64_t i, int64_t j, int rows, int cols) {
-    if (i == j) {  // the tile's own lower half was computed with it
-      for (int r = 1; r < rows; ++r)
-        for (int c = 0; c < r; ++c) g[(i + r) * n + j + c] = g[(i + c) * n + j + r];
-      return;
-    }
-    tile.load(g + i * n + j, n, rows, cols);
-    tile.store(g + j * n + i, n, cols, rows);
-  });
+  transpose_block(x.at(i), x.stride, rows, x.length, target + i, stride);
 }
 
 template <class T>

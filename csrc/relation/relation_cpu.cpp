@@ -50,14 +50,6 @@ double sum_of(const std::vector<double>& parts) {
 
 // ---- angles -----------------------------------------------------------------------------------
 
-// How many groups of anchor blocks sum their opposite sides apart. Depends on n alone, so that the
-// order of every sum does too; each group costs n^2 numbers (256 MB at most).
-int64_t angle_groups(int64_t n, int64_t blocks) {
-  const int64_t by_memory = (int64_t(1) << 26) / (n * n);
-  return std::max<int64_t>(
-      1, std::min({blocks, std::max<int64_t>(2, blocks / 4), by_memory, int64_t(16)}));
-}
-
 // 1/d and d/2 of one side into the table of the sweep; true if some rows are too near.
 template <class T>
 bool fill_fields(Prepared<T>& prepared, int field, T* data) {
@@ -83,39 +75,36 @@ LossAndGrad in_double(const Loss& loss_of, const Tensor& student, const Tensor& 
 
 template <class T>
 LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
-  const int64_t n = student.size(0), lanes = KDOPS_BEST(angle_lanes<T>)();
-  const int64_t blocks = (n + lanes - 1) / lanes, groups = angle_groups(n, blocks);
-  const int64_t table = blocks * lanes * n * kFields;
-  Scratch<T> data(table);
+  const int64_t n = student.size(0);
+  const AngleShape shape = KDOPS_BEST(angle_shape<T>)(n);
+  const int64_t blocks = shape.blocks, groups = shape.groups;
+  Buffer<T> data(shape.table);
   Prepared<T> s(student), t(teacher);
   bool near[2];
-  for_both_sides(student, [&](int64_t side) {
+  for_both_sides(student, teacher, [&](int64_t side) {
     near[side] = side == 0 ? fill_fields(s, kStudentInverse, data.get())
                            : fill_fields(t, kTeacherInverse, data.get());
   });
   if (near[0] || near[1]) return in_double(&rkd_angle_of<double>, student, teacher, want_grad);
-  Scratch<T> opposite(want_grad ? groups * n * n : 0);
+  Buffer<T> opposite(want_grad ? groups * n * n : 0);
   std::vector<double> losses(groups);
-  parallel_for(groups, 20.0 * blocks * lanes * n * n / (2 * groups),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t g = begin; g < end; ++g) {
-                   const int64_t first = blocks * g / groups, last = blocks * (g + 1) / groups;
-                   T* m = want_grad ? opposite.get() + g * n * n : nullptr;
-                   if (want_grad) std::memset(m, 0, sizeof(T) * n * n);
-                   losses[g] = KDOPS_BEST(angle_sweep<T>)(data.get(), n, first, last, m);
-                 }
-               });
+  parallel_for(groups, 10.0 * n * n * n / groups, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      const int64_t first = blocks * g / groups, last = blocks * (g + 1) / groups;
+      T* m = want_grad ? opposite.get() + g * n * n : nullptr;
+      if (want_grad) std::memset(m, 0, sizeof(T) * n * n);
+      losses[g] = KDOPS_BEST(angle_sweep<T>)(data.get(), n, first, last, m);
+    }
+  });
   const double cube = static_cast<double>(n) * n * n, loss = sum_of(losses) / cube;
   if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
   // D counts each unordered pair once: dL/dx_i = 2 sum_j V_ij (x_i - x_j).
   const double factor = std::isnan(loss) ? loss : 2 * static_cast<double>(s.centred.scale) / cube;
-  Tensor weights = empty_for(student, {n, n});
-  parallel_for(n, 4.0 * (groups + 4) * n, [&](int64_t begin, int64_t end) {
+  const auto laplacian = [&](int64_t begin, int64_t end) {
     KDOPS_BEST(angle_laplacian<T>)
-    (data.get(), n, opposite.get(), groups, static_cast<T>(factor), pointer<T>(weights), begin,
-     end);
-  });
-  return {scalar<T>(student, loss), product(weights, s.rows)};
+    (data.get(), n, opposite.get(), groups, static_cast<T>(factor), s.gram.get(), begin, end);
+  };
+  return {scalar<T>(student, loss), product(s.gram.get(), s.centred.rows, student, laplacian)};
 }
 
 LossAndGrad rkd_angle_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
@@ -134,7 +123,7 @@ struct MeanDistances {
   double inverse_mean = 0, count = 0;
   bool near = false;
 
-  explicit MeanDistances(const Tensor& x) : prepared(x), d(pointer<T>(prepared.gram)) {}
+  explicit MeanDistances(const Tensor& x) : prepared(x), d(prepared.gram.get()) {}
 
   void compute() {
     prepared.compute();
@@ -156,7 +145,7 @@ template <class T>
 LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   const int64_t n = student.size(0);
   MeanDistances<T> s(student), t(teacher);
-  for_both_sides(student, [&](int64_t side) { (side == 0 ? s : t).compute(); });
+  for_both_sides(student, teacher, [&](int64_t side) { (side == 0 ? s : t).compute(); });
   if (s.near && want_grad) return in_double(&rkd_distance_of<double>, student, teacher, true);
   const T mean_s = static_cast<T>(s.inverse_mean), mean_t = static_cast<T>(t.inverse_mean);
   std::vector<double> losses(n), slopes(n);
@@ -170,11 +159,11 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
   // Ordered pairs, so 4 W_ij (x_i - x_j) with W = dL/dd / (2 d).
   const double factor =
       std::isnan(loss) ? loss : 2 * s.inverse_mean * s.prepared.centred.scale / pairs;
-  parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
+  const auto laplacian = [&](int64_t begin, int64_t end) {
     KDOPS_BEST(distance_laplacian<T>)
     (s.d, t.d, n, mean_s, mean_t, static_cast<T>(shift), static_cast<T>(factor), begin, end);
-  });
-  return {scalar<T>(student, loss), product(s.prepared.gram, s.prepared.rows)};
+  };
+  return {scalar<T>(student, loss), product(s.d, s.prepared.centred.rows, student, laplacian)};
 }
 
 LossAndGrad rkd_distance_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
@@ -189,22 +178,24 @@ template <class T>
 LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   const int64_t n = student.size(0);
   Prepared<T> s(student), t(teacher);
-  for_both_sides(student, [&](int64_t side) { (side == 0 ? s : t).compute({.centre = false}); });
-  Tensor& gram = s.gram;
+  for_both_sides(student, teacher,
+                 [&](int64_t side) { (side == 0 ? s : t).compute({.centre = false}); });
+  T *gram_s = s.gram.get(), *gram_t = t.gram.get();
   const double scale = s.centred.scale;
   const double pairs = static_cast<double>(n) * n;
   std::vector<double> losses(n);
+  Scratch<T> work(3 * n);
+  const SimilarityFactors<T> factors{work.get(), work.get() + n, work.get() + 2 * n};
   parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(similarity_rows<T>)
-    (pointer<T>(gram), pointer<T>(t.gram), n, want_grad, static_cast<T>(2 * scale / pairs),
-     losses.data(), begin, end);
+    (gram_s, gram_t, n, static_cast<T>(2 * scale / pairs), losses.data(), factors, begin, end);
   });
   const double loss = sum_of(losses) / pairs;
   if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
-  parallel_for(tile_rows(n), 1.0 * kTileSide * n, [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(add_transpose<T>)(pointer<T>(gram), n, begin, end);
-  });
-  return {scalar<T>(student, loss), product(gram, s.rows)};
+  const auto weights = [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(similarity_weights<T>)(gram_s, gram_t, n, factors, begin, end);
+  };
+  return {scalar<T>(student, loss), product(gram_s, s.centred.rows, student, weights)};
 }
 
 LossAndGrad similarity_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {

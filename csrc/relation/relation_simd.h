@@ -8,11 +8,17 @@
 
 namespace kdops {
 
-// `count` contiguous rows of `length` numbers.
+// `count` rows of `length` contiguous numbers, `stride` apart.
 template <class T>
 struct Rows {
-  const T* data;
-  int64_t count, length;
+  const T* data = nullptr;
+  int64_t count = 0, length = 0, stride = 0;
+
+  Rows() = default;
+  Rows(const T* first, int64_t rows, int64_t columns) : Rows(first, rows, columns, columns) {}
+  Rows(const T* first, int64_t rows, int64_t columns, int64_t apart)
+      : data(first), count(rows), length(columns), stride(apart) {}
+  const T* at(int64_t i) const { return data + i * stride; }
 };
 
 // What squared distances are made of: two sets of centred rows, their squared norms, and the Gram
@@ -33,9 +39,10 @@ enum AngleField { kStudentInverse, kStudentHalf, kTeacherInverse, kTeacherHalf, 
 // largest finite |entry| among them.
 KDOPS_PER_ISA(template <class T> T column_sums(Rows<T> x, T* sums, int64_t begin, int64_t end);)
 
-// out = (x - centre) * scale and the squared norms of its rows.
+// out = (x - centre) * scale, rows out_stride apart, and the squared norms of its rows.
 KDOPS_PER_ISA(template <class T> void centre_rows(Rows<T> x, const T* centre, T scale, T* out,
-                                                  T* norms, int64_t begin, int64_t end);)
+                                                  int64_t out_stride, T* norms, int64_t begin,
+                                                  int64_t end);)
 
 // out (x.count, y.count) = unit * distance, or unit^2 * squared distance, for rows begin..end.
 // True if some pair is so near (but not equal) that its direction needs more digits than T has.
@@ -47,7 +54,13 @@ KDOPS_PER_ISA(template <class T> bool distances(const GramRows<T>& g, bool squar
 KDOPS_PER_ISA(template <class T> bool angle_fields(const GramRows<T>& g, int field, T* data,
                                                    int64_t begin, int64_t end);)
 
-KDOPS_PER_ISA(template <class T> int angle_lanes();)  // anchors in a block
+// Blocks of anchors; how many groups of them sum their opposite sides apart, each in n^2 numbers
+// (256 MB at most); numbers in the table of fields. By n alone, so that the order of every sum is
+// fixed.
+struct AngleShape {
+  int64_t blocks, groups, table;
+};
+KDOPS_PER_ISA(template <class T> AngleShape angle_shape(int64_t n);)
 
 // ---- product.h: matrix products ----------------------------------------------------------------
 
@@ -70,21 +83,24 @@ inline int64_t product_strips(int64_t n) { return (n + strip_rows(n) - 1) / stri
 KDOPS_PER_ISA(template <class T>
               void multiply_strips(const Products<T>& p, int64_t begin, int64_t end);)
 
-// The same for a product that is symmetric: the upper half only. An item is a strip from the top
-// and one from the bottom, so that all are equal work; there are batch * symmetric_strips(n).
+// The same for a product that is symmetric: half of it is computed and mirrored. An item is a strip
+// from the top and one from the bottom, so that all are equal work; there are batch *
+// symmetric_strips(n).
 inline int64_t symmetric_strips(int64_t n) { return (product_strips(n) + 1) / 2; }
 KDOPS_PER_ISA(template <class T>
-              void multiply_upper(const Products<T>& p, int64_t begin, int64_t end);)
+              void multiply_symmetric(const Products<T>& p, int64_t begin, int64_t end);)
 
 // target (length, count) = xT, rows `stride` apart, for tile rows begin..end of x.
 KDOPS_PER_ISA(template <class T> void transpose_rows(Rows<T> x, T* target, int64_t stride,
                                                      int64_t begin, int64_t end);)
 
-// g = g + gT, or the lower half = the upper one, for n x n; by tile rows of the upper half.
+// g = g + gT for n x n; by tile rows of the upper half.
 KDOPS_PER_ISA(template <class T> void add_transpose(T* g, int64_t n, int64_t begin, int64_t end);)
-KDOPS_PER_ISA(template <class T> void mirror_upper(T* g, int64_t n, int64_t begin, int64_t end);)
 inline constexpr int64_t kTileSide = 16;
 inline int64_t tile_rows(int64_t n) { return (n + kTileSide - 1) / kTileSide; }
+// Numbers from row to row of a copy that a product reads: an odd number of cache lines. A column of
+// rows a power of two apart would fall on few sets of the cache, and would have to be packed.
+inline int64_t spread_stride(int64_t length) { return ((tile_rows(length) + 1) | 1) * kTileSide; }
 
 // ---- losses ------------------------------------------------------------------------------------
 
@@ -94,7 +110,7 @@ KDOPS_PER_ISA(template <class T>
               double angle_sweep(T* data, int64_t n, int64_t begin, int64_t end, T* m);)
 
 // Rows begin..end of scale * (diag(V 1) - V) for the weights V of all unordered pairs; m holds
-// `groups` matrices to be added up.
+// `groups` matrices to be added up. `begin` is a multiple of kTileSide.
 KDOPS_PER_ISA(template <class T> void angle_laplacian(const T* data, int64_t n, const T* m,
                                                       int64_t groups, T scale, T* out,
                                                       int64_t begin, int64_t end);)
@@ -116,11 +132,25 @@ KDOPS_PER_ISA(template <class T> void distance_laplacian(T* student, const T* te
                                                          T shift, T scale, int64_t begin,
                                                          int64_t end);)
 
-// Per row: the squared error of the row-normalised Gram matrices; and, with grad, the student's
-// Gram row is replaced by scale * dL/dG.
-KDOPS_PER_ISA(template <class T> void similarity_rows(T* student, const T* teacher, int64_t n,
-                                                      bool grad, T scale, double* losses,
-                                                      int64_t begin, int64_t end);)
+// What similarity_weights must know of each row: with s and t the entries of student and teacher
+// dL/dG_ij = factor_i (student_i s_ij - teacher_i t_ij).
+template <class T>
+struct SimilarityFactors {
+  T *student, *teacher, *factor;
+};
+
+// Per row of two Gram matrices: the squared error of the rows divided by their norms; and the
+// factors of scale * dL/dG.
+KDOPS_PER_ISA(template <class T> void similarity_rows(const T* student, const T* teacher, int64_t n,
+                                                      T scale, double* losses,
+                                                      SimilarityFactors<T> out, int64_t begin,
+                                                      int64_t end);)
+
+// Rows of scale * (dL/dG + dL/dGT) in the place of student. Both matrices are symmetric, so that
+// no entry of another row is needed.
+KDOPS_PER_ISA(template <class T> void similarity_weights(T* student, const T* teacher, int64_t n,
+                                                         SimilarityFactors<T> known, int64_t begin,
+                                                         int64_t end);)
 
 // ---- pairwise ----------------------------------------------------------------------------------
 

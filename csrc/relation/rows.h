@@ -40,7 +40,7 @@ inline Pack<T> pair_squares(const GramRows<T>& g, int64_t i, int64_t j, int lane
   if (!any(squares <= limit)) return squares;
   for (int l = 0; l < lanes; ++l) {
     if (!(squares.lane(l) <= limit.lane(l))) continue;
-    const T *x = g.x.data + i * g.x.length, *y = g.y.data + (j + l) * g.x.length;
+    const T *x = g.x.at(i), *y = g.y.at(j + l);
     const T exact = x == y ? T(0) : squared_difference(x, y, g.x.length);
     near |= exact > 0 && exact < kNear<T> * norms.lane(l);
     squares.set_lane(l, exact);
@@ -61,29 +61,44 @@ inline Root<T> safe_root(Pack<T> squares) {
   return {select(zero, P(T(0)), root), select(zero, P(T(0)), P(T(1)) / root)};
 }
 
+// value, or 0 where it is NaN or Inf, counted into `largest`.
+template <class T>
+inline Pack<T> finite_part(Pack<T> value, Pack<T>& largest) {
+  using P = Pack<T>;
+  const P finite = select(value - value == P(T(0)), value, P(T(0)));
+  largest = max(largest, abs(finite));
+  return finite;
+}
+
 template <class T>
 T column_sums(Rows<T> x, T* sums, int64_t begin, int64_t end) {
   using P = Pack<T>;
+  constexpr int64_t kTogether = 4;  // rows for one way through the sums
   P largest(T(0));
-  for (int64_t i = 0; i < x.count; ++i) {
-    const T* row = x.data + i * x.length + begin;
+  int64_t i = 0;
+  for (; i + kTogether <= x.count; i += kTogether)
     for_packs<T>(end - begin, [&](int64_t c, int lanes) {
-      const P value = load_some(row + c, lanes);
-      const P finite = select(value - value == P(T(0)), value, P(T(0)));
-      largest = max(largest, abs(finite));
+      P sum = load_some(sums + begin + c, lanes);
+#pragma GCC unroll 4
+      for (int64_t r = 0; r < kTogether; ++r)
+        sum += finite_part(load_some(x.at(i + r) + begin + c, lanes), largest);
+      store_some(sum, sums + begin + c, lanes);
+    });
+  for (; i < x.count; ++i)
+    for_packs<T>(end - begin, [&](int64_t c, int lanes) {
+      const P finite = finite_part(load_some(x.at(i) + begin + c, lanes), largest);
       store_some(load_some(sums + begin + c, lanes) + finite, sums + begin + c, lanes);
     });
-  }
   return reduce_max(largest);
 }
 
 template <class T>
-void centre_rows(Rows<T> x, const T* centre, T scale, T* out, T* norms, int64_t begin,
-                 int64_t end) {
+void centre_rows(Rows<T> x, const T* centre, T scale, T* out, int64_t out_stride, T* norms,
+                 int64_t begin, int64_t end) {
   using P = Pack<T>;
   for (int64_t i = begin; i < end; ++i) {
-    const T* row = x.data + i * x.length;
-    T* target = out + i * x.length;
+    const T* row = x.at(i);
+    T* target = out + i * out_stride;
     P norm(T(0));
     for_packs<T>(x.length, [&](int64_t c, int lanes) {
       const P value = (load_some(row + c, lanes) - load_some(centre + c, lanes)) * P(scale);
@@ -103,24 +118,6 @@ bool distances(const GramRows<T>& g, bool squared, T unit, T* out, int64_t begin
       const P squares = pair_squares(g, i, j, lanes, near);
       const P value = squared ? squares * P(unit) : safe_root(squares).distance;
       store_some(value * P(unit), out + i * g.y.count + j, lanes);
-    });
-  return near;
-}
-
-template <class T>
-bool angle_fields(const GramRows<T>& g, int field, T* data, int64_t begin, int64_t end) {
-  using P = Pack<T>;
-  bool near = false;
-  const int64_t n = g.x.count;
-  for (int64_t i = begin; i < end; ++i)
-    for_packs<T>(n, [&](int64_t j, int lanes) {
-      P squares = pair_squares(g, i, j, lanes, near);
-      for (int l = lanes; l < P::kLanes; ++l) squares.set_lane(l, T(0));
-      const Root<T> root = safe_root(squares);
-      T* target = data + j * n * kFields + (i * kFields + field) * P::kLanes;
-      root.inverse.store(target);
-      (P(T(0.5)) * root.distance).store(target + P::kLanes);
-      if (field == kStudentInverse) P(T(0)).store(target + kWeight * P::kLanes);
     });
   return near;
 }

@@ -164,6 +164,35 @@ def test_many_rows(function, n):
     check(function, student, teacher, 2e-5)
 
 
+@native
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("n", "d"), [(15, 33), (17, 240), (31, 65), (65, 64), (95, 130)])
+@pytest.mark.parametrize("function", LOSSES)
+def test_edges_of_tiles(function, n, d, dtype):
+    """Rows and columns that leave tiles, strips and blocks of anchors partly filled."""
+    student, teacher = torch.randn(n, d, dtype=dtype), torch.randn(n, 7, dtype=dtype)
+    loss, grad = value_and_grad(function, student, teacher)
+    with kdops.backend("reference"):
+        exact = value_and_grad(function, student.double(), teacher.double())
+    limit = 1e-11 if dtype == torch.float64 else 2e-5
+    assert relative_error(loss, exact[0]) <= limit
+    assert relative_error(grad, exact[1]) <= limit
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_similarity_of_very_short_rows(backend):
+    """1/|G_i| of a row so short has no square in float32."""
+    student, teacher = torch.randn(20, 12), torch.randn(20, 5)
+    student[3] *= 1e-15
+    with kdops.backend(backend):
+        loss, grad = value_and_grad(kdops.similarity_loss, student, teacher)
+        exact = value_and_grad(kdops.similarity_loss, student.double(), teacher.double())
+    assert relative_error(loss, exact[0]) <= 2e-5
+    assert relative_error(grad[3], exact[1][3]) <= 2e-5
+    keep = [i for i in range(20) if i != 3]
+    assert relative_error(grad[keep], exact[1][keep]) <= 2e-5
+
+
 def test_reference_in_chunks(monkeypatch):
     student, teacher = torch.randn(7, 3).double(), torch.randn(7, 4).double()
     whole = value_and_grad(reference.rkd_angle_loss, student, teacher)
