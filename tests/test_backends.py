@@ -82,6 +82,21 @@ def test_ops_whose_gpu_kernel_is_triton(op, monkeypatch):
         assert _backends.choose(op, "cpu", *problem) == "native"
 
 
+@pytest.mark.parametrize("op", ["gram_loss", "nst_loss"])
+def test_gram_losses_have_cuda_kernels(op, monkeypatch):
+    problem = ("cuda", torch.float32, 8, 64, 64, 256)
+    for compiled, chosen in ((True, "native"), (False, "reference")):
+        monkeypatch.setattr(_library, "has_cuda_kernels", lambda compiled=compiled: compiled)
+        assert _backends.choose(op, *problem) == chosen
+    assert "without CUDA kernels" in _backends.obstacle(op, "native", *problem)
+
+
+@pytest.mark.skipif(not _library.has_cuda_kernels(), reason="this install has no CUDA kernels")
+@pytest.mark.parametrize("op", ["gram", "gram_backward", "gram_loss", "nst_loss"])
+def test_gram_kernels_are_registered_for_cuda(op):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"kdops::{op}", "CUDA")
+
+
 def test_triton_launchers_select_the_device_of_their_first_argument(monkeypatch):
     launch, x = _backends.triton_launcher("torch", "neg"), torch.ones(2)
     assert torch.equal(launch(x), -x)  # on a CPU tensor, as in the interpreter, nothing is selected

@@ -101,6 +101,21 @@ KDOPS_DEVICE float abs(float x) { return ::fabsf(x); }
 KDOPS_DEVICE double abs(double x) { return ::fabs(x); }
 KDOPS_DEVICE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 KDOPS_DEVICE double fma(double a, double b, double c) { return ::fma(a, b, c); }
+// a * b rounded to its type, never fused into an addition: x * y - x * y is zero.
+KDOPS_DEVICE float rounded_product(float a, float b) {
+#if defined(KDOPS_SIM)
+  return a * b;
+#else
+  return __fmul_rn(a, b);
+#endif
+}
+KDOPS_DEVICE double rounded_product(double a, double b) {
+#if defined(KDOPS_SIM)
+  return a * b;
+#else
+  return __dmul_rn(a, b);
+#endif
+}
 KDOPS_DEVICE float copysign(float a, float b) { return ::copysignf(a, b); }
 KDOPS_DEVICE double copysign(double a, double b) { return ::copysign(a, b); }
 KDOPS_DEVICE float exp(float x) { return ::expf(x); }

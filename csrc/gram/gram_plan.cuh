@@ -1,11 +1,12 @@
-// Host side of gram_kernels.cuh, shared by the launches (gram_cuda.cu) and the simulator's tests:
-// which tile serves a problem, and into how many parts the depth is split so that a small batch
-// fills the GPU.
+// Host side of gram_kernels.cuh and loss_kernels.cuh, shared by the launches (gram_launch.cuh,
+// loss_cuda.cu) and the simulator's tests: which tile serves a problem, and into how many parts the
+// depth is split so that a small batch fills the GPU.
 #pragma once
 
 #include <algorithm>
 
 #include "gram/gram_kernels.cuh"
+#include "gram/loss_kernels.cuh"
 
 namespace kdops::gpu {
 
@@ -36,6 +37,23 @@ int64_t gram_plan(GramProblem<T>& p, int64_t items, int64_t multiprocessors) {
       static_cast<int>(std::clamp<int64_t>(wanted, 1, std::max(1, stages / kGramStagesPerSplit)));
   p.split_depth = std::max(1, (stages + splits - 1) / splits) * Tile::kDepth;
   p.splits = std::max(1, (p.depth + p.split_depth - 1) / p.split_depth);
+  return items * p.splits * p.tiles;
+}
+
+// The same for a difference of two products. A part holds positions of one side only.
+template <class Tile, class T>
+int64_t gram_difference_plan(GramDifference<T>& q, int64_t items, int64_t multiprocessors) {
+  const auto stages = [](int depth) { return (depth + Tile::kDepth - 1) / Tile::kDepth; };
+  const int student = stages(q.student_depth), teacher = stages(q.teacher_depth);
+  GramProblem<T>& p = q.product;
+  q.turn = student * Tile::kDepth;
+  p.depth = q.turn + teacher * Tile::kDepth;
+  const int64_t blocks = gram_plan<Tile>(p, items, multiprocessors);
+  q.student_splits = 1;
+  if (p.splits == 1) return blocks;
+  const int part = p.split_depth / Tile::kDepth;
+  q.student_splits = (student + part - 1) / part;
+  p.splits = q.student_splits + (teacher + part - 1) / part;
   return items * p.splits * p.tiles;
 }
 

@@ -6,12 +6,11 @@
 #include <optional>
 #include <tuple>
 
-#include "common/check.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
-#include "gram/flat_maps.h"
+#include "gram/loss_check.h"
 #include "gram/loss_simd.h"
 #include "gram/maps_of.h"
 
@@ -20,30 +19,11 @@ namespace {
 
 using Losses = std::tuple<Tensor, Tensor, Tensor>;
 
-struct LossOptions {
-  double scale_s, scale_t, coefficient;
-  bool columns, positions, gradients, symmetric;
-};
-
-void check_pair(const char* op, const Tensor& x1, const Tensor& x2, const Tensor& y1,
-                const Tensor& y2, const LossOptions& options) {
-  for (const Tensor* t : {&x1, &x2, &y1, &y2}) {
-    check_like(op, "every map", *t, x1);
-    check_size(op, "every map", *t, 0, x1.size(0));
-  }
-  check_size(op, "y1", y1, 1, x1.size(1));
-  check_size(op, "y2", y2, 1, x2.size(1));
-  check_size(op, "x2", x2, 2, x1.size(2));
-  check_size(op, "y2", y2, 2, y1.size(2));
-  STD_TORCH_CHECK(!options.positions || (!options.columns && x1.size(2) == y1.size(2) &&
-                                         options.scale_s == options.scale_t),
-                  op, ": the route by positions takes squares, equal lengths and equal scales");
-}
-
 // sizes1, sizes2: of the cotangents of x1 and x2.
 template <class T>
-Losses gram_loss_of(const Sizes& sizes1, const Sizes& sizes2, const Tensor& x1, const Tensor& x2,
-                    const Tensor& y1, const Tensor& y2, const LossOptions& o) {
+Losses gram_loss_of(const Sizes& sizes1, const Sizes& sizes2, const LossMaps& maps,
+                    const LossOptions& o) {
+  const auto& [x1, x2, y1, y2] = maps;
   const int64_t batch = x1.size(0), c1 = x1.size(1), c2 = x2.size(1), length = x1.size(2);
   const bool second = o.gradients && !o.symmetric;
   Tensor loss = empty_for(x1, {});
@@ -79,16 +59,12 @@ Losses gram_loss_cpu(const Tensor& x1_maps, const std::optional<Tensor>& x2_maps
                      double scale_t, double coefficient, bool columns, bool positions,
                      bool gradients) {
   const char* op = "gram_loss";
-  STD_TORCH_CHECK(x2_maps.has_value() == y2_maps.has_value(), op, ": x2 and y2 go together");
   const LossOptions options{scale_s,   scale_t,   coefficient,         columns,
                             positions, gradients, !x2_maps.has_value()};
-  const Tensor x1 = flat_maps(op, "x1", x1_maps), y1 = flat_maps(op, "y1", y1_maps);
-  const Tensor x2 = x2_maps ? flat_maps(op, "x2", *x2_maps) : x1;
-  const Tensor y2 = y2_maps ? flat_maps(op, "y2", *y2_maps) : y1;
-  check_pair(op, x1, x2, y1, y2, options);
+  const LossMaps maps = loss_maps(op, x1_maps, x2_maps, y1_maps, y2_maps, options);
   const auto sizes1 = sizes_of(x1_maps), sizes2 = sizes_of(x2_maps.value_or(x1_maps));
-  return for_real_type(op, x1, [&](auto real) {
-    return gram_loss_of<decltype(real)>(sizes1, sizes2, x1, x2, y1, y2, options);
+  return for_real_type(op, x1_maps, [&](auto real) {
+    return gram_loss_of<decltype(real)>(sizes1, sizes2, maps, options);
   });
 }
 
@@ -119,12 +95,7 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student, const Tensor& teac
 std::tuple<Tensor, Tensor> nst_loss_cpu(const Tensor& student, const Tensor& teacher,
                                         double coefficient, bool positions, bool gradients) {
   const char* op = "nst_loss";
-  check_dim(op, "student", student, 3);
-  check_dim(op, "teacher", teacher, 3);
-  check_like(op, "teacher", teacher, student);
-  check_size(op, "teacher", teacher, 0, student.size(0));
-  check_size(op, "teacher", teacher, 2, student.size(2));
-  if (positions) check_size(op, "teacher", teacher, 1, student.size(1));
+  check_nst(op, student, teacher, positions);
   return for_real_type(op, student, [&](auto real) {
     return nst_loss_of<decltype(real)>(student, teacher, coefficient, positions, gradients);
   });

@@ -87,6 +87,13 @@ T reduce_columns(T* d, int64_t rows, int64_t cols, T coefficient) {
   return coefficient * total;
 }
 
+// d + dT in place, n x n.
+template <class T>
+void add_transpose(T* d, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j <= i; ++j) d[i * n + j] = d[j * n + i] = d[i * n + j] + d[j * n + i];
+}
+
 template <class T>
 void item_by_channels(const GramLoss<T>& p, int64_t b, T* d, T* spare) {
   const View<const T> x1 = rows_of(p.x1, b), x2 = rows_of(p.x2, b);
@@ -95,9 +102,10 @@ void item_by_channels(const GramLoss<T>& p, int64_t b, T* d, T* spare) {
            spare);
   p.loss[b] = p.columns ? reduce_columns(d, p.c1, p.c2, p.coefficient)
                         : reduce_squares(d, p.c1 * p.c2, p.coefficient);
-  if (p.g1 == nullptr) return;
+  if (p.g1 == nullptr && p.g2 == nullptr) return;  // one alone: a side without channels
   const int64_t n = p.student_length;
-  const T scale = p.symmetric ? 2 * p.scale_s : p.scale_s;
+  const T scale = p.symmetric && !p.columns ? 2 * p.scale_s : p.scale_s;
+  if (p.symmetric && p.columns) add_transpose(d, p.c1);  // column norms pull unevenly
   gemm<T>(p.c1, n, p.c2, scale, dense(d, p.c2), x2, {p.g1 + b * p.c1 * n, n, 1});
   if (!p.symmetric)
     gemm<T>(p.c2, n, p.c1, scale, transposed(dense(d, p.c2)), x1, {p.g2 + b * p.c2 * n, n, 1});
@@ -140,8 +148,8 @@ void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
   product(e2, e2, p.c2, e2e2);
   const T square = p.scale_s * p.scale_s * p.coefficient;
   const T sum = inner(e1e1, x2x2, nn) + 2 * inner(e1y1, x2e2, nn) + inner(y1y1, e2e2, nn);
-  p.loss[b] = sum < 0 ? T(0) : square * sum;  // a square, but for rounding; NaN stays
-  if (p.g1 == nullptr) return;
+  p.loss[b] = sum < 0 ? T(0) : square * sum;       // a square, but for rounding; NaN stays
+  if (p.g1 == nullptr && p.g2 == nullptr) return;  // one alone: a side without channels
   const T scale = 2 * square * (p.symmetric ? 2 : 1);
   const View<T> g1{p.g1 + b * p.c1 * n, n, 1};
   gemm<T>(p.c1, n, n, scale, e1, dense<T>(x2x2, n), g1);

@@ -4,7 +4,7 @@ G = s X Yᵀ gives, for a cotangent dG, dX = s dG Y and dY = s dGᵀ X. With Y =
 dX = s (dG + dGᵀ) X.
 
 The Gram losses are c f(D) with D = a X1 X2ᵀ - b Y1 Y2ᵀ, so that with P = c df/dD
-    dX1 = a P X2,   dX2 = a Pᵀ X1;   for X2 = X1 (P symmetric) dX1 = 2 a P X1.
+    dX1 = a P X2,   dX2 = a Pᵀ X1;   for X2 = X1 both fall on X1: a (P + Pᵀ) X1.
 P = 2 c D for squares; for column norms P_j = c D_j / |D_j|, zero where the column is zero.
 """
 

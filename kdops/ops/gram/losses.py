@@ -35,8 +35,9 @@ def fsp_loss(student: Pair, teacher: Pair, *, pool: str = "max", variant: str = 
         A 0-d tensor; float32 for half inputs. An empty batch gives 0.
 
     Cost: with L positions, by channels 8 B C1 C2 L FLOP forward and backward together; where L is
-    small against the channels everything goes through L x L products instead. The matrices are
-    never stored for the whole batch, and each map is read once. Differentiable to any order.
+    small against the channels everything goes through L x L products instead. On the CPU the
+    matrices are never stored for the whole batch, and each map is read once; a GPU stores D once
+    where a gradient is wanted. Differentiable to any order.
 
     >>> pair = torch.randn(8, 16, 32, 32, requires_grad=True), torch.randn(8, 32, 16, 16)
     >>> fsp_loss(pair, (torch.randn(8, 16, 32, 32), torch.randn(8, 32, 16, 16))).shape
@@ -82,8 +83,9 @@ def nst_loss(
         vector and has a zero gradient. An empty batch gives 0.
 
     Cost: for degree 2 with c = 0 in closed form, ‖G_S/C_S - G_T/C_T‖² with G = Σ x^i x^iᵀ, through
-    the smaller of positions and channels, whose matrices are never stored for the whole batch. The
-    other kernels hold C x C matrices for a few samples at a time and recompute them backward.
+    the smaller of positions and channels; on the CPU its matrices are never stored for the whole
+    batch. The other kernels hold C x C matrices for a few samples at a time and recompute them
+    backward.
 
     Differs from: codes that average the squared difference over the positions too.
 

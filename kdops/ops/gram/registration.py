@@ -25,8 +25,6 @@ _MULTIPLIES_BFLOAT16 = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool
 
 
 def _native_loss(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
-    if device != "cpu":
-        return "the fused loss is a CPU kernel; on a GPU it is composed of matrix products"
     return _backends.native_obstacle(device, dtype, (torch.float32, torch.float64))
 
 

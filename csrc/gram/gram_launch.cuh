@@ -1,0 +1,68 @@
+// Launches of the batched products of the gram room (gram_kernels.cuh, gram_plan.cuh) on tensors
+// that are read where they lie. Included by gram_cuda.cu and loss_cuda.cu, after common/stream.h.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+
+#include "common/check.h"
+#include "common/dispatch.h"
+#include "common/stream.h"
+#include "common/tensors.h"
+#include "gram/gram_plan.cuh"
+
+namespace kdops {
+
+using gpu::GramOperand;
+using gpu::GramProblem;
+
+// The matrices of a tensor (B, i, k), or (B, k, i) with `transposed`, as an operand.
+template <class T>
+GramOperand<T> operand(const Tensor& x, bool transposed = false) {
+  const auto row = static_cast<unsigned>(x.stride(1)), depth = static_cast<unsigned>(x.stride(2));
+  return {pointer<T>(x), x.stride(0), transposed ? depth : row, transposed ? row : depth};
+}
+
+// out (B, rows, *cols) = scale * a bT; out is contiguous.
+template <class T>
+void launch_product(const OnDevice& device, const char* op, const Tensor& out, GramOperand<T> a,
+                    GramOperand<T> b, int64_t depth, bool symmetric, bool add_transpose,
+                    double scale) {
+  using A = gpu::Accum<T>;
+  if (out.numel() == 0) return;
+  GramProblem<T> p{};
+  p.a = a, p.b = b;
+  p.rows = static_cast<int>(out.size(1));
+  p.cols = static_cast<int>(out.numel() / (out.size(0) * out.size(1)));
+  p.depth = static_cast<int>(depth);
+  p.symmetric = symmetric, p.add_transpose = add_transpose;
+  p.scale = static_cast<A>(scale);
+  p.out = pointer<T>(out);
+  std::optional<Tensor> partial;
+  gpu::for_gram_tile<T>(p.rows, p.cols, [&](auto tile) {
+    using Tile = decltype(tile);
+    const int64_t blocks = gpu::gram_plan<Tile>(p, out.size(0), device.multiprocessors());
+    if (p.splits > 1) {
+      const ScalarType dtype = sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float;
+      partial = empty_for(out, {p.splits * p.split_size}, dtype);
+      p.partial = static_cast<A*>(partial->data_ptr());
+    }
+    gpu::gram_product_kernel<T, Tile>
+        <<<grid_of(op, blocks), Tile::kThreads, 0, device.stream()>>>(p);
+  });
+  check_launch(op);
+  if (!partial) return;
+  gpu::gram_reduce_kernel<T><<<grid_of(op, (p.split_size + 255) / 256), 256, 0, device.stream()>>>(
+      p.partial, p.out, p.split_size, p.splits, p.scale);
+  check_launch(op);
+}
+
+// Offsets inside one item are 32-bit numbers on the device.
+inline void check_extent(const char* op, const char* name, const Tensor& x) {
+  int64_t last = 0;
+  for (int axis : {1, 2}) last += std::max<int64_t>(0, x.size(axis) - 1) * x.stride(axis);
+  STD_TORCH_CHECK(last < INT32_MAX && x.size(1) * x.size(2) < INT32_MAX, op, ": one item of ", name,
+                  " spans more than 2^31 elements, shape ", shape_of(x));
+}
+
+}  // namespace kdops

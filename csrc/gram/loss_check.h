@@ -1,0 +1,54 @@
+// What the Gram losses accept on every device, and the options of gram_loss. Callers: loss_cpu.cpp,
+// loss_cuda.cu.
+#pragma once
+
+#include <optional>
+
+#include "common/check.h"
+#include "gram/flat_maps.h"
+
+namespace kdops {
+
+struct LossOptions {
+  double scale_s, scale_t, coefficient;
+  bool columns, positions, gradients, symmetric;
+};
+
+// Maps (B, C, L); x2 and y2 are x1 and y1 in the symmetric case.
+struct LossMaps {
+  Tensor x1, x2, y1, y2;
+};
+
+inline LossMaps loss_maps(const char* op, const Tensor& x1_maps,
+                          const std::optional<Tensor>& x2_maps, const Tensor& y1_maps,
+                          const std::optional<Tensor>& y2_maps, const LossOptions& options) {
+  STD_TORCH_CHECK(x2_maps.has_value() == y2_maps.has_value(), op, ": x2 and y2 go together");
+  const Tensor x1 = flat_maps(op, "x1", x1_maps), y1 = flat_maps(op, "y1", y1_maps);
+  const Tensor x2 = x2_maps ? flat_maps(op, "x2", *x2_maps) : x1;
+  const Tensor y2 = y2_maps ? flat_maps(op, "y2", *y2_maps) : y1;
+  for (const Tensor* t : {&x1, &x2, &y1, &y2}) {
+    check_like(op, "every map", *t, x1);
+    check_size(op, "every map", *t, 0, x1.size(0));
+  }
+  check_size(op, "y1", y1, 1, x1.size(1));
+  check_size(op, "y2", y2, 1, x2.size(1));
+  check_size(op, "x2", x2, 2, x1.size(2));
+  check_size(op, "y2", y2, 2, y1.size(2));
+  STD_TORCH_CHECK(!options.positions || (!options.columns && x1.size(2) == y1.size(2) &&
+                                         options.scale_s == options.scale_t),
+                  op, ": the route by positions takes squares, equal lengths and equal scales");
+  return {x1, x2, y1, y2};
+}
+
+// Maps of nst_loss; `positions` is its route through channels x channels products.
+inline void check_nst(const char* op, const Tensor& student, const Tensor& teacher,
+                      bool positions) {
+  check_dim(op, "student", student, 3);
+  check_dim(op, "teacher", teacher, 3);
+  check_like(op, "teacher", teacher, student);
+  check_size(op, "teacher", teacher, 0, student.size(0));
+  check_size(op, "teacher", teacher, 2, student.size(2));
+  if (positions) check_size(op, "teacher", teacher, 1, student.size(1));
+}
+
+}  // namespace kdops
