@@ -98,7 +98,7 @@ def _value_and_gradients(
     return values + list(torch.autograd.grad(outputs, wanted, seeded_cotangents(outputs)))
 
 
-def rounds_for(call: float, setup: float, quick: bool, budget: float = 3.0) -> int:
+def rounds_for(call: float, setup: float, quick: bool, budget: float = 2.0) -> int:
     """How many rounds of `call` seconds, each after `setup` seconds, fit the budget of a case.
 
     Never fewer than three, unless a call is so long that its own spread is small: two past 1.5 s,

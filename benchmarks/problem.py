@@ -45,7 +45,7 @@ class Problem:
     floor: Floor = field(default_factory=dict)
     slow: bool = False
     slow_modes: tuple[str, ...] = ("backward",)
-    budget: float = 3.0
+    budget: float = 2.0
     check: bool = True
     device: str = "cpu"
     on_cuda: dict[str, Callable[..., Any]] = field(default_factory=dict)
