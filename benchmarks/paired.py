@@ -100,10 +100,15 @@ def interleave(
 def _warm(run: Run, device: str) -> Timed:
     """A row that fails, for want of memory say, fails alone."""
     try:
-        peak = peak_mb(partial(run.call, *run.arguments(0)), device)
+        return Timed(peak_mb=_peak(partial(run.call, *run.arguments(0)), device))
     except Exception as failure:
         return Timed(failure=failure)
-    return Timed(peak_mb=None if peak is None else round(peak, 2))
+
+
+def _peak(call: Callable[[], object], device: str) -> float | None:
+    """As the record holds it."""
+    peak = peak_mb(call, device)
+    return None if peak is None else round(peak, 2)
 
 
 def warm_up(run: Run, device: str, compiles: bool = False) -> tuple[float, float, float | None]:
@@ -119,10 +124,10 @@ def warm_up(run: Run, device: str, compiles: bool = False) -> tuple[float, float
         call = partial(run.call, *run.arguments(0))
         ready = time.perf_counter()
         if measuring_peak:
-            peak = peak_mb(call, device)
+            peak = _peak(call, device)
         else:
             call()
         making, once = ready - start, time.perf_counter() - ready
         if once > 1.5:
             break
-    return making, once, None if peak is None else round(peak, 2)
+    return making, once, peak

@@ -32,29 +32,6 @@ inline constexpr int kTileJ = 1, kTileK = 2;
 inline constexpr int64_t kBlockK = 16, kGroupBlocks = 8;  // in L1: 20 KiB with AVX2
 #endif
 
-// clamp(x, -1, 1), two instructions where the compiler makes four of the portable form. (The
-// masked intrinsics compile to the plain ones; those draw a false warning from GCC 12.)
-template <class T>
-inline Pack<T> clamp_to_one(Pack<T> x) {
-  const Pack<T> one(T(1)), minus_one(T(-1));
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) {
-    const auto low = _mm512_mask_min_ps(x.r, 0xffff, x.r, one.r);
-    return Pack<T>(_mm512_mask_max_ps(low, 0xffff, low, minus_one.r));
-  } else {
-    const auto low = _mm512_mask_min_pd(x.r, 0xff, x.r, one.r);
-    return Pack<T>(_mm512_mask_max_pd(low, 0xff, low, minus_one.r));
-  }
-#elif defined(__AVX2__)
-  if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm256_max_ps(_mm256_min_ps(x.r, one.r), minus_one.r));
-  else
-    return Pack<T>(_mm256_max_pd(_mm256_min_pd(x.r, one.r), minus_one.r));
-#else
-  return max(min(x, one), minus_one);
-#endif
-}
-
 // The interleaved fields: n rows, blocks of kLanes anchors.
 template <class T>
 struct AngleTable {
@@ -148,7 +125,7 @@ inline void angle_tile(AngleTable<T> table, int64_t j, int64_t k, int64_t begin,
         const P cosine = fma(q.r, p.a - p.r * student[a][b], p.r * q.a);
         const P difference = cosine - q.teacher_r * (p.teacher_a - p.teacher_r * teacher[a][b]) -
                              p.teacher_r * q.teacher_a;
-        const P h = clamp_to_one(difference);
+        const P h = max(min(difference, P(T(1))), P(T(-1)));
         total = fma(h, difference - P(T(0.5)) * h, total);
         if constexpr (kGrad) {
           p.w = fma(h, q.r - cosine * p.r, p.w);

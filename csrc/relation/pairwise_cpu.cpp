@@ -251,7 +251,7 @@ Tensor angle_backward_of(const Tensor& grad, const Tensor& x) {
   over_batch(w, kPairFlops * n, [&](int64_t, int64_t begin, int64_t end) {
     KDOPS_BEST(laplacian<T>)(total, n, 2 * known.prepared.centred.scale, begin, end);
   });
-  return product(total, known.prepared.centred.rows, x, [](int64_t, int64_t) {});
+  return product(total, known.prepared.centred.rows, x);
 }
 
 Tensor pairwise_angle_backward_cpu(const Tensor& grad, const Tensor& x_any) {

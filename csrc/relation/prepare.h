@@ -39,10 +39,14 @@ inline Tensor result_of(const Tensor& like, int64_t n, int64_t m) {
 }
 inline int64_t batch_of(const Tensor& x) { return x.dim() == 2 ? 1 : x.size(0); }
 
+struct RowsAreMade {
+  void operator()(int64_t, int64_t) const {}
+};
+
 // All strips of p; make_rows(begin, end) is called for rows of a (of all products of the batch,
 // counted on) before they are read.
-template <class T, class Body>
-void multiply(const Products<T>& p, const Body& make_rows) {
+template <class T, class Body = RowsAreMade>
+void multiply(const Products<T>& p, const Body& make_rows = {}) {
   const int64_t strips = product_strips(p.n), rows = strip_rows(p.n);
   parallel_for(p.batch * strips, 2.0 * rows * p.d * p.m, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
@@ -71,14 +75,14 @@ inline Tensor product(const Tensor& a, const Tensor& b) {
                         m,
                         d * m,
                         pointer<T>(out)};
-    multiply(p, [](int64_t, int64_t) {});
+    multiply(p);
   });
   return out;
 }
 
 // a (n, n) times x as a new tensor; make_rows as for `multiply`.
-template <class T, class Body>
-Tensor product(const T* a, const Rows<T>& x, const Tensor& like, const Body& make_rows) {
+template <class T, class Body = RowsAreMade>
+Tensor product(const T* a, const Rows<T>& x, const Tensor& like, const Body& make_rows = {}) {
   const int64_t n = x.count, d = x.length;
   Tensor out = empty_for(like, {n, d});
   multiply<T>({1, n, d, n, a, n, 1, 0, x.data, x.stride, 0, pointer<T>(out)}, make_rows);
@@ -106,13 +110,10 @@ void gram_into(int64_t batch, Rows<T> x, const Turned<T>& y, int64_t m, bool sym
   const int64_t n = x.count, d = x.length;
   const Products<T> p{
       batch, n, m, d, x.data, x.stride, 1, n * x.stride, y.data.get(), y.stride, d * y.stride, out};
-  const double flops = 2.0 * strip_rows(n) * d * m;
-  if (symmetric)
-    return parallel_for(batch * symmetric_strips(n), flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(multiply_symmetric<T>)(p, begin, end);
-    });
-  parallel_for(batch * product_strips(n), flops,
-               [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_strips<T>)(p, begin, end); });
+  if (!symmetric) return multiply(p);
+  parallel_for(
+      batch * symmetric_strips(n), 2.0 * strip_rows(n) * d * m,
+      [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_symmetric<T>)(p, begin, end); });
 }
 
 // x (.., n, d) times yT as a new tensor, x and y (.., m, d) contiguous.
@@ -181,22 +182,37 @@ T centre_of(const std::vector<Rows<T>>& parts, std::vector<T>& centre) {
   return top;
 }
 
+// What all rows have in common: zero and one where the options do without.
+template <class T>
+struct Common {
+  std::vector<T> centre;
+  T scale = 1;
+
+  Common(const std::vector<Rows<T>>& parts, CentreOptions options) : centre(parts[0].length, T(0)) {
+    const T largest = centre_of(parts, centre);
+    if (!options.centre) std::fill(centre.begin(), centre.end(), T(0));
+    if (options.rescale) scale = power_of_two_scale(largest);
+  }
+  // Rows begin .. end of `part` into target, `stride` apart.
+  void apply(const Rows<T>& part, T* target, int64_t stride, std::vector<T>& norms, int64_t begin,
+             int64_t end) const {
+    KDOPS_BEST(centre_rows<T>)
+    (part, centre.data(), scale, target, stride, norms.data(), begin, end);
+  }
+};
+
 template <class T>
 std::vector<Centred<T>> Centred<T>::of(const std::vector<Rows<T>>& parts,
                                        const std::vector<T*>& targets, CentreOptions options) {
   const int64_t length = parts[0].length;
-  std::vector<T> centre(length, T(0));
-  const T largest = centre_of(parts, centre);
-  if (!options.centre) std::fill(centre.begin(), centre.end(), T(0));
+  const Common<T> common(parts, options);
   std::vector<Centred> result(parts.size());
   for (size_t p = 0; p < parts.size(); ++p) {
     result[p].rows = {targets[p], parts[p].count, length};
     result[p].norms.resize(parts[p].count);
-    if (options.rescale) result[p].scale = power_of_two_scale(largest);
+    result[p].scale = common.scale;
     parallel_for(parts[p].count, 4.0 * length, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(centre_rows<T>)
-      (parts[p], centre.data(), result[p].scale, targets[p], length, result[p].norms.data(), begin,
-       end);
+      common.apply(parts[p], targets[p], length, result[p].norms, begin, end);
     });
   }
   return result;
@@ -215,18 +231,15 @@ struct Prepared {
 
   void compute(CentreOptions options = {}) {
     const Rows<T> in = rows_of<T>(x);
-    std::vector<T> centre(in.length, T(0));
-    const T largest = centre_of<T>({in}, centre);
-    if (!options.centre) std::fill(centre.begin(), centre.end(), T(0));
-    if (options.rescale) centred.scale = power_of_two_scale(largest);
+    const Common<T> common({in}, options);
+    centred.scale = common.scale;
     centred.rows = {rows.get(), in.count, in.length, spread_stride(in.length)};
     centred.norms.resize(in.count);
     Turned<T> turned(1, in.count, in.length);
     parallel_for(tile_rows(in.count), 8.0 * kTileSide * in.length, [&](int64_t begin, int64_t end) {
       for (int64_t tile = begin; tile < end; ++tile) {  // turned while it lies in the nearest cache
-        KDOPS_BEST(centre_rows<T>)
-        (in, centre.data(), centred.scale, rows.get(), centred.rows.stride, centred.norms.data(),
-         tile * kTileSide, std::min(in.count, (tile + 1) * kTileSide));
+        common.apply(in, rows.get(), centred.rows.stride, centred.norms, tile * kTileSide,
+                     std::min(in.count, (tile + 1) * kTileSide));
         turned.take(centred.rows, 0, tile, tile + 1);
       }
     });

@@ -4,10 +4,9 @@ The contract runs there too (pytest tests/test_contract.py --device cuda). To tr
 themselves where there is no GPU, take the mark off and set DEVICE to "cpu".
 """
 
-from contextlib import contextmanager
-
 import pytest
 import torch
+from cuda_graphs import captured
 
 import kdops
 from kdops.ops.gram import gradient, reference
@@ -127,15 +126,6 @@ def test_without_gradients_nothing_of_size_c1_c2_is_stored():
     assert torch.cuda.max_memory_allocated() - before < 300 * 64 * 48
 
 
-@contextmanager
-def no_synchronisation():
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 def nst_step(call):
     student, teacher = call[0].flatten(2), call[2].flatten(2)
     if teacher.shape != student.shape:
@@ -152,17 +142,8 @@ def test_in_a_cuda_graph(sizes, variant, function):
     if DEVICE != "cuda":
         pytest.skip("there are no graphs on the CPU")
     call = arguments(torch.float32, sizes, variant)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        function(call)  # what a first call prepares
-        with no_synchronisation():
-            function(call)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = function(call)
+    graph, results = captured(lambda: function(call))
     call[0].copy_(torch.randn(call[0].shape))
     graph.replay()
-    for a, b in zip(captured, function(call), strict=True):
+    for a, b in zip(results, function(call), strict=True):
         assert torch.equal(a, b)

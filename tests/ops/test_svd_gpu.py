@@ -4,10 +4,9 @@ The contract runs there too (pytest tests/test_contract.py --device cuda). To tr
 themselves where there is no GPU, take the mark off and set DEVICE to "cpu".
 """
 
-from contextlib import contextmanager
-
 import pytest
 import torch
+from cuda_graphs import captured
 from svd_inputs import (
     difficult,
     errors_of_full,
@@ -256,15 +255,6 @@ def test_one_bad_matrix_spoils_itself_alone(name, shape, dtype):
 # ---- no host synchronisation --------------------------------------------------------------------
 
 
-@contextmanager
-def no_synchronisation():
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "shape"), ROUTES, ids=str)
 def test_forward_and_backward_in_a_cuda_graph(name, shape, dtype):
@@ -272,18 +262,9 @@ def test_forward_and_backward_in_a_cuda_graph(name, shape, dtype):
     if DEVICE != "cuda":
         pytest.skip("there are no graphs on the CPU")
     A = torch.randn(5, *shape, dtype=dtype, device=DEVICE)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step(name, A)  # what a first call prepares
-        with no_synchronisation():
-            step(name, A)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step(name, A)
+    graph, results = captured(lambda: step(name, A))
     A.copy_(torch.randn(5, *shape, dtype=dtype))
     A[1], A[3] = 0, 1
     graph.replay()
-    for x, y in zip(on_cpu(captured), on_cpu(step(name, A)), strict=True):
+    for x, y in zip(on_cpu(results), on_cpu(step(name, A)), strict=True):
         torch.testing.assert_close(x, y)

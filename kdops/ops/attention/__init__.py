@@ -73,9 +73,7 @@ def attention_loss(
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
     s, t = _check.widened(student), _check.constant(_check.widened(teacher))
-    if s.shape[2:] != t.shape[2:]:
-        s, t = pool_pair(s, t, "avg")
-    s, t = _check.flat(s), _check.flat(t)
+    s, t = map(_check.flat, pool_pair(s, t, "avg"))
     batch, positions = max(s.shape[0], 1), max(s.shape[2], 1)
     coefficient = 1 / (batch * positions) if variant == "code" else 1 / (2 * batch)
     options = (float(p), reduce == "max", variant == "paper", coefficient)

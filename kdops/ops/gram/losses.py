@@ -104,7 +104,7 @@ def nst_loss(
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
     s, t = _check.widened(student), _check.constant(_check.widened(teacher))
-    s, t = _flat_pair(s, t, "avg")
+    s, t = map(_check.flat, reference.pool_pair(s, t, "avg"))
     if 0 in (*s.shape, *t.shape):
         return s.sum() * 0
     batch, positions, channels = s.shape[0], s.shape[2], (s.shape[1], t.shape[1])
@@ -136,12 +136,6 @@ def _streamed(
         return torch.stack(parts).sum()
 
 
-def _flat_pair(f1: Tensor, f2: Tensor, pool: str) -> Pair:
-    """Both maps at the smaller of the two sizes, positions in one dimension."""
-    f1, f2 = reference.pool_pair(f1, f2, pool)
-    return _check.flat(f1), _check.flat(f2)
-
-
 def _check_map(op: str, name: str, value: object) -> Tensor:
     f = _check.tensor(op, name, value)
     _check.rank(op, name, f, "[B, C, *S] with 1 to 3 spatial dimensions", 3, 5)
@@ -160,8 +154,7 @@ def _check_pairs(op: str, student: object, teacher: object) -> list[Tensor]:
     shapes = [_check_map(op, name, f).shape for name, f in zip(_NAMES, maps, strict=True)]
     dim, holds = len(shapes[0]), 0 not in shapes[0]
     for name, f, shape in zip(_NAMES, maps, shapes, strict=True):
-        if len(shape) != dim:
-            _check.rank(op, name, f, "[B, C, *S] like student[0]", dim)
+        _check.rank(op, name, f, "[B, C, *S] like student[0]", dim)
         if holds and 0 in shape[2:]:
             raise ValueError(f"{op}: expected {name} with positions, got {_check.describe(f)}")
     _check.same_kind(op, **dict(zip(_NAMES, maps, strict=True)))

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kdops import _check
+from kdops import _backends, _check
 from kdops._autograd import wants_grad
 from kdops.ops.relation import reference, registration
 
@@ -159,7 +159,7 @@ def pairwise_angle(x: Tensor) -> Tensor:
     (x,) = _check.outside_autocast(x)
     result = x.dtype
     x = _check.widened(x)
-    if registration.choose("pairwise_angle", x, x.shape[0], x.shape[1]) == "reference":
+    if _backends.choose_for("pairwise_angle", x, x.shape[0], x.shape[1]) == "reference":
         return _check.of_dtype(reference.pairwise_angle(x), result)
     return _check.of_dtype(registration.ops["pairwise_angle"](x), result)
 
@@ -196,7 +196,7 @@ def _rkd(name: str, op: str, student: Tensor, teacher: Tensor, normalize: bool) 
 
 def _loss(op: str, student: Tensor, teacher: Tensor) -> Tensor:
     n, d = student.shape
-    if registration.choose(op, student, n, d, teacher.shape[1]) == "reference":
+    if _backends.choose_for(op, student, n, d, teacher.shape[1]) == "reference":
         return registration.references[op](student, teacher)
     loss: Tensor = registration.ops[op](student, teacher, wants_grad(student))[0]
     return loss
@@ -225,7 +225,7 @@ def _pairwise(op: str, x: Tensor, y: Tensor | None, *options: bool) -> Tensor:
         x, y = x.expand(*leading, *x.shape[-2:]), y.expand(*leading, *y.shape[-2:])
     m = x.shape[-2] if y is None else y.shape[-2]
     n, d = x.shape[-2:]
-    if registration.choose(op, x, prod(leading), n, m, d) == "reference":
+    if _backends.choose_for(op, x, prod(leading), n, m, d) == "reference":
         return registration.references[op](x, y, *options)
     rows = x.reshape(prod(leading), n, d)
     others = None if y is None else y.reshape(prod(leading), m, d)

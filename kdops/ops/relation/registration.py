@@ -26,11 +26,6 @@ references: dict[str, Callable[..., Tensor]] = {
 ops: dict[str, Callable[..., Any]] = {}
 
 
-def choose(op: str, x: Tensor, *sizes: int) -> str:
-    """The backend for rows x."""
-    return _backends.choose_for(op, x, *sizes)
-
-
 def _native_on_cpu(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
     if device != "cpu":
         return "the C++ kernel runs on cpu; the GPU kernel is Triton's"
