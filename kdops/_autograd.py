@@ -25,6 +25,13 @@ Outputs = Any  # a Tensor or a tuple of tensors
 Formula = Callable[..., Outputs]
 Vmap = Callable[..., tuple[Outputs, Any]]
 
+# Asked at every call, so that looking them up counts.
+_transforms_active = torch._C._are_functorch_transforms_active
+_autocast_enabled = torch._C._is_any_autocast_enabled
+_below_autograd = torch._C._AutoDispatchBelowAutograd  # saves a call's way through Python: 5 us
+_is_compiling = torch.compiler.is_compiling
+_grad_enabled = torch.is_grad_enabled
+
 
 def as_tuple(value: Outputs) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
@@ -32,7 +39,7 @@ def as_tuple(value: Outputs) -> tuple[Any, ...]:
 
 def wants_grad(*tensors: Tensor) -> bool:
     """Whether a gradient may be asked for: an op that fuses it into its forward can skip it."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if _is_compiling() or _transforms_active():
         return True
     return _watched(tensors)
 
@@ -218,11 +225,12 @@ def _last_use(ctx: Any, cotangent: Tensor) -> bool:
 
     Scaling a gradient where it lies spares a large loss its second buffer.
     """
-    if not getattr(ctx, "eager", False) or torch.is_grad_enabled():
+    eager = getattr(getattr(ctx, "_forward_cls", None), "eager", False)
+    if not eager or _grad_enabled():
         return False
     if torch._C._functorch.is_legacy_batchedtensor(cotangent):  # is_grads_batched=True
         return False
-    if torch._C._are_functorch_transforms_active():
+    if _transforms_active():
         return False
     return not torch._C._autograd._get_current_graph_task_keep_graph()
 
@@ -253,16 +261,14 @@ def _differentiable(
     for device in ("cpu", "cuda"):
         torch.library.register_autocast(f"kdops::{name}", device, torch.float32)
 
-    def below(*inputs: Any) -> Outputs:
-        with torch._C._AutoDispatchBelowAutograd():  # saves the way through Python: 5 us
-            return op._op(*inputs)
+    kernel = op._op
 
     def forward(*inputs: Any) -> Outputs:
         return op(*inputs)
 
     def forward_and_setup(ctx: Any, *inputs: Any) -> Outputs:
-        outputs = below(*inputs)
-        ctx.eager = True
+        with _below_autograd():
+            outputs = kernel(*inputs)
         setup(ctx, inputs, outputs)
         return outputs
 
@@ -271,23 +277,26 @@ def _differentiable(
     function: Any = type(f"Kdops_{name}", (torch.autograd.Function,), separate)
     function.vmap = staticmethod(vmap or fold_vmap(function.apply))
     # what eager code runs: no torch.func, but 10 us less than the other two ways
-    together = {"forward": staticmethod(forward_and_setup), **rules}
+    together = {"forward": staticmethod(forward_and_setup), "eager": True, **rules}
     eager: Any = type(f"KdopsEager_{name}", (torch.autograd.Function,), together)
     record = super(torch.autograd.Function, eager).apply  # without what torch.func needs: 5 us
 
     def call(*inputs: Any) -> Outputs:
-        if torch._C._are_functorch_transforms_active():
+        if _transforms_active():
             return function.apply(*inputs)
-        if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled():
+        if _is_compiling() or _autocast_enabled():
             return op(*inputs)
-        return record(*inputs) if _watched(inputs) else below(*inputs)
+        if _watched(inputs):
+            return record(*inputs)
+        with _below_autograd():
+            return kernel(*inputs)
 
     return call
 
 
 def _watched(inputs: Sequence[Any]) -> bool:
     """Whether eager autograd records a call with these inputs."""
-    if torch.is_grad_enabled():
+    if _grad_enabled():
         for value in inputs:
             if isinstance(value, Tensor) and value.requires_grad:
                 return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import TracebackType
@@ -57,6 +58,7 @@ def register(
     given = {"native": native, "triton": triton}
     predicates = {name: p for name, p in given.items() if p is not None}
     _ladders[op] = _Ladder(predicates, tuple(typical_sizes))
+    _remembered.cache_clear()
 
 
 def choose(op: str, device: str, dtype: torch.dtype, *sizes: int) -> str:
@@ -67,6 +69,21 @@ def choose(op: str, device: str, dtype: torch.dtype, *sizes: int) -> str:
         if reason := obstacle(op, _forced, device, dtype, *sizes):
             raise ValueError(f"{op}: backend {_forced!r} was asked for, but {reason}")
         return _forced
+    return _first_able(op, device, dtype, *sizes)
+
+
+def choose_for(op: str, x: Tensor, *sizes: int) -> str:
+    """`choose` by a tensor's device and dtype, for a call that must be cheap: it remembers."""
+    device = "cpu" if x.is_cpu else x.device.type  # a device's `type` is slow to ask for
+    if _forced is None and _recorded is None and not torch.compiler.is_compiling():
+        try:
+            return _remembered(op, device, x.dtype, *sizes)
+        except TypeError:  # sizes that are symbols, as in a traced graph, cannot be remembered
+            pass
+    return choose(op, device, x.dtype, *sizes)
+
+
+def _first_able(op: str, device: str, dtype: torch.dtype, *sizes: int) -> str:
     for name, obstacle_of in _ladders[op].predicates.items():
         if obstacle_of(device, dtype, *sizes) is None:
             return name
@@ -74,9 +91,7 @@ def choose(op: str, device: str, dtype: torch.dtype, *sizes: int) -> str:
     return "reference"
 
 
-def choose_for(op: str, x: Tensor, *sizes: int) -> str:
-    """`choose` by a tensor's device and dtype. A device's `type` is slow to ask for."""
-    return choose(op, "cpu" if x.is_cpu else x.device.type, x.dtype, *sizes)
+_remembered = lru_cache(maxsize=1024)(_first_able)
 
 
 def obstacle(op: str, name: str, device: str, dtype: torch.dtype, *sizes: int) -> str | None:

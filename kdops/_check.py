@@ -107,3 +107,11 @@ def outside_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     if torch.is_autocast_enabled(device):
         return tuple(t.float() if t.dtype in _HALVES else t for t in tensors)
     return tensors
+
+
+def computed(x: Tensor) -> tuple[Tensor, torch.dtype]:
+    """x as an op of one tensor computes with it, and the dtype of the result."""
+    dtype = x.dtype
+    if dtype not in _HALVES:
+        return x, dtype
+    return x.float(), outside_autocast(x)[0].dtype

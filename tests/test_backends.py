@@ -49,6 +49,35 @@ def test_backend_restores_after_an_error():
     assert _backends.choose("gram", "cpu", torch.float32, 1, 1, 1, 1) == "native"
 
 
+def test_what_is_remembered_gives_way(capsys):
+    """A call remembers which backend served its problem, until something else is said."""
+    x = torch.empty(0)
+    problem = ("gram", x, 2, 3, 3, 16)
+    assert _backends.choose_for(*problem) == "native"
+    with kdops.backend("reference"):
+        assert _backends.choose_for(*problem) == "reference"
+    kdops.explain(lambda: _backends.choose_for(*problem))
+    assert "sizes (2, 3, 3, 16)" in capsys.readouterr().out
+    assert _backends.choose_for(*problem) == "native"
+
+
+def test_registering_again_forgets():
+    x = torch.empty(0)
+    try:
+        for reason, chosen in ((None, "native"), ("it is closed", "reference")):
+            _backends.register("made up", native=lambda *problem, reason=reason: reason)
+            assert _backends.choose_for("made up", x, 1) == chosen
+    finally:
+        del _backends._ladders["made up"]
+
+
+def test_sizes_that_are_symbols_are_not_remembered():
+    class Symbol(int):
+        __hash__ = None
+
+    assert _backends.choose_for("gram", torch.empty(0), *[Symbol(3)] * 4) == "native"
+
+
 def test_unknown_backend():
     with pytest.raises(ValueError, match="expected one of native, triton, reference, got 'cuda'"):
         kdops.backend("cuda")

@@ -30,21 +30,18 @@ class FullSvd {
         n_(cols),
         small_(std::min(rows, cols)),
         long_(std::max(rows, cols)),
+        direct_(rows == cols && (!output.fast || cols <= kLanesOrder)),
         width_(product_width<T>(small_)),
         padded_((small_ + kLanes - 1) / kLanes * kLanes),
         out_(output),
-        matrices_(static_cast<int64_t>(kLanes) * small_ * small_),
-        squares_(static_cast<int64_t>(small_) * width_ * 3),
+        matrices_(direct_ ? 0 : static_cast<int64_t>(kLanes) * small_ * small_),
+        squares_(direct_ ? 0 : static_cast<int64_t>(small_) * width_ * 3),
         keys_(small_),
         factor_(small_),
         order_(small_) {}
 
   void run(const T* a, int64_t count) {
-    // Up to kLanesOrder the accurate route is the faster one as well.
-    if (m_ == n_ && (!out_.fast || n_ <= kLanesOrder)) {
-      run_square(a, count);
-      return;
-    }
+    if (direct_) return run_square(a, count);
     std::vector<int64_t> rest;
     // Nearly square random matrices would fail the test of the Gram route: do not try.
     if (out_.fast || 2 * long_ >= 3 * small_)
@@ -99,7 +96,9 @@ class FullSvd {
       if (values[order_[j]] < T(0)) factor_[j] = -factor_[j];
   }
 
-  const int m_, n_, small_, long_, width_, padded_;
+  const int m_, n_, small_, long_;
+  const bool direct_;  // square; up to kLanesOrder the accurate route is the faster one as well
+  const int width_, padded_;
   const SvdOutput<T> out_;
   Scratch<T> matrices_, squares_, keys_, factor_;
   Scratch<int> order_;
@@ -107,7 +106,7 @@ class FullSvd {
 
 template <class T>
 void FullSvd<T>::run_square(const T* a, int64_t count) {
-  SquareBatch<T> square(n_, out_.u != nullptr, vectors(), out_.canonical);
+  SquareBatch<T> square(n_, out_.u != nullptr, vectors(), out_.canonical, true);
   for (int64_t b0 = 0; b0 < count; b0 += square.group) {
     const int lanes = static_cast<int>(std::min<int64_t>(square.group, count - b0));
     const Target<T> target{out_.u != nullptr ? u(b0) : nullptr, s(b0),

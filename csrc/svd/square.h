@@ -170,7 +170,8 @@ class SquareBatch {
   T scale[kMost];
   bool finite[kMost];
 
-  SquareBatch(int order, bool want_u, bool want_v, bool canonical)
+  // has_target: singular() will always get one, so that sorted results need no place here.
+  SquareBatch(int order, bool want_u, bool want_v, bool canonical, bool has_target = false)
       : n(order),
         stride(order <= kLanesOrder ? order : (order + kLanes - 1) / kLanes * kLanes),
         is_sorted(order <= kLanesOrder),
@@ -178,13 +179,14 @@ class SquareBatch {
         want_u_(want_u),
         want_v_(want_v),
         canonical_(canonical),
-        u_(want_u ? matrix() * group : 0),
-        v_(want_v ? matrix() * group : 0),
-        values_(static_cast<int64_t>(order) * group),
+        keeps_(!(is_sorted && has_target)),
+        u_(want_u && keeps_ ? matrix() * group : 0),
+        v_(want_v && keeps_ ? matrix() * group : 0),
+        values_(keeps_ ? static_cast<int64_t>(order) * group : 0),
         work_(work_size()) {
     // The padding of rows is rotated with them: it must not be denormal garbage.
-    if (want_u) std::fill_n(u_.get(), matrix() * group, T(0));
-    if (want_v) std::fill_n(v_.get(), matrix() * group, T(0));
+    if (want_u && keeps_) std::fill_n(u_.get(), matrix() * group, T(0));
+    if (want_v && keeps_) std::fill_n(v_.get(), matrix() * group, T(0));
   }
 
   T* u(int l) { return u_.get() + l * matrix(); }
@@ -239,7 +241,7 @@ class SquareBatch {
     scatter_lanes(d, n, lanes, values_.get() + static_cast<int64_t>(first) * n, n);
   }
 
-  bool want_u_, want_v_, canonical_;
+  const bool want_u_, want_v_, canonical_, keeps_;
   Scratch<T> u_, v_, values_, work_;
 };
 

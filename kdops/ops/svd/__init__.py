@@ -88,26 +88,24 @@ def batched_svd(
     (torch.Size([128, 1024, 4]), torch.Size([128, 4]), torch.Size([128, 4, 64]))
     """
     op = "batched_svd"
-    _check_matrix(op, A)
+    m, n = _matrix_shape(op, A)
     _check.option(op, "degenerate", degenerate, DEGENERATE_POLICIES)
     _check.option(op, "mode", mode, MODES)
-    m, n = A.shape[-2:]
     r = min(m, n)
     k = r if k is None else _check_k(op, k, r)
-    (A,) = _check.outside_autocast(A)
-    work = _check.widened(A)
+    work, dtype = _check.computed(A)
     if r == 0:
         U, S, Vh = _empty(work, compute_u)
-    elif _is_few(k, r):
+    elif k < r and _is_few(k, r):
         U, S, Vh = _topk(work, m, n, k, compute_u, canonical, degenerate)
     else:
         U, S, Vh = _full(work, m, n, compute_u, canonical, degenerate, mode)
         if k < r:
             U = U[..., :k] if U is not None else None
             S, Vh = S[..., :k], Vh[..., :k, :]
-    if S.dtype == A.dtype:
+    if work.dtype == dtype:
         return SVD(U, S, Vh)
-    return SVD(None if U is None else U.to(A.dtype), S.to(A.dtype), Vh.to(A.dtype))
+    return SVD(None if U is None else U.to(dtype), S.to(dtype), Vh.to(dtype))
 
 
 def batched_svdvals(A: Tensor, k: int | None = None) -> Tensor:
@@ -128,21 +126,19 @@ def batched_svdvals(A: Tensor, k: int | None = None) -> Tensor:
     tensor([1., 1., 1.])
     """
     op = "batched_svdvals"
-    _check_matrix(op, A)
-    *batch, m, n = A.shape
+    m, n = _matrix_shape(op, A)
     r = min(m, n)
     k = r if k is None else _check_k(op, k, r)
-    (A,) = _check.outside_autocast(A)
-    work = _check.widened(A)
+    work, dtype = _check.computed(A)
     if r == 0:
-        S = work.new_zeros((*batch, 0))
-    elif _is_few(k, r):
+        S = work.new_zeros((*A.shape[:-2], 0))
+    elif k < r and _is_few(k, r):
         S = _topk(work, m, n, k, False, False, "mask")[1]
     elif _backends.choose_for("svdvals", work, m, n) == "native":
         S = registration.ops["svdvals"](work)
     else:
         S = reference.svdvals(work)
-    return _check.of_dtype(S if k == S.shape[-1] else S[..., :k], A.dtype)
+    return _check.of_dtype(S if k == S.shape[-1] else S[..., :k], dtype)
 
 
 def batched_eigh(A: Tensor) -> Eigh:
@@ -165,19 +161,17 @@ def batched_eigh(A: Tensor) -> Eigh:
     tensor([1., 3.])
     """
     op = "batched_eigh"
-    _check_matrix(op, A, "[..., n, n]")
-    m, n = A.shape[-2:]
+    m, n = _matrix_shape(op, A, "[..., n, n]")
     if m != n:
         raise ValueError(f"{op}: expected A of shape [..., n, n], got {_check.describe(A)}")
-    (A,) = _check.outside_autocast(A)
-    work = _check.widened(A)
+    work, dtype = _check.computed(A)
     if n == 0:
         values, vectors = work.new_zeros(A.shape[:-1]), work.new_zeros(A.shape)
     elif _backends.choose_for("eigh", work, n, n) == "native":
         values, vectors = registration.ops["eigh"](work)
     else:
         values, vectors = reference.eigh(work)
-    return Eigh(_check.of_dtype(values, A.dtype), _check.of_dtype(vectors, A.dtype))
+    return Eigh(_check.of_dtype(values, dtype), _check.of_dtype(vectors, dtype))
 
 
 def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
@@ -249,8 +243,12 @@ def _empty(A: Tensor, compute_u: bool) -> Triple:
     return U, A.new_zeros((*batch, 0)), A.new_zeros((*batch, 0, n))
 
 
-def _check_matrix(op: str, A: object, shape: str = "[..., m, n]") -> None:
-    _check.rank(op, "A", _check.tensor(op, "A", A), shape, 2, -1)
+def _matrix_shape(op: str, A: object, expected: str = "[..., m, n]") -> tuple[int, int]:
+    """m and n of a batch of matrices, or an error."""
+    sizes = _check.tensor(op, "A", A).shape
+    if len(sizes) < 2:
+        raise ValueError(f"{op}: expected A of shape {expected}, got {_check.describe(A)}")
+    return sizes[-2], sizes[-1]
 
 
 def _check_k(op: str, k: object, r: int) -> int:

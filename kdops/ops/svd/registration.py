@@ -137,19 +137,20 @@ def _fake_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _svd_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    A, ctx.compute_u, _, _, ctx.lorentz = inputs
+    A, *ctx.options = inputs
     U, S, Vh = output
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(U if ctx.compute_u else A, S, Vh)
+    ctx.save_for_backward(U if inputs[1] else A, S, Vh)
 
 
 def _svd_backward(ctx: Any, gU: Any, gS: Any, gVh: Any) -> Any:
     U, S, Vh = ctx.saved_tensors
-    if not ctx.compute_u:
+    compute_u, *_, lorentz = ctx.options
+    if not compute_u:
         gU, U = None, gradient.left_vectors(U, S, Vh)
     gA = None
     if not (gU is None and gS is None and gVh is None):
-        gA = _full_gradient(gU, gS, gVh, U, S, Vh, ctx.lorentz)
+        gA = _full_gradient(gU, gS, gVh, U, S, Vh, lorentz)
     return gA, None, None, None, None
 
 
