@@ -60,8 +60,8 @@ std::tuple<Tensor, Tensor, Tensor> svd_cuda(const Tensor& input, bool compute_u,
   Tensor U = batch.result({m, compute_u ? p : 0}), S = batch.result({p}), Vh = batch.result({p, n});
   for_real_type("svd", batch.A, [&]<class T>(T) {
     T* u = compute_u ? pointer<T>(U) : nullptr;
-    launch_svd<T>({pointer<T>(batch.A), u, pointer<T>(S), pointer<T>(Vh), batch.count, m, n,
-                   canonical, false, batch.column_major},
+    launch_svd<T>({gpu::shape_of_batch(batch), pointer<T>(batch.A), u, pointer<T>(S),
+                   pointer<T>(Vh), canonical, false},
                   batch, "svd");
   });
   return {U, S, Vh};
@@ -71,8 +71,8 @@ Tensor svdvals_cuda(const Tensor& input) {
   const MatrixBatch batch("svdvals", input, true);
   Tensor S = batch.result({batch.small_side()});
   for_real_type("svdvals", batch.A, [&]<class T>(T) {
-    launch_svd<T>({pointer<T>(batch.A), nullptr, pointer<T>(S), nullptr, batch.count, batch.m,
-                   batch.n, false, false, batch.column_major},
+    launch_svd<T>({gpu::shape_of_batch(batch), pointer<T>(batch.A), nullptr, pointer<T>(S), nullptr,
+                   false, false},
                   batch, "svdvals");
   });
   return S;
@@ -84,8 +84,8 @@ std::tuple<Tensor, Tensor> eigh_cuda(const Tensor& input) {
                   shape_of(batch.A));
   Tensor values = batch.result({batch.n}), vectors = batch.result({batch.n, batch.n});
   for_real_type("eigh", batch.A, [&]<class T>(T) {
-    launch_svd<T>({pointer<T>(batch.A), pointer<T>(vectors), pointer<T>(values), nullptr,
-                   batch.count, batch.m, batch.n, false, true, false},
+    launch_svd<T>({gpu::shape_of_batch(batch), pointer<T>(batch.A), pointer<T>(vectors),
+                   pointer<T>(values), nullptr, false, true},
                   batch, "eigh");
   });
   return {values, vectors};

@@ -127,21 +127,27 @@ KDOPS_DEVICE T canonical_sign(const T* v, int64_t count, int64_t stride) {
 
 // ---- arguments -------------------------------------------------------------------------------
 
-// A [count, m, n], row by row or column by column; U [count, m, p] or null, S [count, p], Vh
-// [count, p, n] or null (values only). symmetric (eigh): m = n, A's lower triangle is read, S
-// receives the eigenvalues in ascending order and U the eigenvectors as columns, Vh is not used.
-template <class T>
-struct SvdArguments {
-  const T* A;
-  T *U, *S, *Vh;
+// A [count, m, n], matrices row by row or column by column. B, length x p, is the matrix with its
+// long side first: A, or its transpose where A is wide.
+struct BatchShape {
   int64_t count, m, n;
-  bool canonical, symmetric, column_major;
+  bool column_major;
 
   KDOPS_DEVICE bool wide() const { return m < n; }
   // B in memory: `length` rows of p numbers, not p rows of `length` numbers
   KDOPS_DEVICE bool long_rows() const { return wide() == column_major; }
   KDOPS_DEVICE int p() const { return static_cast<int>(min(m, n)); }
   KDOPS_DEVICE int64_t length() const { return max(m, n); }
+};
+
+// U [count, m, p] or null, S [count, p], Vh [count, p, n] or null (values only). symmetric (eigh):
+// m = n, A's lower triangle is read, S receives the eigenvalues in ascending order and U the
+// eigenvectors as columns, Vh is not used.
+template <class T>
+struct SvdArguments : BatchShape {
+  const T* A;
+  T *U, *S, *Vh;
+  bool canonical, symmetric;
 };
 
 // Entry (row, column) of the oriented matrix `index`.

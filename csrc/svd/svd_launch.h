@@ -12,6 +12,12 @@ namespace kdops::gpu {
 
 inline constexpr int64_t kMaxSmallSide = 128;
 
+// Of the host's MatrixBatch (batch.h).
+template <class Batch>
+BatchShape shape_of_batch(const Batch& batch) {
+  return {batch.count, batch.m, batch.n, batch.column_major};
+}
+
 // The lanes per matrix of svd_small_kernel, or 0: a block per matrix. Double precision has one
 // size: 32 columns would need every register a thread can have, 8 are not worth compiling.
 template <class T>

@@ -13,18 +13,12 @@
 namespace kdops::gpu {
 
 template <class T>
-struct TopkGradientArguments {
+struct TopkGradientArguments : BatchShape {
   const T *A, *U, *S, *Vh, *saved;  // U may be null
   const T *gU, *gS, *gVh;           // null: zero
   T* gA;                            // in A's order
-  int64_t count, m, n;
   int k;
-  bool lorentz, column_major;
-
-  KDOPS_DEVICE bool wide() const { return m < n; }
-  KDOPS_DEVICE bool long_rows() const { return wide() == column_major; }  // as TopkArguments'
-  KDOPS_DEVICE int p() const { return static_cast<int>(min(m, n)); }
-  KDOPS_DEVICE int64_t length() const { return max(m, n); }
+  bool lorentz;
 };
 
 inline constexpr int topk_gradient_numbers(int p, int k) {

@@ -20,18 +20,11 @@
 namespace kdops::gpu {
 
 template <class T>
-struct TopkArguments {
+struct TopkArguments : BatchShape {
   const T* A;
   T *U, *S, *Vh, *saved;  // U may be null
-  int64_t count, m, n;
   int k;
-  bool canonical, column_major;
-
-  KDOPS_DEVICE bool wide() const { return m < n; }
-  // B in memory: `length` rows of p numbers, not p rows of `length` numbers
-  KDOPS_DEVICE bool long_rows() const { return wide() == column_major; }
-  KDOPS_DEVICE int p() const { return static_cast<int>(min(m, n)); }
-  KDOPS_DEVICE int64_t length() const { return max(m, n); }
+  bool canonical;
 };
 
 template <class T>

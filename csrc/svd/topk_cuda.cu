@@ -47,17 +47,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_
   if (batch.count == 0) return {U, S, Vh, saved};
   for_real_type("svd_topk", batch.A, [&]<class T>(T) {
     const OnDevice device(batch.A);
-    const gpu::TopkArguments<T> args{pointer<T>(batch.A),
+    const gpu::TopkArguments<T> args{gpu::shape_of_batch(batch),
+                                     pointer<T>(batch.A),
                                      compute_u ? pointer<T>(U) : nullptr,
                                      pointer<T>(S),
                                      pointer<T>(Vh),
                                      pointer<T>(saved),
-                                     batch.count,
-                                     m,
-                                     n,
                                      static_cast<int>(k),
-                                     canonical,
-                                     batch.column_major};
+                                     canonical};
     const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
     launch<T>("svd_topk", device, batch, &gpu::svd_topk_kernel<T>, args,
               gpu::plan_topk_forward<T>(m, n, args.k, shared));
@@ -85,7 +82,8 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
   for_real_type(op, batch.A, [&]<class T>(T) {
     const OnDevice device(batch.A);
     const auto data = [](const std::optional<Tensor>& x) { return x ? pointer<T>(*x) : nullptr; };
-    const gpu::TopkGradientArguments<T> args{pointer<T>(batch.A),
+    const gpu::TopkGradientArguments<T> args{gpu::shape_of_batch(batch),
+                                             pointer<T>(batch.A),
                                              left.numel() > 0 ? pointer<T>(left) : nullptr,
                                              pointer<T>(values),
                                              pointer<T>(right),
@@ -94,12 +92,8 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
                                              data(s),
                                              data(vh),
                                              pointer<T>(gA),
-                                             batch.count,
-                                             m,
-                                             n,
                                              static_cast<int>(k),
-                                             lorentz,
-                                             batch.column_major};
+                                             lorentz};
     const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
     launch<T>(op, device, batch, &gpu::svd_topk_backward_kernel<T>, args,
               gpu::plan_topk_backward<T>(m, n, args.k, shared));

@@ -22,8 +22,8 @@ struct TopkDensePlan {
 template <class T>
 KDOPS_DEVICE void dense_vectors(const TopkArguments<T>& args, const BlockPlan& plan, T* pool,
                                 T* workspace, T largest, T* saved, BlockContext<T>& b) {
-  const SvdArguments<T> svd{args.A, nullptr, nullptr, nullptr, args.count,
-                            args.m, args.n,  false,   false,   args.column_major};
+  const BatchShape& shape = args;
+  const SvdArguments<T> svd{shape, args.A, nullptr, nullptr, nullptr, false, false};
   if (threadIdx.x == 0) set_up(svd, plan, pool, workspace, largest, b);
   __syncthreads();
   qr(b, svd);

@@ -38,7 +38,7 @@ struct Oriented {
   const T* A;
   int64_t length;
   int p;
-  bool long_rows;  // see TopkArguments
+  bool long_rows;  // see BatchShape
   T up;
 
   // Rows row0 .. of B to chunk[i * stride + j]; zeros beyond the matrix. Ends with a barrier.

@@ -33,8 +33,13 @@ void run_svd(const SvdArguments<T>& args, bool with_long, bool block, size_t sha
 template <class T>
 SvdArguments<T> arguments(const py::array& A, const py::object& U, const py::object& S,
                           const py::object& Vh, bool canonical, bool symmetric) {
-  return {data_of<T>(A), data_of<T>(U), data_of<T>(S), data_of<T>(Vh), A.shape(0),
-          A.shape(1),    A.shape(2),    canonical,     symmetric,      is_column_major(A)};
+  return {{A.shape(0), A.shape(1), A.shape(2), is_column_major(A)},
+          data_of<T>(A),
+          data_of<T>(U),
+          data_of<T>(S),
+          data_of<T>(Vh),
+          canonical,
+          symmetric};
 }
 
 template <class Body>

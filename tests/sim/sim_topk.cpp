@@ -19,10 +19,14 @@ void launch(int64_t count, const TopkLaunch<Plan>& geometry, const Body& body) {
 template <class T>
 void run_topk(const py::array& A, const py::object& U, const py::array& S, const py::array& Vh,
               const py::array& saved, bool canonical, size_t shared_limit) {
-  const TopkArguments<T> args{data_of<T>(A),  data_of<T>(U),     data_of<T>(S),
-                              data_of<T>(Vh), data_of<T>(saved), A.shape(0),
-                              A.shape(1),     A.shape(2),        static_cast<int>(S.shape(1)),
-                              canonical,      is_column_major(A)};
+  const TopkArguments<T> args{{A.shape(0), A.shape(1), A.shape(2), is_column_major(A)},
+                              data_of<T>(A),
+                              data_of<T>(U),
+                              data_of<T>(S),
+                              data_of<T>(Vh),
+                              data_of<T>(saved),
+                              static_cast<int>(S.shape(1)),
+                              canonical};
   launch<T>(args.count, plan_topk_forward<T>(args.m, args.n, args.k, shared_limit),
             [&](auto plan, T* workspace) { svd_topk_kernel<T>(args, plan, workspace); });
   launch<T>(args.count, plan_topk_dense<T>(args.m, args.n, args.k, shared_limit),
@@ -41,7 +45,8 @@ void run_backward(const py::object& gU, const py::object& gS, const py::object& 
                   const py::array& A, const py::object& U, const py::array& S, const py::array& Vh,
                   const py::array& saved, const py::array& gA, bool lorentz, size_t shared_limit) {
   if (is_column_major(gA) != is_column_major(A)) throw std::invalid_argument("gA lies unlike A");
-  const TopkGradientArguments<T> args{data_of<T>(A),
+  const TopkGradientArguments<T> args{{A.shape(0), A.shape(1), A.shape(2), is_column_major(A)},
+                                      data_of<T>(A),
                                       data_of<T>(U),
                                       data_of<T>(S),
                                       data_of<T>(Vh),
@@ -50,12 +55,8 @@ void run_backward(const py::object& gU, const py::object& gS, const py::object& 
                                       data_of<T>(gS),
                                       data_of<T>(gVh),
                                       data_of<T>(gA),
-                                      A.shape(0),
-                                      A.shape(1),
-                                      A.shape(2),
                                       static_cast<int>(S.shape(1)),
-                                      lorentz,
-                                      is_column_major(A)};
+                                      lorentz};
   launch<T>(args.count, plan_topk_backward<T>(args.m, args.n, args.k, shared_limit),
             [&](auto plan, T* workspace) { svd_topk_backward_kernel<T>(args, plan, workspace); });
 }
