@@ -13,7 +13,6 @@
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tensors.h"
-#include "relation/buffer.h"
 #include "relation/relation_simd.h"
 
 namespace kdops {
@@ -93,7 +92,7 @@ Tensor product(const T* a, const Rows<T>& x, const Tensor& like, const Body& mak
 template <class T>
 struct Turned {
   int64_t length, stride;
-  Buffer<T> data;
+  Scratch<T> data;
 
   Turned(int64_t batch, int64_t rows, int64_t columns)
       : length(columns), stride(spread_stride(rows)), data(batch * columns * stride) {}
@@ -223,7 +222,7 @@ std::vector<Centred<T>> Centred<T>::of(const std::vector<Rows<T>>& parts,
 template <class T>
 struct Prepared {
   Tensor x;
-  Buffer<T> rows, gram;
+  Scratch<T> rows, gram;
   Centred<T> centred;
 
   explicit Prepared(const Tensor& x_in)

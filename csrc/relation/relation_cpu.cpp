@@ -78,7 +78,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   const int64_t n = student.size(0);
   const AngleShape shape = KDOPS_BEST(angle_shape<T>)(n);
   const int64_t blocks = shape.blocks, groups = shape.groups;
-  Buffer<T> data(shape.table);
+  Scratch<T> data(shape.table);
   Prepared<T> s(student), t(teacher);
   bool near[2];
   for_both_sides(student, teacher, [&](int64_t side) {
@@ -86,7 +86,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
                            : fill_fields(t, kTeacherInverse, data.get());
   });
   if (near[0] || near[1]) return in_double(&rkd_angle_of<double>, student, teacher, want_grad);
-  Buffer<T> opposite(want_grad ? groups * n * n : 0);
+  Scratch<T> opposite(want_grad ? groups * n * n : 0);
   std::vector<double> losses(groups);
   parallel_for(groups, 10.0 * n * n * n / groups, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
