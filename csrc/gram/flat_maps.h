@@ -5,18 +5,12 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
-#include <vector>
+#include <optional>
 
 #include "common/check.h"
 #include "common/tensors.h"
 
 namespace kdops {
-
-inline std::vector<int64_t> sizes_of(const Tensor& x) {
-  std::vector<int64_t> sizes(static_cast<size_t>(x.dim()));
-  for (size_t i = 0; i < sizes.size(); ++i) sizes[i] = x.size(static_cast<int64_t>(i));
-  return sizes;
-}
 
 // The stride between neighbouring positions if all positions lie at one stride, else nothing.
 inline std::optional<int64_t> position_stride(const Tensor& maps) {

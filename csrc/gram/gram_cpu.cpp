@@ -44,7 +44,7 @@ Tensor gram_cpu(const Tensor& x_maps, const std::optional<Tensor>& y_maps, doubl
 Tensor backward_side(const Tensor& x, const Tensor& grad, const Tensor& y, GramShape shape,
                      bool transposed, double scale) {
   const ScalarType dtype = y.scalar_type();
-  Tensor gx = empty_for(y, sizes_of(x), result_type(dtype));
+  Tensor gx = empty_for(y, x.sizes(), result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
   for_storage_type<Fp16, Bf16>("gram_backward", y, [&](auto kind) {
     using In = decltype(kind);

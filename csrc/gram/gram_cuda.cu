@@ -54,8 +54,8 @@ std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& 
   check_extent(op, "grad", grad);
   const OnDevice device(x);
   const bool symmetric = !y_maps;
-  Tensor gx = empty_for(x, sizes_of(x_maps));
-  Tensor gy = symmetric ? empty_for(x, {0}) : empty_for(y, sizes_of(*y_maps));
+  Tensor gx = empty_for(x, x_maps.sizes());
+  Tensor gy = symmetric ? empty_for(x, {0}) : empty_for(y, y_maps->sizes());
   for_storage_type<gpu::Half, gpu::BFloat16>(op, x, [&](auto kind) {
     using T = decltype(kind);
     launch_product<T>(device, op, gx, operand<T>(grad), operand<T>(y, true), y.size(1), false,

@@ -40,15 +40,20 @@ inline LossMaps loss_maps(const char* op, const Tensor& x1_maps,
   return {x1, x2, y1, y2};
 }
 
-// Maps of nst_loss; `positions` is its route through channels x channels products.
-inline void check_nst(const char* op, const Tensor& student, const Tensor& teacher,
-                      bool positions) {
-  check_dim(op, "student", student, 3);
-  check_dim(op, "teacher", teacher, 3);
+struct NstMaps {
+  Tensor student, teacher;  // (B, C, L)
+};
+
+// `positions` is the route of nst_loss through channels x channels products.
+inline NstMaps nst_maps(const char* op, const Tensor& student_maps, const Tensor& teacher_maps,
+                        bool positions) {
+  const Tensor student = flat_maps(op, "student", student_maps);
+  const Tensor teacher = flat_maps(op, "teacher", teacher_maps);
   check_like(op, "teacher", teacher, student);
   check_size(op, "teacher", teacher, 0, student.size(0));
   check_size(op, "teacher", teacher, 2, student.size(2));
   if (positions) check_size(op, "teacher", teacher, 1, student.size(1));
+  return {student, teacher};
 }
 
 }  // namespace kdops

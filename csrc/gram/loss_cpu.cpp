@@ -62,19 +62,20 @@ Losses gram_loss_cpu(const Tensor& x1_maps, const std::optional<Tensor>& x2_maps
   const LossOptions options{scale_s,   scale_t,   coefficient,         columns,
                             positions, gradients, !x2_maps.has_value()};
   const LossMaps maps = loss_maps(op, x1_maps, x2_maps, y1_maps, y2_maps, options);
-  const auto sizes1 = sizes_of(x1_maps), sizes2 = sizes_of(x2_maps.value_or(x1_maps));
+  const Sizes second = (x2_maps ? *x2_maps : x1_maps).sizes();
   return for_real_type(op, x1_maps, [&](auto real) {
-    return gram_loss_of<decltype(real)>(sizes1, sizes2, maps, options);
+    return gram_loss_of<decltype(real)>(x1_maps.sizes(), second, maps, options);
   });
 }
 
+// sizes: of the student's cotangent.
 template <class T>
-std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student, const Tensor& teacher,
-                                       double coefficient, bool positions, bool gradients) {
+std::tuple<Tensor, Tensor> nst_loss_of(const Sizes& sizes, const NstMaps& maps, double coefficient,
+                                       bool positions, bool gradients) {
+  const auto& [student, teacher] = maps;
   const int64_t batch = student.size(0), channels = student.size(1), length = student.size(2);
   Tensor loss = empty_for(student, {});
-  Tensor gradient =
-      gradients ? empty_for(student, {batch, channels, length}) : empty_for(student, {0});
+  Tensor gradient = gradients ? empty_for(student, sizes) : empty_for(student, {0});
   Scratch<T> items(batch);
   const NstLoss<T> problem{maps_of<T>(student),
                            maps_of<T>(teacher),
@@ -95,9 +96,9 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student, const Tensor& teac
 std::tuple<Tensor, Tensor> nst_loss_cpu(const Tensor& student, const Tensor& teacher,
                                         double coefficient, bool positions, bool gradients) {
   const char* op = "nst_loss";
-  check_nst(op, student, teacher, positions);
+  const NstMaps maps = nst_maps(op, student, teacher, positions);
   return for_real_type(op, student, [&](auto real) {
-    return nst_loss_of<decltype(real)>(student, teacher, coefficient, positions, gradients);
+    return nst_loss_of<decltype(real)>(student.sizes(), maps, coefficient, positions, gradients);
   });
 }
 

@@ -28,8 +28,8 @@ std::tuple<Tensor, Tensor, Tensor> gram_loss_cuda(
   const OnDevice device(x1_maps);
   const bool second = gradients && !options.symmetric;
   Tensor loss = empty_for(x1_maps, {});
-  Tensor g1 = gradients ? empty_for(x1_maps, sizes_of(x1_maps)) : empty_for(x1_maps, {0});
-  Tensor g2 = second ? empty_for(x1_maps, sizes_of(*x2_maps)) : empty_for(x1_maps, {0});
+  Tensor g1 = gradients ? empty_for(x1_maps, x1_maps.sizes()) : empty_for(x1_maps, {0});
+  Tensor g2 = second ? empty_for(x1_maps, x2_maps->sizes()) : empty_for(x1_maps, {0});
   for_real_type(op, x1_maps, [&](auto real) {
     using T = decltype(real);
     const LossOperands<T> operands{operand<T>(maps.x1),
@@ -92,15 +92,15 @@ void nst_loss_of(const OnDevice& device, const char* op, const Tensor& student,
   if (options.gradients) s.pull_back(device, op, gradient);
 }
 
-std::tuple<Tensor, Tensor> nst_loss_cuda(const Tensor& student, const Tensor& teacher,
+std::tuple<Tensor, Tensor> nst_loss_cuda(const Tensor& student_maps, const Tensor& teacher_maps,
                                          double coefficient, bool positions, bool gradients) {
   const char* op = "nst_loss";
-  check_nst(op, student, teacher, positions);
-  const int64_t batch = student.size(0), channels = student.size(1), length = student.size(2);
+  const NstMaps maps = nst_maps(op, student_maps, teacher_maps, positions);
+  const Tensor &student = maps.student, &teacher = maps.teacher;
   check_extent(op, "student", student);
   check_extent(op, "teacher", teacher);
   const OnDevice device(student);
-  const LossOptions options{1.0 / static_cast<double>(channels),
+  const LossOptions options{1.0 / static_cast<double>(student.size(1)),
                             1.0 / static_cast<double>(teacher.size(1)),
                             coefficient,
                             false,
@@ -108,8 +108,7 @@ std::tuple<Tensor, Tensor> nst_loss_cuda(const Tensor& student, const Tensor& te
                             gradients,
                             true};
   Tensor loss = empty_for(student, {});
-  Tensor gradient =
-      gradients ? empty_for(student, {batch, channels, length}) : empty_for(student, {0});
+  Tensor gradient = gradients ? empty_for(student, student_maps.sizes()) : empty_for(student, {0});
   for_real_type(op, student, [&](auto real) {
     nst_loss_of<decltype(real)>(device, op, student, teacher, options, loss, gradient);
   });

@@ -57,3 +57,13 @@ def test_equal_maps_have_no_loss(maps):
     loss, gradient = value_and_gradient(student, student.flip(1))  # the order does not count
     assert loss < 1e-6  # the rounding of the Gram matrices: through channels they cancel
     assert gradient.abs().max() < 1e-5
+
+
+def test_maps_are_read_where_they_lie(maps):
+    expected = value_and_gradient(*maps)
+    for lay_out in (
+        lambda f: f.to(memory_format=torch.channels_last),
+        lambda f: torch.nn.functional.pad(f, (1, 0, 0, 2))[..., : f.shape[-2], 1:],
+    ):
+        got = value_and_gradient(*map(lay_out, maps))
+        torch.testing.assert_close(got, expected)

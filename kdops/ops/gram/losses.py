@@ -104,15 +104,15 @@ def nst_loss(
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
     s, t = _check.widened(student), _check.constant(_check.widened(teacher))
-    s, t = map(_check.flat, reference.pool_pair(s, t, "avg"))
+    s, t = reference.pool_pair(s, t, "avg")
     if 0 in (*s.shape, *t.shape):
         return s.sum() * 0
-    batch, positions, channels = s.shape[0], s.shape[2], (s.shape[1], t.shape[1])
+    batch, positions, channels = s.shape[0], prod(s.shape[2:]), (s.shape[1], t.shape[1])
     # with unequal channels the closed form has L x L matrices: only where those are the smaller
     closed = channels[0] == channels[1] or positions <= 2 * max(channels)
     if kernel == "poly" and degree == 2 and c == 0 and closed:
         return registration.nst_loss(s, t, 1 / batch)
-    s, t = reference.normalised_channels(s), reference.normalised_channels(t)
+    s, t = (reference.normalised_channels(_check.flat(f)) for f in (s, t))
     return _streamed(s, t, kernel, float(degree), c, bandwidth) / batch
 
 

@@ -77,9 +77,9 @@ def normalised_channels(f: Tensor) -> Tensor:
 def nst_loss(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
     """coefficient * ‖XᵀX/C_S - YᵀY/C_T‖² summed over the batch, X and Y the normalised channels.
 
-    student (B, C_S, L), teacher (B, C_T, L). The Gram loss of the maps read the other way round.
+    student (B, C_S, *S), teacher (B, C_T, *S). The Gram loss of the maps read the other way round.
     """
-    X, Y = (normalised_channels(f) for f in (student, teacher))
+    X, Y = (normalised_channels(f.flatten(2)) for f in (student, teacher))
     scales = 1 / X.shape[1], 1 / Y.shape[1]
     return gram_loss(X.mT, None, Y.mT, None, *scales, coefficient, False)
 

@@ -57,9 +57,9 @@ def gram_loss(
 
 
 def nst_loss(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
-    """reference.nst_loss on the backend that serves it; float32 or float64, not empty."""
-    batch, channels, length = student.shape
-    others = teacher.shape[1]
+    """reference.nst_loss on the backend that serves it. Both (B, C, *S), float32 or float64."""
+    batch, channels, *positions = student.shape
+    length, others = prod(positions), teacher.shape[1]
     if _backends.choose_for("nst_loss", student, batch, channels, others, length) != "native":
         with torch.autocast(student.device.type, enabled=False):
             return reference.nst_loss(student, teacher, coefficient)
