@@ -205,7 +205,7 @@ def _vjp(formula: Formula, inputs: Sequence[Any], cotangents: Sequence[Tensor | 
     grads: list[Any] = [None] * len(inputs)
     if all(c is None for c in cotangents):
         return grads
-    where = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+    where = [i for i, v in enumerate(inputs) if isinstance(v, Tensor) and v.is_floating_point()]
 
     def of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
         full = list(inputs)

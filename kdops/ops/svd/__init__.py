@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from kdops import _backends, _check
@@ -184,9 +185,12 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
         student: (B, D, K') right singular vectors as columns, K' >= 1 candidates.
         teacher: (B, D, k).
 
+    Both are read where they lie, as rows Vh.mT for instance; half types are computed in float32.
+
     Returns:
         (B, D, k) in the dtype of student. The gradient goes to the chosen student vectors; the
-        choice, its sign and the teacher are constants.
+        choice, its sign and the teacher are constants. NaN touches its own sample only: there a
+        vector whose product with the teacher's is NaN counts as the closest.
 
     Cost: 2 B D K' k FLOP.
 
@@ -204,7 +208,8 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
     if student.shape[2] == 0:
         raise ValueError(f"{op}: expected at least one student vector, got {list(student.shape)}")
     student, teacher = _check.outside_autocast(student, teacher)
-    return reference.align_singular_vectors(student, teacher)
+    aligned = _align(_check.widened(student), _check.widened(_check.constant(teacher)))
+    return _check.of_dtype(aligned, student.dtype)
 
 
 Triple = tuple["Tensor | None", Tensor, Tensor]
@@ -234,6 +239,15 @@ def _full(
         U, S, Vh = registration.ops["svd"](A, compute_u, canonical, mode == "fast", lorentz)
         return (U if compute_u else None), S, Vh
     return reference.svd(A, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
+
+
+def _align(student: Tensor, teacher: Tensor) -> Tensor:
+    sizes = (*student.shape[1:], teacher.shape[2])
+    if _backends.choose_for("align_singular_vectors", student, *sizes) == "native":
+        aligned: Tensor = registration.ops["align_vectors"](student, teacher)[0]
+        return aligned
+    with torch.autocast(student.device.type, enabled=False):
+        return reference.align_singular_vectors(student, teacher)
 
 
 def _empty(A: Tensor, compute_u: bool) -> Triple:
