@@ -203,13 +203,14 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
         _check.tensor(op, name, value)
         _check.rank(op, name, value, f"[B, D, {columns}]", 3)
     _check.same_kind(op, student=student, teacher=teacher)
-    _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
-    _check.same_size(op, "vector length D", student=student.shape[1], teacher=teacher.shape[1])
-    if student.shape[2] == 0:
+    (batch, length, candidates), (teacher_batch, teacher_length, k) = student.shape, teacher.shape
+    _check.same_size(op, "batch size", student=batch, teacher=teacher_batch)
+    _check.same_size(op, "vector length D", student=length, teacher=teacher_length)
+    if candidates == 0:
         raise ValueError(f"{op}: expected at least one student vector, got {list(student.shape)}")
-    student, teacher = _check.outside_autocast(student, teacher)
-    aligned = _align(_check.widened(student), _check.widened(_check.constant(teacher)))
-    return _check.of_dtype(aligned, student.dtype)
+    student, teacher = _check.outside_autocast(student, _check.constant(teacher))
+    work, teacher = _check.widened(student), _check.widened(teacher)
+    return _check.of_dtype(_align(work, teacher, length, candidates, k), student.dtype)
 
 
 Triple = tuple["Tensor | None", Tensor, Tensor]
@@ -241,8 +242,8 @@ def _full(
     return reference.svd(A, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
 
 
-def _align(student: Tensor, teacher: Tensor) -> Tensor:
-    sizes = (*student.shape[1:], teacher.shape[2])
+def _align(student: Tensor, teacher: Tensor, *sizes: int) -> Tensor:
+    """sizes: D, K', k, which the caller has asked the tensors for already."""
     if _backends.choose_for("align_singular_vectors", student, *sizes) == "native":
         aligned: Tensor = registration.ops["align_vectors"](student, teacher)[0]
         return aligned
