@@ -167,7 +167,7 @@ def fold_vmap(apply: Callable[..., Outputs]) -> Vmap:
 
 
 def _unfold(value: Tensor, size: int) -> Tensor:
-    return value.unflatten(0, (size, -1)) if value.numel() else value.new_empty((size, 0))
+    return value.unflatten(0, (size, value.shape[0] // max(size, 1)))
 
 
 def loop_vmap(apply: Callable[..., Outputs]) -> Vmap:
