@@ -167,7 +167,7 @@ def fold_vmap(apply: Callable[..., Outputs]) -> Vmap:
 
 
 def _unfold(value: Tensor, size: int) -> Tensor:
-    return value.unflatten(0, (size, value.shape[0] // max(size, 1)))
+    return value.reshape(size, value.shape[0] // max(size, 1), *value.shape[1:])
 
 
 def loop_vmap(apply: Callable[..., Outputs]) -> Vmap:

@@ -282,8 +282,7 @@ def aligned_with_gradient(student, teacher):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("sizes", [(128, 64, 4, 1), (3, 200, 13, 5), (2, 1, 1, 3)], ids=str)
 def test_alignment_is_that_of_the_cpu(sizes, dtype):
-    student = torch.randn(*sizes[:3], dtype=dtype)
-    teacher = torch.randn(*sizes[:2], sizes[3], dtype=dtype)
+    student, teacher = (torch.randn(*sizes[:2], k, dtype=dtype) for k in sizes[2:])
     student[1, -1, 0] = float("nan")
     expected = aligned_with_gradient(student, teacher)
     for lay in (lambda x: x, lambda x: x.mT.contiguous().mT):  # rows, columns
@@ -291,9 +290,8 @@ def test_alignment_is_that_of_the_cpu(sizes, dtype):
         torch.testing.assert_close(found, expected, equal_nan=True)
 
 
+@pytest.mark.skipif(DEVICE != "cuda", reason="there are no graphs on the CPU")
 def test_alignment_in_a_cuda_graph():
-    if DEVICE != "cuda":
-        pytest.skip("there are no graphs on the CPU")
     pair = [torch.randn(5, 64, k, device=DEVICE) for k in (4, 2)]
     graph, results = captured(lambda: aligned_with_gradient(*pair))
     pair[0].copy_(torch.randn(5, 64, 4))
