@@ -167,7 +167,7 @@ def fold_vmap(apply: Callable[..., Outputs]) -> Vmap:
 
 
 def _unfold(value: Tensor, size: int) -> Tensor:
-    return value.unflatten(0, (size, -1)) if value.numel() else value.new_empty((size, 0))
+    return value.reshape(size, value.shape[0] // max(size, 1), *value.shape[1:])
 
 
 def loop_vmap(apply: Callable[..., Outputs]) -> Vmap:
@@ -205,7 +205,7 @@ def _vjp(formula: Formula, inputs: Sequence[Any], cotangents: Sequence[Tensor | 
     grads: list[Any] = [None] * len(inputs)
     if all(c is None for c in cotangents):
         return grads
-    where = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+    where = [i for i, v in enumerate(inputs) if isinstance(v, Tensor) and v.is_floating_point()]
 
     def of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
         full = list(inputs)

@@ -1,4 +1,4 @@
-"""Gradients of batched_svd, batched_svdvals and batched_eigh, and of align_singular_vectors."""
+"""Gradients of batched_svd, batched_svdvals and batched_eigh."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from svd_inputs import (
 )
 
 import kdops
-from kdops import align_singular_vectors, batched_eigh, batched_svd, batched_svdvals
+from kdops import batched_eigh, batched_svd, batched_svdvals
 
 SHAPES = [(1024, 64), (256, 128), (64, 256), (16, 512), (4096, 32), (9, 9)]
 PARTS = ["USV", "SV", "V", "S", "U", "UV"]
@@ -183,20 +183,3 @@ def test_scale_of_the_gradient(backend, k):
     for power in (-66, 66):  # 2^66 is about 7e19
         actual = gradient(A * 2.0**power) * 2.0**power
         assert relative(actual, expected) <= 1e-5
-
-
-# ---- align_singular_vectors ---------------------------------------------------------------------
-
-
-def test_align():
-    student = torch.tensor([[[1.0, 0.6, 0.0], [0.0, -0.8, 1.0]]])
-    teacher = torch.tensor([[[0.0, -1.0, 0.5], [1.0, 0.0, 0.5]]])
-    student.requires_grad_(), teacher.requires_grad_()
-    aligned = align_singular_vectors(student, teacher)
-    # the third: |cosine| of students 0 and 2 are equal, the first of them serves
-    expected = torch.tensor([[[0.0, -1.0, 1.0], [1.0, 0.0, 0.0]]])
-    assert torch.equal(aligned, expected)
-    assert ((aligned * teacher).sum(1) >= 0).all()
-    grads = torch.autograd.grad(aligned.sum(), (student, teacher), allow_unused=True)
-    assert torch.equal(grads[0], torch.tensor([[[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]]))
-    assert grads[1] is None

@@ -169,6 +169,11 @@ BATCHED_EIGH = OpSpec(
 )
 
 
+def _align_backward_arguments(make):
+    choice = torch.tensor([[1, -3], [3, 3]], device=make.device)
+    return make.normal(2, 5, 2), choice, 3
+
+
 def _align_reference(student, teacher):
     cosine = torch.einsum("bdi,bdj->bij", student, teacher)
     best = cosine.abs().max(1).indices
@@ -191,6 +196,13 @@ ALIGN = OpSpec(
     small_cases=(
         Case("more", lambda make: (make.normal(2, 4, 3), make.normal(2, 4, 2, constant=True))),
     ),
+    op_calls=(
+        (
+            "align_vectors",
+            lambda make: (make.normal(2, 5, 3).mT, make.normal(2, 3, 4, constant=True)),
+        ),
+        ("align_vectors_backward", _align_backward_arguments),
+    ),
     empty_cases=(Case("no batch", lambda make: (make.normal(0, 5, 4), make.normal(0, 5, 2))),),
     errors=(
         ErrorCase(
@@ -200,7 +212,6 @@ ALIGN = OpSpec(
         ),
         ErrorCase(lambda make: (make.normal(5, 3), make.normal(5, 3)), ValueError, "student of"),
     ),
-    skips={"value": "one form for all devices, nothing to choose from"},
 )
 
 

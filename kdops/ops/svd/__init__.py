@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from kdops import _backends, _check
@@ -184,9 +185,12 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
         student: (B, D, K') right singular vectors as columns, K' >= 1 candidates.
         teacher: (B, D, k).
 
+    Both are read where they lie, as rows Vh.mT for instance; half types are computed in float32.
+
     Returns:
         (B, D, k) in the dtype of student. The gradient goes to the chosen student vectors; the
-        choice, its sign and the teacher are constants.
+        choice, its sign and the teacher are constants. NaN touches its own sample only: there a
+        vector whose product with the teacher's is NaN counts as the closest.
 
     Cost: 2 B D K' k FLOP.
 
@@ -199,12 +203,14 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
         _check.tensor(op, name, value)
         _check.rank(op, name, value, f"[B, D, {columns}]", 3)
     _check.same_kind(op, student=student, teacher=teacher)
-    _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
-    _check.same_size(op, "vector length D", student=student.shape[1], teacher=teacher.shape[1])
-    if student.shape[2] == 0:
+    (batch, length, candidates), (teacher_batch, teacher_length, k) = student.shape, teacher.shape
+    _check.same_size(op, "batch size", student=batch, teacher=teacher_batch)
+    _check.same_size(op, "vector length D", student=length, teacher=teacher_length)
+    if candidates == 0:
         raise ValueError(f"{op}: expected at least one student vector, got {list(student.shape)}")
-    student, teacher = _check.outside_autocast(student, teacher)
-    return reference.align_singular_vectors(student, teacher)
+    student, teacher = _check.outside_autocast(student, _check.constant(teacher))
+    work, teacher = _check.widened(student), _check.widened(teacher)
+    return _check.of_dtype(_align(work, teacher, length, candidates, k), student.dtype)
 
 
 Triple = tuple["Tensor | None", Tensor, Tensor]
@@ -234,6 +240,15 @@ def _full(
         U, S, Vh = registration.ops["svd"](A, compute_u, canonical, mode == "fast", lorentz)
         return (U if compute_u else None), S, Vh
     return reference.svd(A, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
+
+
+def _align(student: Tensor, teacher: Tensor, *sizes: int) -> Tensor:
+    """sizes: D, K', k, which the caller has asked the tensors for already."""
+    if _backends.choose_for("align_singular_vectors", student, *sizes) == "native":
+        aligned: Tensor = registration.ops["align_vectors"](student, teacher)[0]
+        return aligned
+    with torch.autocast(student.device.type, enabled=False):
+        return reference.align_singular_vectors(student, teacher)
 
 
 def _empty(A: Tensor, compute_u: bool) -> Triple:

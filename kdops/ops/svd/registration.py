@@ -1,8 +1,8 @@
 """Tells torch what it must know of the svd ops beyond their kernels.
 
-The backward of the top-k op is fused, and so is that of the full SVD where the device has a kernel
-for it; elsewhere, and for eigh, it is the formula in batched matrix products. Cotangents that
-nobody sent stay None and cost nothing.
+The backward of the top-k op and of the alignment is fused, and so is that of the full SVD where the
+device has a kernel for it; elsewhere, and for eigh, it is the formula in batched matrix products.
+Cotangents that nobody sent stay None and cost nothing.
 """
 
 from __future__ import annotations
@@ -58,6 +58,13 @@ for _op, _sizes in {
     "svd_topk": (1024, 64, 4),
 }.items():
     _backends.register(_op, native=_native(_op), typical_sizes=_sizes)
+
+
+def _native_align(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
+    return _backends.native_obstacle(device, dtype, DTYPES)
+
+
+_backends.register("align_singular_vectors", native=_native_align, typical_sizes=(64, 4, 1))
 
 
 def policy(lorentz: bool) -> str:
@@ -131,6 +138,16 @@ def _fake_svdvals(A: Tensor) -> Tensor:
 
 def _fake_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     return A.new_empty(A.shape[:-1]), A.new_empty(A.shape)
+
+
+def _fake_align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    batch, _, k = teacher.shape
+    return student.new_empty(teacher.shape), student.new_empty((batch, k), dtype=torch.int64)
+
+
+def _fake_align_backward(grad: Tensor, choice: Tensor, candidates: int) -> Tensor:
+    batch, length, _ = grad.shape
+    return grad.new_empty((batch, candidates, length)).mT
 
 
 # ---- gradients ----------------------------------------------------------------------------------
@@ -216,6 +233,17 @@ def _eigh_backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
     return gradient.eigh_backward(gvalues, gvectors, *ctx.saved_tensors)
 
 
+def _align_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+    ctx.candidates = inputs[0].shape[2]
+
+
+def _align_backward(ctx: Any, grad: Tensor, _: Any) -> Any:
+    (choice,) = ctx.saved_tensors
+    return ops["align_vectors_backward"](grad, choice, ctx.candidates), None
+
+
 def _define() -> None:
     fakes: dict[str, Callable[..., Any]] = {
         "svd": _fake_svd,
@@ -224,6 +252,8 @@ def _define() -> None:
         "eigh": _fake_eigh,
         "svd_topk": _fake_topk,
         "svd_topk_backward": _fake_topk_backward,
+        "align_vectors": _fake_align,
+        "align_vectors_backward": _fake_align_backward,
     }
     rules: dict[str, tuple[Callable[..., None], Callable[..., Any]]] = {
         "svd": (_svd_setup, _svd_backward),
@@ -238,6 +268,8 @@ def _define() -> None:
         ops[name] = custom_op(name, setup=setup, backward=backward, vmap=_leading_vmap(name))
     for name, formula in formulas.items():
         ops[name] = gradient_op(name, formula, _leading_vmap(name))
+    ops["align_vectors"] = custom_op("align_vectors", setup=_align_setup, backward=_align_backward)
+    ops["align_vectors_backward"] = gradient_op("align_vectors_backward", gradient.align_backward)
 
 
 if not _library.missing:
