@@ -9,6 +9,7 @@ import torch
 import kdops
 from benchmarks.published.maps import attention_loss
 from benchmarks.published.relation import rkd_distance
+from benchmarks.published.svd import aligned
 from kdops.testing import relative_error
 
 CALLS = 200
@@ -16,6 +17,7 @@ TOLERANCE = 1e-5
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 TINY = {
     "batched_svd": ((1, 4, 4), 1, kdops.batched_svd, torch.linalg.svd),
+    "align_singular_vectors": ((1, 4, 2), 2, kdops.align_singular_vectors, aligned),
     "gram": ((1, 2, 2, 2), 2, kdops.gram, lambda x, y: x.flatten(2) @ y.flatten(2).mT / 4),
     "rbf_affinity": ((4, 2), 1, kdops.rbf_affinity, lambda x: torch.exp(-(torch.cdist(x, x) ** 2))),
     "rkd_distance_loss": ((4, 2), 2, kdops.rkd_distance_loss, rkd_distance),

@@ -1,4 +1,4 @@
-"""batched_svd, batched_svdvals and the top-k gradient against torch.linalg and Gram + eigh."""
+"""The svd room: decompositions, values, top-k gradient and alignment, against torch.linalg."""
 
 from functools import partial
 
@@ -7,10 +7,11 @@ import torch
 
 import kdops
 from benchmarks import floors
-from benchmarks.cases import BATCH, DTYPES, SQUARE, TALL, TOP, matrices, separated
+from benchmarks.cases import BATCH, DTYPES, SQUARE, TALL, TOP, matrices, normal, separated
 from benchmarks.harness import identify, measure, parametrise
 from benchmarks.problem import MODES, Problem, compiled, reference_backend
 from benchmarks.published.svd import (
+    aligned,
     full,
     full_by_gram,
     projectors,
@@ -151,12 +152,34 @@ def _top(m, n, dtype, k=4, device="cpu"):
     )
 
 
+def _align(width, candidates, count):
+    """Right singular vectors as they come, rows of Vh."""
+
+    def of_rows(function):
+        return lambda student, teacher: function(student.mT, teacher.mT)
+
+    return Problem(
+        op="align_singular_vectors",
+        label=f"{candidates} to {count} of {width}",
+        make=normal((BATCH, candidates, width), (BATCH, count, width)),
+        providers={
+            "torch product + gather": of_rows(aligned),
+            "kdops": of_rows(kdops.align_singular_vectors),
+        },
+        reference=of_rows(aligned),
+        modes=("forward", "both"),
+        tolerance=1e-6,
+        slow=width > 64,
+    )
+
+
 PROBLEMS = [
     *[_full(m, n, dtype) for dtype in DTYPES for m, n in SQUARE + TALL],
     *[_gradient(m, n, torch.float32) for m, n in ((32, 32), (256, 32))],
     *[_values(n, dtype) for dtype in DTYPES for n in (32, 64)],
     *[_top(m, n, dtype) for dtype in DTYPES for m, n in TOP],
     _top(196, 256, torch.float32, device="cuda"),
+    *[_align(width, 4, 1) for width in (64, 256)],
 ]
 
 
