@@ -3,10 +3,13 @@
 A round is many calls; the record says how many, and the report divides.
 """
 
+from functools import partial
+
 import pytest
 import torch
 
 import kdops
+from benchmarks import clock, paired
 from benchmarks.published.maps import attention_loss
 from benchmarks.published.relation import rkd_distance
 from benchmarks.published.svd import aligned
@@ -38,13 +41,39 @@ def _difference(ours, plain, inputs):
     return relative_error(a, b)
 
 
+_timed = {}  # (op, device, grad) -> provider -> paired.Timed; the first case times both
+
+
+def _timings(op, device, grad):
+    """Both providers in turn: one after the other, a change of the machine's mood is a ratio."""
+    shape, count, ours, plain = TINY[op]
+
+    def arguments(function, seed):
+        generator = torch.Generator().manual_seed(seed)
+        inputs = [
+            [
+                torch.randn(shape, generator=generator).to(device).requires_grad_(grad)
+                for _ in range(count)
+            ]
+            for _ in range(CALLS)
+        ]
+        if device == "cuda":  # what is timed is the host's share of a launch
+            torch.cuda.synchronize()
+        return function, grad, inputs
+
+    if (op, device, grad) not in _timed:
+        functions = {"torch": plain, "kdops": ours}
+        runs = {n: paired.Run(calls, partial(arguments, f)) for n, f in functions.items()}
+        _timed[op, device, grad] = paired.measure(runs, "cpu", budget=1.0, least=7, most=21)
+    return _timed[op, device, grad]
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("op", TINY)
 @pytest.mark.parametrize("grad", [False, True], ids=["no grad", "with grad"])
 @pytest.mark.parametrize("provider", ["torch", "kdops"])
 def test_overhead(benchmark, device, op, grad, provider):
     shape, count, ours, plain = TINY[op]
-    function = ours if provider == "kdops" else plain
     mode = "forward, graph kept" if grad else "forward"
     error = _difference(ours, plain, [torch.randn(shape, device=device) for _ in range(count)])
     assert error <= TOLERANCE, f"kdops and torch differ by {error:.3g}"
@@ -55,13 +84,7 @@ def test_overhead(benchmark, device, op, grad, provider):
         threads=torch.get_num_threads(),
     )  # fmt: skip
 
-    def setup():
-        inputs = [
-            [torch.randn(shape, device=device, requires_grad=grad) for _ in range(count)]
-            for _ in range(CALLS)
-        ]
-        if device == "cuda":  # what is timed is the host's share of a launch
-            torch.cuda.synchronize()
-        return (function, grad, inputs), {}
-
-    benchmark.pedantic(calls, setup=setup, rounds=7, warmup_rounds=2)
+    timed = _timings(op, device, grad)[provider]
+    if timed.failure is not None:
+        raise timed.failure
+    clock.replay(benchmark, timed.durations)
