@@ -111,7 +111,6 @@ def outside_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def computed(x: Tensor) -> tuple[Tensor, torch.dtype]:
     """x as an op of one tensor computes with it, and the dtype of the result."""
-    dtype = x.dtype
-    if dtype not in _HALVES:
-        return x, dtype
-    return x.float(), outside_autocast(x)[0].dtype
+    if x.dtype in _HALVES:
+        (x,) = outside_autocast(x)
+    return widened(x), x.dtype

@@ -6,16 +6,14 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <array>
 #include <optional>
+#include <vector>
 
 #include "common/dispatch.h"
 
 namespace kdops {
 
 using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
-
-inline constexpr size_t kMostDimensions = 64;  // torch has the same bound
 
 // Uninitialised and contiguous, on the device of `like` and, if not told otherwise, of its dtype.
 inline Tensor empty_for(const Tensor& like, Sizes sizes,
@@ -25,8 +23,7 @@ inline Tensor empty_for(const Tensor& like, Sizes sizes,
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
   if (dtype) type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(*dtype));
-  STD_TORCH_CHECK(sizes.size() <= kMostDimensions, "more than ", kMostDimensions, " dimensions");
-  std::array<int64_t, kMostDimensions> strides;
+  std::vector<int64_t> strides(sizes.size());
   int64_t stride = 1;
   for (size_t i = sizes.size(); i-- > 0; stride *= std::max<int64_t>(sizes[i], 1))
     strides[i] = stride;

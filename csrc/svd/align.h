@@ -22,9 +22,8 @@ template <class T>
 struct Alignment {
   AlignSizes sizes;
   Vectors<T> student, teacher;
-  T* aligned;  // (B, D, k)
-  int64_t*
-      choice;  // (B, k): 1 + the index of the chosen candidate, negative if it was turned round
+  T* aligned;       // (B, D, k)
+  int64_t* choice;  // (B, k): 1 + the chosen candidate's index, negative if it was turned round
 };
 
 template <class T>

@@ -11,35 +11,24 @@ namespace kdops {
 namespace {
 
 std::tuple<Tensor, Tensor> align_vectors_cpu(const Tensor& student, const Tensor& teacher) {
-  const char* op = "align_vectors";
-  const AlignSizes sizes = align_sizes(op, student, teacher);
-  Tensor aligned = empty_for(student, {sizes.batch, sizes.length, sizes.count});
-  Tensor choice = empty_for(student, {sizes.batch, sizes.count}, ScalarType::Long);
-  const double flops = 2.0 * sizes.length * (sizes.candidates + 1) * (sizes.count + 1);
-  for_real_type(op, student, [&]<class T>(T) {
-    const Alignment<T> problem{sizes, vectors_of<T>(student), vectors_of<T>(teacher),
-                               pointer<T>(aligned), pointer<int64_t>(choice)};
-    parallel_for(sizes.batch, flops, [&](int64_t begin, int64_t end) {
+  return align_vectors_by(student, teacher, []<class T>(const Alignment<T>& problem) {
+    const auto [batch, length, candidates, count] = problem.sizes;
+    const double flops = 2.0 * length * (candidates + 1) * (count + 1);
+    parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
       KDOPS_BEST(align_vectors<T>)(problem, begin, end);
     });
   });
-  return {aligned, choice};
 }
 
 Tensor align_vectors_backward_cpu(const Tensor& grad, const Tensor& choice, int64_t candidates) {
-  const char* op = "align_vectors_backward";
-  const AlignSizes sizes = align_sizes(op, grad, choice, candidates);
-  const Tensor chosen = contiguous_of(choice);
-  Tensor student = empty_for(grad, {sizes.batch, candidates, sizes.length});
-  const double flops = 2.0 * sizes.length * (candidates + sizes.count) + candidates * sizes.count;
-  for_real_type(op, grad, [&]<class T>(T) {
-    const AlignmentGradient<T> problem{sizes, vectors_of<T>(grad), pointer<int64_t>(chosen),
-                                       pointer<T>(student)};
-    parallel_for(sizes.batch, flops, [&](int64_t begin, int64_t end) {
+  const auto run = []<class T>(const AlignmentGradient<T>& problem) {
+    const auto [batch, length, rows, count] = problem.sizes;
+    const double flops = 2.0 * length * (rows + count) + rows * count;
+    parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
       KDOPS_BEST(align_vectors_backward<T>)(problem, begin, end);
     });
-  });
-  return torch::stable::transpose(student, -2, -1);
+  };
+  return align_vectors_backward_by(grad, choice, candidates, run);
 }
 
 }  // namespace

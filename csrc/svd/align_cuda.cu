@@ -12,38 +12,24 @@ namespace kdops {
 namespace {
 
 std::tuple<Tensor, Tensor> align_vectors_cuda(const Tensor& student, const Tensor& teacher) {
-  const char* op = "align_vectors";
-  const AlignSizes sizes = align_sizes(op, student, teacher);
-  Tensor aligned = empty_for(student, {sizes.batch, sizes.length, sizes.count});
-  Tensor choice = empty_for(student, {sizes.batch, sizes.count}, ScalarType::Long);
-  if (choice.numel() == 0) return {aligned, choice};
-  const OnDevice device(student);
-  for_real_type(op, student, [&]<class T>(T) {
-    const Alignment<T> args{sizes, vectors_of<T>(student), vectors_of<T>(teacher),
-                            pointer<T>(aligned), pointer<int64_t>(choice)};
+  return align_vectors_by(student, teacher, [&]<class T>(const Alignment<T>& args) {
+    const OnDevice device(student);
     gpu::align_vectors_kernel<T>
-        <<<grid_of(op, sizes.batch), gpu::kAlignThreads, 0, device.stream()>>>(args);
+        <<<grid_of("align_vectors", args.sizes.batch), gpu::kAlignThreads, 0, device.stream()>>>(
+            args);
+    check_launch("align_vectors");
   });
-  check_launch(op);
-  return {aligned, choice};
 }
 
 Tensor align_vectors_backward_cuda(const Tensor& grad, const Tensor& choice, int64_t candidates) {
   const char* op = "align_vectors_backward";
-  const AlignSizes sizes = align_sizes(op, grad, choice, candidates);
-  const Tensor chosen = contiguous_of(choice);
-  Tensor student = empty_for(grad, {sizes.batch, candidates, sizes.length});
-  if (student.numel() > 0) {
-    const OnDevice device(grad);
-    for_real_type(op, grad, [&]<class T>(T) {
-      const AlignmentGradient<T> args{sizes, vectors_of<T>(grad), pointer<int64_t>(chosen),
-                                      pointer<T>(student)};
-      gpu::align_vectors_backward_kernel<T>
-          <<<grid_of(op, sizes.batch), gpu::kAlignThreads, 0, device.stream()>>>(args);
-    });
-    check_launch(op);
-  }
-  return torch::stable::transpose(student, -2, -1);
+  return align_vectors_backward_by(
+      grad, choice, candidates, [&]<class T>(const AlignmentGradient<T>& args) {
+        const OnDevice device(grad);
+        gpu::align_vectors_backward_kernel<T>
+            <<<grid_of(op, args.sizes.batch), gpu::kAlignThreads, 0, device.stream()>>>(args);
+        check_launch(op);
+      });
 }
 
 }  // namespace

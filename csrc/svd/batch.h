@@ -4,9 +4,9 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <array>
 #include <initializer_list>
 #include <optional>
+#include <vector>
 
 #include "common/check.h"
 #include "common/dispatch.h"
@@ -41,10 +41,11 @@ struct MatrixBatch {
   // An uninitialised tensor [*, sizes...] of A's dtype and device.
   Tensor result(std::initializer_list<int64_t> sizes) const {
     const Sizes whole = A.sizes();
-    std::array<int64_t, kMostDimensions + 2> shape;
-    const auto own = std::copy(whole.begin(), whole.end() - 2, shape.begin());
-    const auto end = std::copy(sizes.begin(), sizes.end(), own);
-    return empty_for(A, Sizes(shape.data(), static_cast<size_t>(end - shape.begin())));
+    std::vector<int64_t> shape;
+    shape.reserve(whole.size());
+    shape.assign(whole.begin(), whole.end() - 2);
+    shape.insert(shape.end(), sizes);
+    return empty_for(A, shape);
   }
 
   // The same as A, shape and order.

@@ -276,6 +276,14 @@ def test_any_leading_dimensions(backend):
                 assert torch.equal(x.reshape(y.shape), y)
 
 
+def test_more_dimensions_than_most_torch_ops_take():  # crashed once
+    A = torch.randn(3, 2)
+    many = batched_svd(A.reshape(*[1] * 80, 3, 2))
+    for x, y in zip(many, batched_svd(A), strict=True):
+        assert x.shape == (*[1] * 80, *y.shape)
+        assert torch.equal(x.view(y.shape), y)
+
+
 @pytest.mark.parametrize("shape", [(0, 5, 4), (3, 0, 4), (3, 4, 0), (2, 0, 0)], ids=str)
 def test_empty(backend, shape):
     A = torch.randn(shape)

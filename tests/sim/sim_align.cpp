@@ -13,12 +13,6 @@ Vectors<T> vectors_of(const py::array& x) {
   return {data_of<T>(x), stride(0), stride(1), stride(2)};
 }
 
-template <class Body>
-void for_real(const py::array& x, const Body& body) {
-  if (x.itemsize() == 4) return body(float{});
-  body(double{});
-}
-
 // student (B, D, K'), teacher (B, D, k); aligned (B, D, k) and choice (B, k) are written.
 void align_vectors(const py::array& student, const py::array& teacher, const py::array& aligned,
                    const py::array& choice) {

@@ -47,6 +47,13 @@ inline bool is_column_major(const py::array& A) {
   throw std::invalid_argument("matrices that lie neither row by row nor column by column");
 }
 
+// body(T{}) with the number type of an array that is computed in: float64 or float32.
+template <class Body>
+void for_real(const py::array& array, const Body& body) {
+  if (array.itemsize() == 4) return body(float{});
+  body(double{});
+}
+
 // body(T{}) with the kernels' storage type for the array's dtype.
 template <class Body>
 void for_storage_type(const py::array& array, const Body& body) {

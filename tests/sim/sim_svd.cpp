@@ -42,12 +42,6 @@ SvdArguments<T> arguments(const py::array& A, const py::object& U, const py::obj
           symmetric};
 }
 
-template <class Body>
-void for_real(const py::array& A, const Body& body) {
-  if (A.itemsize() == 4) return body(float{});
-  body(double{});
-}
-
 void svd(const py::array& A, const py::object& U, const py::object& S, const py::object& Vh,
          bool canonical, bool block, size_t shared_limit) {
   for_real(A, [&]<class T>(T) {

@@ -34,8 +34,9 @@ def attention_map(f: Tensor, *, p: float = 2, reduce: str = "sum") -> Tensor:
     op = "attention_map"
     _check_arguments(op, p, reduce)
     _check.rank(op, "f", _check.tensor(op, "f", f), "[B, C, *S]", 3, 5)
-    (f,) = _check.outside_autocast(f)
-    out = _check.of_dtype(_map(f, p, reduce), f.dtype)
+    work, dtype = _check.computed(f)
+    out = registration.attention_map(_check.flat(work), float(p), reduce == "max")
+    out = _check.of_dtype(out, dtype)
     return out if f.dim() == 3 else out.reshape(f.shape[0], *f.shape[2:])
 
 
@@ -78,11 +79,6 @@ def attention_loss(
     coefficient = 1 / (batch * positions) if variant == "code" else 1 / (2 * batch)
     options = (float(p), reduce == "max", variant == "paper", coefficient)
     return registration.attention_loss(s, t, *options)
-
-
-def _map(f: Tensor, p: float, reduce: str) -> Tensor:
-    """(B, C, *S) -> (B, L) in the computing dtype."""
-    return registration.attention_map(_check.widened(_check.flat(f)), float(p), reduce == "max")
 
 
 def _check_arguments(op: str, p: float, reduce: str) -> None:

@@ -156,9 +156,7 @@ def pairwise_angle(x: Tensor) -> Tensor:
     """
     _check.tensor("pairwise_angle", "x", x)
     _check.rank("pairwise_angle", "x", x, "[N, D]", 2)
-    (x,) = _check.outside_autocast(x)
-    result = x.dtype
-    x = _check.widened(x)
+    x, result = _check.computed(x)
     if _backends.choose_for("pairwise_angle", x, x.shape[0], x.shape[1]) == "reference":
         return _check.of_dtype(reference.pairwise_angle(x), result)
     return _check.of_dtype(registration.ops["pairwise_angle"](x), result)
@@ -207,8 +205,8 @@ def _pair(op: str, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None, 
     _check.tensor(op, "x", x)
     _check.rank(op, "x", x, "[..., N, D]", 2, -1)
     if y is None:
-        (x,) = _check.outside_autocast(x)
-        return _check.widened(x), None, x.dtype
+        x, result = _check.computed(x)
+        return x, None, result
     _check.tensor(op, "y", y)
     _check.rank(op, "y", y, "[..., M, D]", 2, -1)
     _check.same_kind(op, x=x, y=y)
