@@ -2,7 +2,7 @@
 PYTHON ?= python
 CPP_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tests/sim/*.h' 'tests/sim/*.cpp')
 
-.PHONY: build test lint format sim sim-asan gates bench clean
+.PHONY: build test lint format sim sim-asan cpu-asan gates bench clean
 
 build:  ## compile kdops/_C.abi3.so in place, incrementally
 	PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) setup.py -q build_ext --inplace
@@ -23,7 +23,10 @@ sim:  ## every CUDA kernel on the CPU simulator
 	$(PYTHON) -m pytest tests/sim
 
 sim-asan:  ## the same under AddressSanitizer and UBSan
-	$(PYTHON) tests/sim/sim_build.py --sanitize -q $(ARGS)
+	$(PYTHON) tests/sanitize.py sim -q $(ARGS)
+
+cpu-asan:  ## the CPU kernels under AddressSanitizer and UBSan: the contract and direct calls
+	$(PYTHON) tests/sanitize.py cpu -q tests/test_contract.py tests/test_direct_calls.py -m "not slow" $(ARGS)
 
 gates:  ## all CUDA for sm_80 and sm_90, register spills are errors
 	$(PYTHON) -m pytest tests/test_cuda_gate.py

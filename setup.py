@@ -3,7 +3,7 @@
 Under build isolation torch is not importable, so it is looked for, never imported: KDOPS_TORCH_DIR,
 then the import path, then the site-packages of the interpreter that will use kdops. Only where none
 is found does the build ask for torch. Environment: KDOPS_NATIVE=0 (pure Python), KDOPS_CUDA=0|1,
-KDOPS_TORCH_DIR, KDOPS_STRICT=1, TORCH_CUDA_ARCH_LIST, MAX_JOBS, CXX, CUDA_HOME.
+KDOPS_TORCH_DIR, KDOPS_STRICT=1, KDOPS_SANITIZE=1, TORCH_CUDA_ARCH_LIST, MAX_JOBS, CXX, CUDA_HOME.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 OLDEST_TORCH = (2, 10)
+SWITCHES = ("KDOPS_STRICT", "KDOPS_SANITIZE")
 CACHED_SETTINGS = ("CXX", "CXXFLAGS", "CUDACXX", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST")
 
 
@@ -81,12 +82,11 @@ class CMakeBuild(build_ext):
         say(f"building against torch {torch_version(torch)} in {torch}")
         build = Path(self.build_temp).resolve() / "cmake"
         build.mkdir(parents=True, exist_ok=True)
-        strict = os.environ.get("KDOPS_STRICT", "0") == "1"
         configure = [
             *("cmake", "-S", str(ROOT), "-B", str(build)),
             f"-DKDOPS_TORCH_DIR={torch}",
             f"-DKDOPS_CUDA={os.environ.get('KDOPS_CUDA') or 'AUTO'}",
-            f"-DKDOPS_STRICT={'ON' if strict else 'OFF'}",
+            *(f"-D{name}={'ON' if os.environ.get(name) == '1' else 'OFF'}" for name in SWITCHES),
         ]
         ninja = shutil.which("ninja")
         if ninja:

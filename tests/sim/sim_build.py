@@ -2,9 +2,7 @@
 
 Objects are cached in build/sim and rebuilt when a file they include has changed. With
 KDOPS_SIM_SANITIZE=1 everything is compiled with AddressSanitizer and UBSan; the interpreter must
-then preload their runtime, which this file does when run as a program:
-
-    python tests/sim/sim_build.py --sanitize [pytest arguments]
+then preload their runtime (tests/sanitize.py).
 """
 
 from __future__ import annotations
@@ -127,27 +125,5 @@ def load() -> ModuleType:
     return module
 
 
-def run_sanitized(arguments: list[str]) -> int:
-    """pytest on tests/sim in a child whose allocator is AddressSanitizer's."""
-    os.environ["KDOPS_SIM_SANITIZE"] = "1"
-    build_alone()  # here, where the compiler itself is not under the sanitizer
-    names = ("libasan.so", "libubsan.so", "libstdc++.so")
-    runtime = [
-        subprocess.check_output([compiler(), f"-print-file-name={name}"], text=True).strip()
-        for name in names
-    ]
-    environment = os.environ | {
-        "LD_PRELOAD": " ".join(runtime),
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-        "PYTHONMALLOC": "malloc",
-    }
-    # --confcutdir: the conftest above tests/sim loads torch, which has no place here
-    command = [sys.executable, "-m", "pytest", f"--confcutdir={HERE}", str(HERE), *arguments]
-    return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--sanitize"]:
-        sys.exit(run_sanitized(sys.argv[2:]))
     print(build_alone())
