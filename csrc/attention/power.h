@@ -6,7 +6,8 @@
 
 #include "common/pack.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::attention::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 enum class Exponent { one, two, three, four, other };
 
@@ -45,4 +46,4 @@ inline Pack<T> power_slope(Pack<T> x, T p) {
   return x;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::attention::KDOPS_ISA

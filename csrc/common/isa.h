@@ -2,9 +2,11 @@
 //
 // CMake compiles every csrc/<op>/<op>_simd.cpp once per instruction set, each time with another
 // KDOPS_ISA (baseline, avx2, avx512). Such a file puts all it defines into namespace
-// kdops::KDOPS_ISA and includes no torch header, so that no inline function of torch is ever
-// compiled with wider instructions than the machine may have. The glue (<op>_cpu.cpp, compiled
-// once) declares the entry points with KDOPS_PER_ISA and calls the widest one with KDOPS_BEST.
+// kdops::<room>::KDOPS_ISA, beside `using namespace kdops::KDOPS_ISA` for the common vocabulary,
+// so that no room's name meets another's. It includes no torch header, so that no inline function
+// of torch is ever compiled with wider instructions than the machine may have. The glue
+// (<op>_cpu.cpp, compiled once) declares the entry points with KDOPS_PER_ISA in kdops::<room> and
+// calls the widest one with KDOPS_BEST.
 #pragma once
 
 #ifndef KDOPS_ISA

@@ -14,7 +14,7 @@
 #include "gram/flat_maps.h"
 #include "gram/gram_launch.cuh"
 
-namespace kdops {
+namespace kdops::gram {
 namespace {
 
 void check_on_device(const char* op, const Tensor& x, const Tensor& y) {
@@ -68,9 +68,9 @@ std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& 
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::gram
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
-  m.impl("gram", TORCH_BOX(&kdops::gram_cuda));
-  m.impl("gram_backward", TORCH_BOX(&kdops::gram_backward_cuda));
+  m.impl("gram", TORCH_BOX(&kdops::gram::gram_cuda));
+  m.impl("gram_backward", TORCH_BOX(&kdops::gram::gram_backward_cuda));
 }

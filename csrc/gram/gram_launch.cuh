@@ -11,7 +11,7 @@
 #include "common/tensors.h"
 #include "gram/gram_plan.cuh"
 
-namespace kdops {
+namespace kdops::gram {
 
 using gpu::GramOperand;
 using gpu::GramProblem;
@@ -65,4 +65,4 @@ inline void check_extent(const char* op, const char* name, const Tensor& x) {
                   " spans more than 2^31 elements, shape ", shape_of(x));
 }
 
-}  // namespace kdops
+}  // namespace kdops::gram

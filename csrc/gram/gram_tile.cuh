@@ -8,7 +8,8 @@
 
 #include "common/lane.cuh"
 
-namespace kdops::gpu {
+namespace kdops::gram::gpu {
+using namespace kdops::gpu;
 
 // The compile-time numbers of a tile; threads per group: (rows / reg) * (cols / reg).
 template <int kRows_, int kCols_, int kReg_, int kDepth_, int kGroups_>
@@ -281,4 +282,4 @@ KDOPS_DEVICE void gram_accumulate(const GramProblem<T>& p, const GramPlace& plac
   }
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::gram::gpu

@@ -14,7 +14,8 @@
 
 #include "gram/gram_tile.cuh"
 
-namespace kdops::gpu {
+namespace kdops::gram::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int kGramLossThreads = 256;
 
@@ -169,4 +170,4 @@ __global__ void __launch_bounds__(kGramLossThreads)
   if (threadIdx.x == 0) *loss = static_cast<T>(coefficient * sum);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::gram::gpu

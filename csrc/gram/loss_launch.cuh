@@ -7,7 +7,7 @@
 #include "gram/loss_check.h"
 #include "gram/positions_kernels.cuh"
 
-namespace kdops {
+namespace kdops::gram {
 
 // x1, y1 (rows, positions) and x2, y2 (cols, positions) per item.
 template <class T>
@@ -187,4 +187,4 @@ class LossLaunch {
   const LossOptions& o_;
 };
 
-}  // namespace kdops
+}  // namespace kdops::gram

@@ -4,7 +4,7 @@
 #include "common/isa.h"
 #include "rbf/affinity_problem.h"
 
-namespace kdops {
+namespace kdops::rbf {
 
 // The centre (batch, width) of the rows of x, and of y unless y.given is null, for the batch
 // entries begin..end.
@@ -30,4 +30,4 @@ KDOPS_PER_ISA(template <class T>
               void rbf_affinity_loss_blocks(const AffinityLossProblem<T>& problem, int64_t begin,
                                             int64_t end);)
 
-}  // namespace kdops
+}  // namespace kdops::rbf

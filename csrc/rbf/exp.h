@@ -9,7 +9,8 @@
 
 #include "common/pack.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct ExpTraits;
@@ -153,4 +154,4 @@ inline Pack<T> exp2m1_and_exp2(Pack<T> x, Pack<T>& e) {
   return fma(power, q, power - P(T(1)));
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

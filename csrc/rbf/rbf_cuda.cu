@@ -11,7 +11,7 @@
 #include "common/tensors.h"
 #include "rbf/svd_rbf_check.h"
 
-namespace kdops {
+namespace kdops::rbf {
 namespace {
 
 constexpr const char* kOp = "svd_rbf_loss";
@@ -66,8 +66,8 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cuda(const Tensor& sf, const Ten
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::rbf
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
-  m.impl("svd_rbf_loss", TORCH_BOX(&kdops::svd_rbf_loss_cuda));
+  m.impl("svd_rbf_loss", TORCH_BOX(&kdops::rbf::svd_rbf_loss_cuda));
 }

@@ -10,7 +10,8 @@
 
 #include "common/lane.cuh"
 
-namespace kdops::gpu {
+namespace kdops::rbf::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int kSvdRbfThreads = 256;
 
@@ -136,4 +137,4 @@ __global__ __launch_bounds__(kSvdRbfThreads) void svd_rbf_sum_kernel(const doubl
   if (threadIdx.x == 0) *loss = static_cast<T>(sum * scale);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::rbf::gpu

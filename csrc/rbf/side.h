@@ -7,7 +7,8 @@
 #include "common/pack.h"
 #include "rbf/svd_problem.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Arrays of padded() values; beyond `count` the inputs repeat the first one (zero if none).
 template <class T>
@@ -71,4 +72,4 @@ struct Side {
   }
 };
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

@@ -10,7 +10,8 @@
 #include "rbf/exp.h"
 #include "rbf/side.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // The front side as seen from one back value; kTail: only `mask` lanes are pairs.
 template <bool kTail, class T>
@@ -67,4 +68,4 @@ double svd_rbf_direct(const Side<T>& front, const Side<T>& back, double unit) {
   return total;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

@@ -13,7 +13,8 @@
 #include "rbf/exp.h"
 #include "rbf/side.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 inline constexpr int kMaxRank = 20;
 inline constexpr int kMaxFeatures = 2 * kMaxRank;
@@ -164,4 +165,4 @@ void low_rank_gradient(const Features& own, const Features& other, T* gradient) 
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

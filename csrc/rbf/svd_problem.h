@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-namespace kdops {
+namespace kdops::rbf {
 
 // (B, D, k) with any strides.
 template <class T>
@@ -25,4 +25,4 @@ struct SvdRbfProblem {
   T *gradient_front, *gradient_back;  // (B, D, k) contiguous
 };
 
-}  // namespace kdops
+}  // namespace kdops::rbf

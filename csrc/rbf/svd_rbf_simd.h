@@ -6,10 +6,10 @@
 #include "common/isa.h"
 #include "rbf/svd_problem.h"
 
-namespace kdops {
+namespace kdops::rbf {
 
 // Losses and (where the problem has a place for them) gradients of the items begin..end.
 KDOPS_PER_ISA(template <class T>
               void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end);)
 
-}  // namespace kdops
+}  // namespace kdops::rbf

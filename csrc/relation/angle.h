@@ -20,7 +20,8 @@
 #include "common/transpose.h"
 #include "relation/rows.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::relation::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 inline constexpr int64_t kSweepBlocks = 8;  // blocks of anchors that one tile runs over
 // Tiles; rows k that stay in cache during a sweep over j; blocks of anchors that are worth a group.
@@ -246,4 +247,4 @@ void angle_laplacian(const T* data, int64_t n, const T* m, int64_t groups, T sca
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::relation::KDOPS_ISA

@@ -15,7 +15,7 @@
 #include "common/tensors.h"
 #include "relation/relation_simd.h"
 
-namespace kdops {
+namespace kdops::relation {
 
 template <class T>
 Rows<T> rows_of(const Tensor& x) {
@@ -269,4 +269,4 @@ void for_both_sides(const Tensor& student, const Tensor& teacher, const Body& bo
 // Cost per pair of rows.h's distances, in the units of parallel_for.
 inline constexpr double kPairFlops = 8;
 
-}  // namespace kdops
+}  // namespace kdops::relation

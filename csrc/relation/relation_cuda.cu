@@ -15,7 +15,7 @@
 #include "common/tensors.h"
 #include "relation/relation_kernels.cuh"
 
-namespace kdops {
+namespace kdops::relation {
 namespace {
 
 using LossAndGrad = std::tuple<Tensor, Tensor>;
@@ -206,9 +206,9 @@ LossAndGrad rkd_angle_cuda(const Tensor& student, const Tensor& teacher, bool wa
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::relation
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
-  m.impl("rkd_distance", TORCH_BOX(&kdops::rkd_distance_cuda));
-  m.impl("rkd_angle", TORCH_BOX(&kdops::rkd_angle_cuda));
+  m.impl("rkd_distance", TORCH_BOX(&kdops::relation::rkd_distance_cuda));
+  m.impl("rkd_angle", TORCH_BOX(&kdops::relation::rkd_angle_cuda));
 }

@@ -10,7 +10,8 @@
 
 #include "common/lane.cuh"
 
-namespace kdops::gpu {
+namespace kdops::relation::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int kStatsCols = 32, kStatsRows = 8;  // block of relation_stats_kernel
 inline constexpr int kRowThreads = 128;                // kernels with one block per row
@@ -381,4 +382,4 @@ __global__ void __launch_bounds__(kRowThreads)
   if (threadIdx.x == 0) out[first + i] = sum;
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::relation::gpu

@@ -6,7 +6,7 @@
 
 #include "common/isa.h"
 
-namespace kdops {
+namespace kdops::relation {
 
 // `count` rows of `length` contiguous numbers, `stride` apart.
 template <class T>
@@ -186,4 +186,4 @@ KDOPS_PER_ISA(template <class T> void angles_backward(const T* grad, const T* in
                                                       const T* half, int64_t n, T* w, T* m,
                                                       int64_t begin, int64_t end);)
 
-}  // namespace kdops
+}  // namespace kdops::relation

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace kdops {
+namespace kdops::align {
 
 // Entry d of vector i of sample b is data[b * batch + d * entry + i * vector].
 template <class T>
@@ -34,4 +34,4 @@ struct AlignmentGradient {
   T* student;  // (B, K', D): every candidate's gradient in one piece
 };
 
-}  // namespace kdops
+}  // namespace kdops::align

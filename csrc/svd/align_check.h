@@ -9,7 +9,7 @@
 #include "common/tensors.h"
 #include "svd/align.h"
 
-namespace kdops {
+namespace kdops::align {
 
 template <class T>
 Vectors<T> vectors_of(const Tensor& x) {
@@ -71,4 +71,4 @@ Tensor align_vectors_backward_by(const Tensor& grad, const Tensor& choice, int64
   return torch::stable::transpose(student, -2, -1);
 }
 
-}  // namespace kdops
+}  // namespace kdops::align

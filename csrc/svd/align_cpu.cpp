@@ -7,7 +7,7 @@
 #include "svd/align_check.h"
 #include "svd/align_simd.h"
 
-namespace kdops {
+namespace kdops::align {
 namespace {
 
 std::tuple<Tensor, Tensor> align_vectors_cpu(const Tensor& student, const Tensor& teacher) {
@@ -32,9 +32,9 @@ Tensor align_vectors_backward_cpu(const Tensor& grad, const Tensor& choice, int6
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::align
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("align_vectors", TORCH_BOX(&kdops::align_vectors_cpu));
-  m.impl("align_vectors_backward", TORCH_BOX(&kdops::align_vectors_backward_cpu));
+  m.impl("align_vectors", TORCH_BOX(&kdops::align::align_vectors_cpu));
+  m.impl("align_vectors_backward", TORCH_BOX(&kdops::align::align_vectors_backward_cpu));
 }

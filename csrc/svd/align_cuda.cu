@@ -8,7 +8,7 @@
 #include "svd/align_check.h"
 #include "svd/align_kernels.cuh"
 
-namespace kdops {
+namespace kdops::align {
 namespace {
 
 std::tuple<Tensor, Tensor> align_vectors_cuda(const Tensor& student, const Tensor& teacher) {
@@ -39,4 +39,4 @@ STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
   m.impl("align_vectors_backward", TORCH_BOX(&align_vectors_backward_cuda));
 }
 
-}  // namespace kdops
+}  // namespace kdops::align

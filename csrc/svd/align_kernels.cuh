@@ -9,7 +9,8 @@
 #include "common/lane.cuh"
 #include "svd/align.h"
 
-namespace kdops::gpu {
+namespace kdops::align::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int kAlignThreads = 128, kAlignWarps = kAlignThreads / kWarp;
 
@@ -85,4 +86,4 @@ __global__ void __launch_bounds__(kAlignThreads)
   }
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::align::gpu

@@ -8,7 +8,8 @@
 #include "common/pack_math.h"
 #include "common/scratch.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::align::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // The vectors of one sample, each in one piece: where they lie, or copied to `room`.
 template <class T>
@@ -111,4 +112,4 @@ void align_vectors_backward(const AlignmentGradient<T>& p, int64_t begin, int64_
 KDOPS_INSTANTIATE(float)
 KDOPS_INSTANTIATE(double)
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::align::KDOPS_ISA

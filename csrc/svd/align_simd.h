@@ -5,7 +5,7 @@
 #include "common/isa.h"
 #include "svd/align.h"
 
-namespace kdops {
+namespace kdops::align {
 
 KDOPS_PER_ISA(template <class T>
               void align_vectors(const Alignment<T>& p, int64_t begin, int64_t end);)
@@ -13,4 +13,4 @@ KDOPS_PER_ISA(template <class T>
 KDOPS_PER_ISA(template <class T> void align_vectors_backward(const AlignmentGradient<T>& p,
                                                              int64_t begin, int64_t end);)
 
-}  // namespace kdops
+}  // namespace kdops::align

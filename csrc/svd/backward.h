@@ -12,7 +12,8 @@
 #include "common/scratch.h"
 #include "svd/policy.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct SvdCotangents {
@@ -141,4 +142,4 @@ void SvdBackward<T>::write_wide(const SvdCotangents<T>& g, const SvdTriples<T>& 
   product<T>(m, n, r, {svd.U, r, 1}, right, gA);
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

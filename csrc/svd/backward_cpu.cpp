@@ -7,7 +7,7 @@
 #include "svd/backward_simd.h"
 #include "svd/batch.h"
 
-namespace kdops {
+namespace kdops::svd {
 namespace {
 
 Tensor svd_backward_cpu(const std::optional<Tensor>& gU, const std::optional<Tensor>& gS,
@@ -41,8 +41,8 @@ Tensor svd_backward_cpu(const std::optional<Tensor>& gU, const std::optional<Ten
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::svd
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("svd_backward", TORCH_BOX(&kdops::svd_backward_cpu));
+  m.impl("svd_backward", TORCH_BOX(&kdops::svd::svd_backward_cpu));
 }

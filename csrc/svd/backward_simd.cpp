@@ -3,7 +3,8 @@
 
 #include "svd/backward.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 void svd_backward(const T* gU, const T* gS, const T* gVh, const T* U, const T* S, const T* Vh,
@@ -22,4 +23,4 @@ void svd_backward(const T* gU, const T* gS, const T* gVh, const T* U, const T* S
 KDOPS_INSTANTIATE(float)
 KDOPS_INSTANTIATE(double)
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -5,7 +5,7 @@
 
 #include "common/isa.h"
 
-namespace kdops {
+namespace kdops::svd {
 
 // gA (count x m x n) from U (m x r), S (r), Vh (r x n), r = min(m, n), and their cotangents
 // (null: zero); all contiguous. lorentz: the degenerate policy "lorentz", else "mask". Serial.
@@ -14,4 +14,4 @@ KDOPS_PER_ISA(template <class T> void svd_backward(const T* gU, const T* gS, con
                                                    int64_t count, int64_t m, int64_t n,
                                                    bool lorentz);)
 
-}  // namespace kdops
+}  // namespace kdops::svd

@@ -12,7 +12,7 @@
 #include "common/dispatch.h"
 #include "common/tensors.h"
 
-namespace kdops {
+namespace kdops::svd {
 
 // Whether the matrices lie column by column, one after another (and not row by row as well).
 inline bool is_column_major(const Tensor& A) {
@@ -70,4 +70,4 @@ const T* pointer_at(const std::optional<Tensor>& tensor, int64_t offset) {
   return tensor && tensor->numel() ? pointer<T>(*tensor) + offset : nullptr;
 }
 
-}  // namespace kdops
+}  // namespace kdops::svd

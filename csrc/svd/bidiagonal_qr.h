@@ -13,7 +13,8 @@
 
 #include "common/pack_math.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Couplings below this fraction of the largest entry are dropped. Smaller would not do: for
 // repeated values the rounding errors of a sweep can reproduce a coupling of one eps for ever.
@@ -186,4 +187,4 @@ void bidiagonal_qr(V* d, V* e, int n, Sink& sink) {
                [&](const ActiveBlock<V>& block) { bidiagonal_sweep(block, d, e, sink); });
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -4,7 +4,8 @@
 #include "svd/signs.h"
 #include "svd/square.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 void symmetric_eigen(const T* a, T* values, T* vectors, int64_t count, int n) {
@@ -32,4 +33,4 @@ void symmetric_eigen(const T* a, T* values, T* vectors, int64_t count, int n) {
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -14,7 +14,8 @@
 #include "svd/square.h"
 #include "svd/tall_qr.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct SvdOutput {
@@ -131,7 +132,7 @@ void FullSvd<T>::run_square(const T* a, int64_t count) {
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA
 
 #include "svd/full_gram.h"
 #include "svd/full_qr.h"

@@ -3,7 +3,8 @@
 
 #include "svd/full.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // x xT for `rows` rows of `length` contiguous numbers: sixteen dot products at a time.
 template <class T>
@@ -135,4 +136,4 @@ void FullSvd<T>::run_gram(const T* a, int64_t count, std::vector<int64_t>& rest)
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -4,7 +4,8 @@
 
 #include "svd/full.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // tall (padded rows) = factor * A, or its transpose; zero for a matrix with NaN or Inf.
 template <class T>
@@ -105,4 +106,4 @@ void FullSvd<T>::run_qr(const T* a, const std::vector<int64_t>& rest) {
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -3,7 +3,8 @@
 
 #include "common/pack_math.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Squares below this are lost: the matrix was scaled to max|A| in [1, 2), so their roots are far
 // below one rounding error, and a root of a denormal number would not be accurate enough to
@@ -29,4 +30,4 @@ inline Reflector<V> make_reflector(V alpha, V tail_squared) {
           select(present, beta * inverse, zero)};
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

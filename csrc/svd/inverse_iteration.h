@@ -7,7 +7,8 @@
 
 #include "common/pack.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // P (T - x I) = L U: U has the diagonal 1 / inverse and two further diagonals.
 template <class V>
@@ -156,4 +157,4 @@ inline V tridiagonal_residual(const V* d, const V* e, int p, const V* x, V& quot
   return sqrt(square);
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -4,7 +4,8 @@
 
 #include "svd/householder.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // x[0], x[stride], ... ; the tail of a row or a column.
 template <class V>
@@ -144,4 +145,4 @@ inline void rotate_rows(V* upper, V* lower, int n, V c, V s) {
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -8,7 +8,8 @@
 #include "svd/householder.h"
 #include "svd/row_passes.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Vectors of one reduction, all `stride` long (a multiple of kLanes).
 template <class T>
@@ -164,4 +165,4 @@ void matrix_form_q(const T* v, const T* tau, int n, int stride, int count, int o
                         offset);
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -8,7 +8,8 @@
 
 #include "common/pack.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // How many eigenvalues lie above each of N shifts x: the positive pivots of T - x I.
 template <int N, class V>
@@ -79,4 +80,4 @@ void largest_eigenvalues(const V* d, const V* e, int p, int k, V* lambda, V* wor
   for (int i = 0; i < k; ++i) lambda[i] = V(T(0.5)) * (low[i] + high[i]);
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -6,7 +6,8 @@
 
 #include "common/pack.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // 1 / x under the policy; what counts as small is relative to `unit` (the largest singular value).
 template <class V>
@@ -29,4 +30,4 @@ struct PolicyInverse {
   }
 };
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -5,7 +5,8 @@
 #include "common/pack_math.h"
 #include "common/transpose.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // A rank-one or rank-two update of rows first..rows-1 and, in the same pass, the combination of
 // the updated rows that the next step needs:
@@ -147,4 +148,4 @@ void rotate_chain(T* q, int stride, int low, int high, const T* factors, int apa
   rotate_chain_rest<7>(q + col, stride, (stride - col) / kLanes, low, high, factors, apart);
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -4,7 +4,8 @@
 
 #include "common/pack_math.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class V>
 struct Magnitude {
@@ -48,4 +49,4 @@ inline Magnitude<T> matrix_magnitude(const T* a, int64_t count) {
   return {floor_power_of_two(finite ? reduce_max(largest) : T(0)), finite};
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

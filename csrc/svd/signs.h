@@ -5,7 +5,8 @@
 
 #include "common/transpose.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // +1 or -1 that makes max(v) + min(v) positive; where they cancel to 8 eps, that makes the first
 // entry of largest magnitude (up to the same 8 eps) positive.
@@ -96,4 +97,4 @@ void write_columns(const T* vectors, int stride, const int* order, const T* fact
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

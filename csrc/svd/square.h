@@ -15,7 +15,8 @@
 #include "svd/scale.h"
 #include "svd/tridiagonal_qr.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 inline constexpr int kLanesOrder = 16, kLanesReduceOrder = 32;
 
@@ -245,7 +246,7 @@ class SquareBatch {
   Scratch<T> u_, v_, values_, work_;
 };
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA
 
 #include "svd/square_hybrid.h"
 #include "svd/square_lanes.h"

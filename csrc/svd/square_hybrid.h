@@ -3,7 +3,8 @@
 
 #include "svd/square.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Copies matrix `lane` scaled into padded rows; one with NaN or Inf becomes zero.
 template <class T>
@@ -104,4 +105,4 @@ void SquareBatch<T>::hybrid_symmetric(const T* a, int64_t apart, int lanes) {
   store_values(lane_d, lanes);
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

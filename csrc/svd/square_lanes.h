@@ -4,7 +4,8 @@
 
 #include "svd/square.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Interleaves, scales, and replaces matrices with NaN or Inf by zero.
 template <class T>
@@ -182,4 +183,4 @@ void SquareBatch<T>::lanes_symmetric(const T* a, int64_t apart, int lanes) {
   store_values(d, lanes);
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

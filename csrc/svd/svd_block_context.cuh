@@ -9,7 +9,8 @@
 
 #include "svd/svd_device.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 // Host and device read the same plan; svd_launch.h fills it.
 struct BlockPlan {
@@ -80,4 +81,4 @@ KDOPS_DEVICE T scatter_sum(T (&value)[K]) {
   return value[0];
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

@@ -6,7 +6,8 @@
 #include "svd/svd_jacobi.cuh"
 #include "svd/svd_qr.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 // Fills the missing columns of W (value not above the floor) with unit vectors orthogonal to all
 // the others: a coordinate axis, the one farthest from them, made orthogonal twice.
@@ -239,4 +240,4 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     write_svd(args, b);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

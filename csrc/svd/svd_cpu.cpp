@@ -7,7 +7,7 @@
 #include "svd/batch.h"
 #include "svd/svd_simd.h"
 
-namespace kdops {
+namespace kdops::svd {
 namespace {
 
 // Rough cost of one matrix; it only decides when a second thread is worth waking.
@@ -69,10 +69,10 @@ std::tuple<Tensor, Tensor> eigh_cpu(const Tensor& input) {
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::svd
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("svd", TORCH_BOX(&kdops::svd_cpu));
-  m.impl("svdvals", TORCH_BOX(&kdops::svdvals_cpu));
-  m.impl("eigh", TORCH_BOX(&kdops::eigh_cpu));
+  m.impl("svd", TORCH_BOX(&kdops::svd::svd_cpu));
+  m.impl("svdvals", TORCH_BOX(&kdops::svd::svdvals_cpu));
+  m.impl("eigh", TORCH_BOX(&kdops::svd::eigh_cpu));
 }

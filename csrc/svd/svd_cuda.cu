@@ -9,7 +9,7 @@
 #include "svd/batch.h"
 #include "svd/svd_launch.h"
 
-namespace kdops {
+namespace kdops::svd {
 namespace {
 
 using gpu::SvdArguments;
@@ -99,4 +99,4 @@ STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
   m.impl("eigh", TORCH_BOX(&eigh_cuda));
 }
 
-}  // namespace kdops
+}  // namespace kdops::svd

@@ -7,7 +7,8 @@
 
 #include "common/lane.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 template <class T>
 inline constexpr T kLargestFinite = std::numeric_limits<T>::max();
@@ -158,4 +159,4 @@ KDOPS_DEVICE T load_oriented(const SvdArguments<T>& args, int64_t index, int64_t
   return args.A[index * args.m * args.n + at];
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

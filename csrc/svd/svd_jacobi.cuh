@@ -8,7 +8,8 @@
 
 #include "svd/svd_block_context.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int kColumnBlock = 4, kMaxSteps = 7;
 
@@ -217,4 +218,4 @@ KDOPS_DEVICE void jacobi_sweeps(const BlockContext<T>& b) {
   }
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

@@ -8,7 +8,8 @@
 #include "svd/svd_block_kernels.cuh"
 #include "svd/svd_small_kernels.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int64_t kMaxSmallSide = 128;
 
@@ -58,4 +59,4 @@ BlockLaunch<T> plan_block(int64_t m, int64_t n, bool with_long, size_t shared_li
   return {plan, bytes, int64_t(!plan.w_shared + !plan.j_shared) * p * plan.ld};
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

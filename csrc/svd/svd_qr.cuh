@@ -7,7 +7,8 @@
 
 #include "svd/svd_block_context.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 // H = I - tau v v^T maps (alpha; x) to (beta; 0): v = (1; x / (alpha - beta)), tau = 2 / (1 +
 // |v_2|^2) so that a later reader of v knows tau. For alpha = x = 0, v = (1; 0) flips a sign:
@@ -283,4 +284,4 @@ KDOPS_DEVICE void write_long(const BlockContext<T>& shared) {
   }
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

@@ -7,7 +7,8 @@
 #include "svd/eigen.h"
 #include "svd/full.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 namespace {
 
@@ -66,4 +67,4 @@ void eigh(const T* a, T* eigenvalues, T* eigenvectors, int64_t count, int n) {
 KDOPS_INSTANTIATE(float)
 KDOPS_INSTANTIATE(double)
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

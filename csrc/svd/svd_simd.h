@@ -10,7 +10,7 @@
 
 #include "common/isa.h"
 
-namespace kdops {
+namespace kdops::svd {
 
 // A = U diag(S) Vh with r = min(m, n): u (m x r) or null, s (r) descending, vh (r x n).
 // canonical: max(v) + min(v) > 0 for each row v of vh. fast: from the Gram matrix alone.
@@ -24,4 +24,4 @@ KDOPS_PER_ISA(template <class T>
 KDOPS_PER_ISA(template <class T>
               void eigh(const T* a, T* eigenvalues, T* eigenvectors, int64_t count, int n);)
 
-}  // namespace kdops
+}  // namespace kdops::svd

@@ -6,7 +6,8 @@
 
 #include "svd/svd_device.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int kSmallThreads = 64;  // two warps: 128 matrices of 32 x 32 fill 64 blocks
 
@@ -221,4 +222,4 @@ __global__ void __launch_bounds__(kSmallThreads) svd_small_kernel(SvdArguments<T
   }
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

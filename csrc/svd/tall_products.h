@@ -6,7 +6,8 @@
 
 #include "common/pack_math.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 #if defined(__AVX512F__)
 inline constexpr int kProductRows = 8, kProductPacks = 2;
@@ -183,4 +184,4 @@ void product(const T* x, int64_t x_stride, int64_t rows, const T* y, int64_t y_s
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -8,7 +8,8 @@
 #include "svd/householder.h"
 #include "svd/tall_products.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct TallQr {
@@ -138,4 +139,4 @@ void tall_apply(const TallQr<T>& qr, const T* x, T* memory, T* out, int64_t out_
     for (int j = 0; j < n; ++j) out[i * out_stride + j] += x[i * width + j];
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -18,7 +18,8 @@
 #include "svd/topk_layout.h"
 #include "svd/topk_products.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // One group's numbers, lane by lane; the order is that of the row that a matrix contributes.
 template <class V>
@@ -95,4 +96,4 @@ void resolve_dense(const T* sigma, const T* vectors, int p, int k, int i,
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

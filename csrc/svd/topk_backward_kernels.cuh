@@ -10,7 +10,8 @@
 #include "svd/topk_kernels.cuh"
 #include "svd/topk_resolvent.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 template <class T>
 struct TopkGradientArguments : BatchShape {
@@ -290,4 +291,4 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   write_gradient(t, g, plan, B, gA);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

@@ -17,7 +17,8 @@
 #include "svd/topk_route.h"
 #include "svd/topk_rows.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 template <class T>
 struct TopkArguments : BatchShape {
@@ -145,4 +146,4 @@ KDOPS_DEVICE void project_out(const TopkContext<T>& t) {
   __syncthreads();
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

@@ -9,7 +9,7 @@
 #include "svd/batch.h"
 #include "svd/topk_simd.h"
 
-namespace kdops {
+namespace kdops::svd {
 namespace {
 
 constexpr int64_t kSavedRows = 3;  // saved is [*, p + 3, p]: reflectors, their factors, the band
@@ -77,9 +77,9 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::svd
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("svd_topk", TORCH_BOX(&kdops::svd_topk_cpu));
-  m.impl("svd_topk_backward", TORCH_BOX(&kdops::svd_topk_backward_cpu));
+  m.impl("svd_topk", TORCH_BOX(&kdops::svd::svd_topk_cpu));
+  m.impl("svd_topk_backward", TORCH_BOX(&kdops::svd::svd_topk_backward_cpu));
 }

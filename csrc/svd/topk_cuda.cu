@@ -11,7 +11,7 @@
 #include "svd/batch.h"
 #include "svd/topk_launch.h"
 
-namespace kdops {
+namespace kdops::svd {
 namespace {
 
 // Static shared memory of the kernels and the runtime's own kilobyte come off the device's limit.
@@ -108,4 +108,4 @@ STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
   m.impl("svd_topk_backward", TORCH_BOX(&topk_backward_cuda));
 }
 
-}  // namespace kdops
+}  // namespace kdops::svd

@@ -13,7 +13,8 @@
 #include "svd/svd_simd.h"
 #include "svd/topk_layout.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct TopkOutputs {
@@ -77,4 +78,4 @@ class TopkDense {
   bool canonical_;
 };
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

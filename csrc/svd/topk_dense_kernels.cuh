@@ -8,7 +8,8 @@
 #include "svd/svd_block_kernels.cuh"
 #include "svd/topk_kernels.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 static_assert(kBlockThreads == kTopkThreads);
 
@@ -57,4 +58,4 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   finish_topk(t, args, plan.rows, largest);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

@@ -17,7 +17,8 @@
 #include "svd/topk_layout.h"
 #include "svd/topk_refine.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct TopkForward {
@@ -183,4 +184,4 @@ void TopkForward<T>::fill_nan(const TopkOutputs<T>& out) {
   for (int64_t i = 0; i < shape.k * shape.n; ++i) out.Vh[i] = nan;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -9,7 +9,8 @@
 #include "svd/topk_backward.h"
 #include "svd/topk_refine.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct TopkInputs {
@@ -285,4 +286,4 @@ void TopkBackward<T>::write_by_columns(const TopkInputs<T>& in, const T* result,
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

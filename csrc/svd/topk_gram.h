@@ -11,7 +11,8 @@
 #include "svd/topk_layout.h"
 #include "svd/topk_products.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 inline constexpr int kGramTile = kPackBytes == 64 ? 16 : 8;
 
@@ -166,4 +167,4 @@ T scaled_gram(const T* A, const TopkShape& shape, T* packed, T* sums, T* stage) 
   return std::ldexp(factor, -half);
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -5,7 +5,8 @@
 
 #include "svd/topk_tridiagonal.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 template <class T>
 struct Complex {
@@ -171,4 +172,4 @@ KDOPS_DEVICE void inverse_iteration(const TopkContext<T>& t, T norm, T* factors,
   }
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

@@ -7,7 +7,8 @@
 #include "svd/topk_inverse_iteration.cuh"
 #include "svd/topk_refine.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 template <class T>
 KDOPS_DEVICE void topk_fill_nan(const TopkArguments<T>& args) {
@@ -133,4 +134,4 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
     finish_topk(t, args, plan, largest);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

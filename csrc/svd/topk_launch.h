@@ -11,7 +11,8 @@
 #include "svd/topk_dense_kernels.cuh"
 #include "svd/topk_kernels.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 template <class Plan>
 struct TopkLaunch {
@@ -81,4 +82,4 @@ TopkLaunch<TopkPlan> plan_topk_backward(int64_t m, int64_t n, int k, size_t shar
   return plan_topk<T>(m, n, k, {8, false, topk_gradient_numbers(p, k), 2 * kp}, shared_limit);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

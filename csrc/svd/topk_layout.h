@@ -13,7 +13,8 @@
 #include "svd/topk_route.h"
 #include "svd/tridiagonal.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 struct TopkShape {
   int64_t m, n;
@@ -46,4 +47,4 @@ struct TopkShape {
   int dense_vectors_at() const { return kHeader + p; }
 };
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -8,7 +8,8 @@
 #include "common/dot_tile.h"
 #include "common/transpose.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 inline constexpr int kMaxTop = 16;  // the largest k
 
@@ -232,4 +233,4 @@ inline void outer_sums(const T* left, int64_t ldl, const T* right, int64_t ldr, 
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -6,7 +6,8 @@
 #include "svd/svd_small_kernels.cuh"
 #include "svd/topk_context.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 // row (16 numbers) = row `i` of the staged chunk times `columns` (p x kp, in shared memory).
 template <class T>
@@ -235,4 +236,4 @@ KDOPS_DEVICE void complete_long(const TopkContext<T>& t, const LongSide<T>& w, T
   }
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

@@ -10,7 +10,8 @@
 
 #include "svd/topk_products.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 inline T dot_rows(const T* a, const T* b, int64_t n) {
@@ -157,4 +158,4 @@ inline bool wants_flip(const T* v, int64_t n) {
   return false;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

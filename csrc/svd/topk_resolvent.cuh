@@ -11,7 +11,8 @@
 
 #include "svd/topk_inverse_iteration.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 // 1 / x under the degenerate policy; x and its threshold are relative to unit, the result is not.
 template <class T>
@@ -121,4 +122,4 @@ KDOPS_DEVICE void resolve_tridiagonal(const TopkContext<T>& t, const TopkPlan& p
   apply_reflectors(t, saved, t.p, false);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

@@ -2,7 +2,7 @@
 // and the CUDA kernels keep the route among what the forward saves of the matrix.
 #pragma once
 
-namespace kdops {
+namespace kdops::svd {
 
 enum class TopkRoute { gram = 1, dense = 2, not_finite = 3 };
 
@@ -11,4 +11,4 @@ enum class TopkRoute { gram = 1, dense = 2, not_finite = 3 };
 template <class T>
 inline constexpr T kSmallestRatio = T(1) / 48;
 
-}  // namespace kdops
+}  // namespace kdops::svd

@@ -6,7 +6,8 @@
 
 #include "svd/svd_block_context.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int kTopkThreads = 256, kMaxK = 16, kGramTile = 8;
 
@@ -109,4 +110,4 @@ struct Oriented {
   }
 };
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

@@ -4,7 +4,8 @@
 #include "svd/topk_forward.h"
 #include "svd/topk_gradient.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 int64_t svd_topk_saved_size(int m, int n, int k) { return TopkShape(m, n, k, false).saved_size(); }
 
@@ -33,4 +34,4 @@ template void svd_topk_backward(const double*, const double*, const double*, con
                                 const double*, const double*, const double*, const double*, double*,
                                 int64_t, int, int, int, bool, bool);
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -11,7 +11,7 @@
 
 #include "common/isa.h"
 
-namespace kdops {
+namespace kdops::svd {
 
 KDOPS_PER_ISA(int64_t svd_topk_saved_size(int m, int n, int k);
 
@@ -27,4 +27,4 @@ KDOPS_PER_ISA(int64_t svd_topk_saved_size(int m, int n, int k);
                                      const T* S, const T* Vh, const T* saved, T* gA, int64_t count,
                                      int m, int n, int k, bool lorentz, bool column_major);)
 
-}  // namespace kdops
+}  // namespace kdops::svd

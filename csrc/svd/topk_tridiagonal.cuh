@@ -5,7 +5,8 @@
 
 #include "svd/topk_context.cuh"
 
-namespace kdops::gpu {
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
 
 template <class T>
 KDOPS_DEVICE void load_eight(const T* from, T (&to)[8]) {
@@ -220,4 +221,4 @@ KDOPS_DEVICE void multisection(const TopkContext<T>& t, T norm) {
   __syncthreads();
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::svd::gpu

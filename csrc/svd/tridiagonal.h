@@ -8,7 +8,8 @@
 
 #include "common/pack.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 inline constexpr int packed_size(int p) { return p * (p + 1) / 2; }
 inline constexpr int packed_column(int j, int p) { return j * p - j * (j - 1) / 2; }
@@ -158,4 +159,4 @@ void apply_q(const Tridiagonal<V>& t, V* z, int k, bool transposed) {
   if (k - c == 1) apply_q<1>(t, z + c * t.p, transposed);
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

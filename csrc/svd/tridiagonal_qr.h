@@ -4,7 +4,8 @@
 
 #include "svd/bidiagonal_qr.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Wilkinson's shift: the eigenvalue of the trailing 2x2 that is closer to its last entry.
 template <class V>
@@ -61,4 +62,4 @@ void tridiagonal_qr(V* d, V* e, int n, Sink& sink) {
                [&](const ActiveBlock<V>& block) { tridiagonal_sweep(block, d, e, sink); });
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

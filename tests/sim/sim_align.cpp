@@ -5,7 +5,7 @@
 
 namespace {
 
-using namespace kdops;
+using namespace kdops::align;
 
 template <class T>
 Vectors<T> vectors_of(const py::array& x) {

@@ -4,7 +4,7 @@
 
 namespace {
 
-using namespace kdops::gpu;
+using namespace kdops::svd::gpu;
 
 // A [count, m, n] by rows or (not for eigh) by columns; outputs are None where the call does not
 // want them. shared_limit 0: the device's.

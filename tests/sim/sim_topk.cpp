@@ -4,7 +4,7 @@
 
 namespace {
 
-using namespace kdops::gpu;
+using namespace kdops::svd::gpu;
 
 // body(plan, workspace) in every thread of a block per matrix.
 template <class T, class Plan, class Body>
