@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "common/dot_tile.h"
+#include "common/blas/dot_tile.h"
 
 namespace kdops::gram::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

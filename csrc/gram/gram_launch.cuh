@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <optional>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/stream.h"
-#include "common/tensors.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/stream.h"
+#include "common/torch/tensors.h"
 #include "gram/gram_plan.cuh"
 
 namespace kdops::gram {

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "common/half.h"
-#include "common/isa.h"
+#include "common/simd/half.h"
+#include "common/simd/isa.h"
 
 namespace kdops::gram {
 

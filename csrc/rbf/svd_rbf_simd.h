@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "common/isa.h"
-#include "rbf/svd_problem.h"
+#include "common/simd/isa.h"
+#include "rbf/svd_rbf_problem.h"
 
 namespace kdops::rbf {
 

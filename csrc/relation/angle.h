@@ -17,7 +17,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "common/transpose.h"
+#include "common/simd/transpose.h"
 #include "relation/rows.h"
 
 namespace kdops::relation::KDOPS_ISA {

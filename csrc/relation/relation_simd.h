@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 
 namespace kdops::relation {
 
