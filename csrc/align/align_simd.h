@@ -1,5 +1,5 @@
 // CPU entry points of the alignment of singular vectors, one copy per instruction set
-// (common/isa.h), for the samples begin..end.
+// (common/simd/isa.h), for the samples begin..end.
 #pragma once
 
 #include "align/align.h"

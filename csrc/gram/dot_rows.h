@@ -1,4 +1,4 @@
-// Gram entries of maps whose channels are long contiguous rows (common/dot_tile.h): no packing.
+// Gram entries of maps whose channels are long contiguous rows (common/blas/dot_tile.h): no packing.
 #pragma once
 
 #include <algorithm>

@@ -38,8 +38,8 @@ Tensor gram_cuda(const Tensor& x_maps, const std::optional<Tensor>& y_maps, doub
   return out;
 }
 
-// grad (B, C1, C2). gx = scale * grad y, or scale * (grad + gradT) x without y; gy = scale * gradT
-// x.
+// grad (B, C1, C2). gx = scale * grad y, or scale * (grad + gradT) x without y;
+// gy = scale * gradT x.
 std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& x_maps,
                                               const std::optional<Tensor>& y_maps, double scale) {
   const char* op = "gram_backward";

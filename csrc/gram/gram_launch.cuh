@@ -1,5 +1,6 @@
 // Launches of the batched products of the gram room (gram_kernels.cuh, gram_plan.cuh) on tensors
-// that are read where they lie. Included by gram_cuda.cu and loss_cuda.cu, after common/stream.h.
+// that are read where they lie. Included by gram_cuda.cu and loss_cuda.cu, after
+// common/torch/stream.h.
 #pragma once
 
 #include <algorithm>

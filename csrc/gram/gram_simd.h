@@ -1,4 +1,4 @@
-// CPU entry points of the gram room, one copy per instruction set (common/isa.h).
+// CPU entry points of the gram room, one copy per instruction set (common/simd/isa.h).
 #pragma once
 
 #include <cstdint>

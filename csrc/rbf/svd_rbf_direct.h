@@ -1,8 +1,8 @@
 // svd_rbf_loss of one item, pair by pair: any values, any beta.
 //
 // With a = back - front for student and teacher, in units of sqrt(beta / log2(e)), so that
-// K = 2^(-a^2): p = a_S^2, q = a_T^2, the gap q - p = (a_T - a_S)(a_T + a_S) keeps its digits, and
-// so does
+// K = 2^(-a^2), p = a_S^2, q = a_T^2: the gap q - p = (a_T - a_S)(a_T + a_S) keeps its digits, as
+// does
 //   K_S - K_T = sign(gap) * 2^-min(p, q) * (1 - 2^-|gap|).
 // Loss and both gradients come from one pass over the pairs.
 #pragma once

@@ -5,7 +5,7 @@
 // but one shared broadcast. The row sums (gradient of back) are warp sums into shared memory that
 // only this warp touches; the column sums (gradient of front) stay in a register and are combined
 // over the warps in ascending order. No atomics: results repeat to the bit.
-// Launched by rbf_cuda.cu.
+// Launched by svd_rbf_cuda.cu.
 #pragma once
 
 #include "common/gpu/lane.cuh"

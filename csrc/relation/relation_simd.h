@@ -1,5 +1,5 @@
-// CPU entry points of the relation room, one copy per instruction set (common/isa.h). Each works on
-// a range of rows, columns or blocks; the glue gives ranges to threads. T is float or double.
+// CPU entry points of the relation room, one copy per instruction set (common/simd/isa.h). Each works
+// on a range of rows, columns or blocks; the glue gives ranges to threads. T is float or double.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// svd_rbf_loss's kernels on the simulator, launched exactly as rbf_cuda.cu launches them.
+// svd_rbf_loss's kernels on the simulator, launched exactly as svd_rbf_cuda.cu launches them.
 #include "rbf/svd_rbf_kernels.cuh"
 #include "sim_module.h"
 

@@ -1,7 +1,7 @@
 // Tiles of dot products of long contiguous rows, which are read where they lie: each of kDotRows x
 // kDotColumns sums is a Pack along the rows, and the loads (rows + columns) are fewer than the
 // multiply-adds (rows * columns). The lanes of all sums are added together at the end, by one tree
-// of shuffles. Callers: gram/dot_rows.h, svd/topk_products.h and topk_gram.h.
+// of shuffles. Callers: gram/dot_rows.h, svd/topk/cpu/few_vectors.h and gram.h.
 #pragma once
 
 #include <utility>

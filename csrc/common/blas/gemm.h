@@ -3,7 +3,8 @@
 // For batches of products whose operands fit in L2, where a full BLAS spends its time on packing.
 // A register tile of 8 x 3 packs (AVX-512) reads A by broadcasts where it lies and B by whole
 // packs: where it lies when its rows are contiguous, else from a packed strip. Matrices are views:
-// element (i, j) is data[i * row + j * col]. Callers: gram, relation, rbf.
+// element (i, j) is data[i * row + j * col]. Callers: gram, relation, rbf, and the
+// gradient of the full SVD.
 #pragma once
 
 #include <algorithm>

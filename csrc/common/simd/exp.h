@@ -9,8 +9,7 @@
 
 #include "common/simd/pack.h"
 
-namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
+namespace kdops::KDOPS_ISA {
 
 template <class T>
 struct ExpTraits;
@@ -154,4 +153,4 @@ inline Pack<T> exp2m1_and_exp2(Pack<T> x, Pack<T>& e) {
   return fma(power, q, power - P(T(1)));
 }
 
-}  // namespace kdops::rbf::KDOPS_ISA
+}  // namespace kdops::KDOPS_ISA

@@ -25,8 +25,8 @@ auto for_real_type(const char* op, const Tensor& x, const Body& body) {
   return dtype == ScalarType::Float ? body(float{}) : body(double{});
 }
 
-// The types that are read and written; the half types are the caller's (common/half.h, the device's
-// own).
+// The types that are read and written; the half types are the caller's (common/simd/half.h, or the
+// device's own).
 template <class Fp16, class Bf16, class Body>
 void for_storage_type(const char* op, const Tensor& x, const Body& body) {
   switch (x.scalar_type()) {

@@ -1,4 +1,4 @@
-// CPU entry point of the full SVD's gradient, one copy per instruction set (common/isa.h).
+// CPU entry point of the full SVD's gradient, one copy per instruction set (common/simd/isa.h).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// svd, svdvals and eigh on CUDA: chooses kernel and geometry (svd_launch.h), one launch each, no
+// svd, svdvals and eigh on CUDA: chooses kernel and geometry (full_launch.h), one launch each, no
 // synchronisation. `fast` has no meaning here: the accurate kernels are the only ones.
 #include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak

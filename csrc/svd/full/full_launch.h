@@ -1,4 +1,4 @@
-// Launch geometry of the full SVD, shared by svd_cuda.cu and the simulator's tests. Host only.
+// Launch geometry of the full SVD, shared by full_cuda.cu and the simulator's tests. Host only.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@ using namespace kdops::gpu;
 
 inline constexpr int64_t kMaxSmallSide = 128;
 
-// Of the host's MatrixBatch (batch.h).
+// Of the host's MatrixBatch (matrix_batch.h).
 template <class Batch>
 BatchShape shape_of_batch(const Batch& batch) {
   return {batch.count, batch.m, batch.n, batch.column_major};

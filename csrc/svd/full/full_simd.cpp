@@ -5,7 +5,8 @@
 #include <algorithm>
 
 #include "svd/full/cpu/eigh.h"
-#include "svd/full/cpu/full.h"
+#include "svd/full/cpu/gram_route.h"
+#include "svd/full/cpu/qr_route.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

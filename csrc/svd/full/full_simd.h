@@ -1,4 +1,4 @@
-// CPU entry points of the svd room, one copy per instruction set (common/isa.h).
+// CPU entry points of the svd room, one copy per instruction set (common/simd/isa.h).
 //
 // Matrices are contiguous, row by row or (by_columns) column by column, `count` of them one after
 // another; min(m, n) <= 128 (eigh: n <= 128), the long side is free. Results are row-major. Each

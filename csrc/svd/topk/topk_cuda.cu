@@ -1,5 +1,5 @@
 // svd_topk and its gradient on CUDA: geometry from topk_launch.h, no synchronisation. The forward
-// is two launches, of which the second does nothing for most matrices (topk_dense_kernels.cuh), the
+// is two launches, of which the second does nothing for most matrices (dense_kernels.cuh), the
 // gradient one. `lorentz` of the forward only travels to the gradient.
 #include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak

@@ -2,7 +2,8 @@
 #pragma once
 
 #include "svd/full/cpu/signs.h"
-#include "svd/full/cpu/square.h"
+#include "svd/full/cpu/square_hybrid.h"
+#include "svd/full/cpu/square_lanes.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

@@ -3,7 +3,8 @@
 //
 // Squaring the condition number costs eps * (s_1 / s_r)^2 in orthogonality, which is known once the
 // eigenvalues are: a matrix that fails the test goes to a list, and the list through QR. The choice
-// is made matrix by matrix, so that no result depends on its neighbours.
+// is made matrix by matrix, so that no result depends on its neighbours. This file: the class and
+// square matrices; the other two routes are in gram_route.h and qr_route.h, which users include.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +12,8 @@
 #include <vector>
 
 #include "svd/full/cpu/signs.h"
-#include "svd/full/cpu/square.h"
+#include "svd/full/cpu/square_hybrid.h"
+#include "svd/full/cpu/square_lanes.h"
 #include "svd/full/cpu/tall_qr.h"
 
 namespace kdops::svd::KDOPS_ISA {
@@ -133,6 +135,3 @@ void FullSvd<T>::run_square(const T* a, int64_t count) {
 }
 
 }  // namespace kdops::svd::KDOPS_ISA
-
-#include "svd/full/cpu/gram_route.h"
-#include "svd/full/cpu/qr_route.h"

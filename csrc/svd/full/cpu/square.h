@@ -3,7 +3,8 @@
 // n <= kLanesOrder: one matrix per lane throughout. Above, 16 interleaved matrices would fall out
 // of L1: the rotations run on one row-major matrix at a time, and only the scalar recurrences of
 // the QR iteration are interleaved over the lanes. The reductions follow the lanes up to
-// kLanesReduceOrder (short rows and the latency of reflectors cost more than L2 does).
+// kLanesReduceOrder (short rows and the latency of reflectors cost more than L2 does). This file:
+// the class; its methods are in square_lanes.h and square_hybrid.h, which users include.
 #pragma once
 
 #include <algorithm>
@@ -247,6 +248,3 @@ class SquareBatch {
 };
 
 }  // namespace kdops::svd::KDOPS_ISA
-
-#include "svd/full/cpu/square_hybrid.h"
-#include "svd/full/cpu/square_lanes.h"

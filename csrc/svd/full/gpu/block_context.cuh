@@ -1,5 +1,5 @@
-// The larger full SVD: one block per matrix (svd_block_kernels.cuh). This file: its plan, its
-// shared memory and small block-wide helpers.
+// The larger full SVD: one block per matrix (block_kernels.cuh). This file: its plan, its shared
+// memory and small block-wide helpers.
 //
 // B (length x p, p <= 128) = Q R by Householder reflectors, then one-sided Jacobi on L = R^T:
 //   L J = W diag(S)   =>   B = (Q J) diag(S) W^T
@@ -12,7 +12,7 @@
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
-// Host and device read the same plan; svd_launch.h fills it.
+// Host and device read the same plan; full_launch.h fills it.
 struct BlockPlan {
   int threads;
   int ld;       // of W and J

@@ -1,6 +1,6 @@
 // Full SVD, svdvals and eigh with a small side of up to 128 (any long side): one block per matrix.
-// The method and the memory are described in svd_block_context.cuh; launched by svd_cuda.cu for
-// every matrix that svd_small_kernels.cuh does not take. One launch, converged on the device.
+// The method and the memory are described in block_context.cuh; launched by full_cuda.cu for
+// every matrix that small_kernels.cuh does not take. One launch, converged on the device.
 #pragma once
 
 #include "svd/full/gpu/jacobi.cuh"

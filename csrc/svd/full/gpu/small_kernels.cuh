@@ -1,7 +1,7 @@
 // Full SVD and eigh of matrices with both sides <= N (8, 16 or 32): a group of N lanes per matrix,
 // lane j owns column j of B (length x p) and of V (p x p) in registers. One-sided Jacobi: partners
 // are lane ^ 1, lane ^ 2, ... lane ^ (N - 1), their columns arrive by shuffle, nothing is stored
-// until the columns of B V are orthogonal: B V = U diag(S). Launched by svd_cuda.cu.
+// until the columns of B V are orthogonal: B V = U diag(S). Launched by full_cuda.cu.
 #pragma once
 
 #include "svd/full/gpu/device.cuh"

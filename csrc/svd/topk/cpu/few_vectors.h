@@ -1,6 +1,6 @@
 // The three products of a row-major matrix with few vectors that the top-k SVD is made of.
 //
-// row_dots: A v (rows against vectors), row_sums: Aᵀ w, outer_sums: Σ left_t right_tᵀ. Each one
+// short_row_dots: A v (rows against vectors), row_sums: Aᵀ w, outer_sums: Σ left_t right_tᵀ. Each one
 // reads A or writes its result once; the few vectors stay in L1. Leading dimensions are in
 // elements.
 #pragma once

@@ -3,8 +3,7 @@
 // Gram matrix of the small side (row-major, a matrix at a time), then a matrix per lane:
 // tridiagonalisation, multisection, inverse iteration, back-transformation; then, a matrix at a
 // time again, the long side W = A P with Rayleigh-Ritz, which makes it orthonormal although the
-// Gram matrix squared the condition. What that cannot resolve goes to the dense route
-// (topk_dense.h).
+// Gram matrix squared the condition. What that cannot resolve goes to the dense route (dense.h).
 #pragma once
 
 #include <cstring>

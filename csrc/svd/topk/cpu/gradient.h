@@ -1,6 +1,6 @@
 // Gradient of the top-k SVD: reads the long side, calls the lanes' part, writes gA once.
 //
-// Formulas and names: topk_backward.h. Two passes over A at most: N = BᵀgQ, only where the long
+// Formulas and names: gradient_lanes.h. Two passes over A at most: N = BᵀgQ, only where the long
 // side has a cotangent, and the final one that forms gA row by row (tall) or column by column
 // (wide).
 #pragma once

@@ -9,8 +9,7 @@
 //     x_i = Σ_{j > k} v_j v_jᵀ rhs_i inv(s_i - s_j) inv(s_i + s_j) = (s_i² - G)⁺ rhs_i
 //     gB = (B x + Q core + (gQ - Q X) inv(s)) Pᵀ + Q diag(s) xᵀ
 // x comes from a tridiagonal solve between two sweeps of the saved reflectors; what a solution
-// picks up along P, where s_i² - G is singular, is projected out. topk_gradient.h does the long
-// side.
+// picks up along P, where s_i² - G is singular, is projected out. gradient.h does the long side.
 #pragma once
 
 #include "svd/shared/policy.h"

@@ -1,6 +1,6 @@
 // The Gram matrix of the small side, one matrix at a time: AᵀA (tall) or AAᵀ (wide).
 //
-// Long rows (topk_layout.h): rank-one updates of tiles of kGramTile x kLanes sums in registers,
+// Long rows (layout.h): rank-one updates of tiles of kGramTile x kLanes sums in registers,
 // upper triangle only, on rows zero-padded to a multiple of the tile (in place where the width
 // already is one). Otherwise: tiles of dot products of the p rows. Long sides are summed chunk by
 // chunk, which keeps what is read again in L1 and the rounding error small.

@@ -1,6 +1,6 @@
 // The k <= 16 largest singular triples: one block per matrix (topk_kernels.cuh, what a Gram matrix
-// cannot resolve in topk_dense_kernels.cuh, and the gradient in topk_backward_kernels.cuh). This
-// file: the shared memory and what the forward saves; rows of B are staged by topk_rows.cuh.
+// cannot resolve in dense_kernels.cuh, and the gradient in backward_kernels.cuh). This file: the
+// shared memory and what the forward saves; rows of B are staged by rows.cuh.
 //
 // B (length x p, p <= 128) is the oriented matrix, scaled by a power of two. Vectors of the small
 // side lie in shared memory as X[i * kx + c], kx odd (entry i of vector c): no bank conflicts along

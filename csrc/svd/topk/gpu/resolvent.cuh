@@ -1,6 +1,6 @@
 // The part of the top-k gradient that stands for the vectors outside the top k:
-//   x_c = sum over j > k of v_j <v_j, b_c> / (s_c^2 - s_j^2) = (s_c^2 - G)^-1 b_c,   b_c orthogonal
-//   to V.
+//   x_c = sum over j > k of v_j <v_j, b_c> / (s_c^2 - s_j^2) = (s_c^2 - G)^-1 b_c,
+// with b_c orthogonal to V.
 // After the dense route that is the sum itself. After the Gram route, where nobody computed the
 // v_j, it is a tridiagonal solve with what the forward saved of G = Q T Q^T. Where s_c is as good
 // as equal to a value outside the top k (or the policy is "lorentz"), the shift becomes complex:

@@ -1,7 +1,7 @@
 // Rows of the oriented matrix B, scaled, in shared memory: every phase of the top-k kernels reads
 // the matrix through stage(). Neighbouring threads read neighbouring numbers in either order of
 // memory, several each before the first is stored, so that enough loads are under way. Included by
-// topk_context.cuh.
+// context.cuh.
 #pragma once
 
 #include "svd/full/gpu/block_context.cuh"

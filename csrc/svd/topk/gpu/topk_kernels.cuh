@@ -1,7 +1,7 @@
 // svd_topk: the k <= 16 largest singular triples of matrices with a small side of up to 128, one
 // block per matrix. Gram matrix, tridiagonal form, multisection, inverse iteration,
 // back-transformation, then W = B V refined on the long side. A matrix whose s_k is too small for
-// its Gram matrix is left to topk_dense_kernels.cuh. Launched by topk_cuda.cu.
+// its Gram matrix is left to dense_kernels.cuh. Launched by topk_cuda.cu.
 #pragma once
 
 #include "svd/topk/gpu/inverse_iteration.cuh"
