@@ -8,6 +8,7 @@ are computed in fp32, the teacher is detached. Methods with a preparatory phase 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -77,6 +78,22 @@ def level_pairs(method: str, student: Levels, teacher: Levels) -> list[Pair]:
     return [(full(s), full(t.detach())) for s, t in zip(s_levels, t_levels, strict=True)]
 
 
+def warn_without_gradient(method: str, student: Sequence[Tensor]) -> bool:
+    """Warn of a tapped student that cannot learn from the loss; whether it was done."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    layers = [getattr(x, "_kdops_layer", None) for x in student]
+    if None in layers or any(x.requires_grad for x in student):
+        return False
+    warnings.warn(
+        f"{method}: the student's features at {', '.join(map(repr, layers))} need no gradient, so "
+        "the loss teaches it nothing; was its forward run under torch.no_grad, is it frozen, or is "
+        "the tap on another network (a teacher, an EMA copy)? Reentrant checkpointing detaches too",
+        stacklevel=6,  # the caller of a method whose forward asks for its pairs
+    )
+    return True
+
+
 def as_list(value: int | Sequence[int]) -> list[int]:
     """One level may be given as a plain number."""
     return [value] if isinstance(value, int) else list(value)
@@ -99,6 +116,7 @@ class Distiller(nn.Module):
     def __init__(self, *, weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.weights = None if weights is None else tuple(float(w) for w in weights)
+        self._warned = False
 
     @property
     def name(self) -> str:
@@ -120,6 +138,8 @@ class Distiller(nn.Module):
     def pairs(self, student: Levels, teacher: Levels, count: int | None = None) -> list[Pair]:
         """Checked pairs of levels; count is the number that the constructor was made for."""
         pairs = level_pairs(self.name, student, teacher)
+        if not self._warned:
+            self._warned = warn_without_gradient(self.name, levels_of(student))
         if count is not None and len(pairs) != count:
             raise ValueError(
                 f"{self.name}: built for {count} levels, called with {len(pairs)}; "
