@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kdops.distillers._base import Levels, Pair, as_list, full, levels_of, mean, outside_autocast
+from kdops.distillers._base import Levels, Pair, as_list, levels_of, mean, outside_autocast
 from kdops.distillers._connectors import connect
 from kdops.distillers._embedding import IncrementalPCA, MessagePassing, code_size, plane_map
 from kdops.distillers._graph import GraphAttention, row_divergence
@@ -87,14 +87,14 @@ class IEP(GraphDistiller):
     ) -> list[float]:
         """One pass for the PCA, then epochs of training on teacher maps; the loss per epoch."""
         for batch in batches:
-            planes = self._teacher_planes([full(x) for x in levels_of(batch)])
+            planes = self._teacher_planes(self.teacher_levels(batch))
             for pca, x in zip(self.codes, planes, strict=True):
                 cast(IncrementalPCA, pca).update(x)
         return self.train_networks(batches, epochs, lr)
 
     def _codes(self, student: Levels, teacher: Levels) -> list[Pair]:
         """PCA codes (P_S, P_T) of every level."""
-        pairs = self.pairs(student, teacher, len(self.codes))
+        pairs = self.pairs(student, teacher)
         self.check_maps(pairs, least=2)
         found = []
         for i, pair in enumerate(connect(self, self.connectors, pairs)):
