@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kdops.distillers._parallel import share_gradients, share_state
+
 Levels = Tensor | Sequence[Tensor]
 Pair = tuple[Tensor, Tensor]
 D = TypeVar("D", bound="Distiller")
@@ -139,14 +141,19 @@ class Distiller(nn.Module):
 
     weights: one factor per term of the sum over levels (or level pairs); None means 1 for all.
     channels: (student's, teacher's) per level that the method was built for; None for any.
+    synchronise: the torch.distributed group whose processes share the method's own parameters,
+    "world" for the default one, None for none (see kdops.distributed).
     """
 
     channels: list[tuple[int, int]] | None = None
+    synchronise: Any = "world"
 
     def __init__(self, *, weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.weights = None if weights is None else tuple(float(w) for w in weights)
-        self._warned = False
+        self._warned = self._shared = False
+        self.register_forward_pre_hook(share_state)
+        self.register_forward_hook(share_gradients)
 
     @property
     def name(self) -> str:
