@@ -47,13 +47,14 @@ def outside_autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def levels_of(features: Levels) -> list[Tensor]:
+def levels_of(method: str, features: Levels) -> list[Tensor]:
     """One tensor is one level."""
     if isinstance(features, Tensor):
         return [features]
     if not isinstance(features, Sequence) or isinstance(features, str):
         raise ValueError(
-            f"features are one tensor, or a list with one per level, got {type(features).__name__}"
+            f"{method}: features are one tensor, or a list with one per level, got "
+            f"{type(features).__name__}"
         )
     return list(features)
 
@@ -65,7 +66,7 @@ def shapes(*tensors: Tensor) -> str:
 
 def level_pairs(method: str, student: Levels, teacher: Levels) -> list[Pair]:
     """Pair the levels; half becomes fp32; the teacher is detached, in the student's type."""
-    s_levels, t_levels = levels_of(student), levels_of(teacher)
+    s_levels, t_levels = levels_of(method, student), levels_of(method, teacher)
     if len(s_levels) != len(t_levels) or not s_levels:
         raise ValueError(
             f"{method}: the student has {len(s_levels)} levels and the teacher {len(t_levels)}; "
@@ -79,12 +80,17 @@ def level_pairs(method: str, student: Levels, teacher: Levels) -> list[Pair]:
                 f"{method}: level {i}: the batches differ, student and teacher are {shapes(s, t)}; "
                 "run both networks on the same images"
             )
-        if s.device != t.device:
-            raise ValueError(
-                f"{method}: level {i}: the student is on {s.device} and the teacher on {t.device}"
-            )
+        check_device(method, i, s, t)
     wide = [full(s) for s in s_levels]
     return [(s, t.detach().to(s.dtype)) for s, t in zip(wide, t_levels, strict=True)]
+
+
+def check_device(method: str, level: int, student: Tensor, teacher: Tensor) -> None:
+    if student.device != teacher.device:
+        raise ValueError(
+            f"{method}: level {level}: the student is on {student.device} and the teacher on "
+            f"{teacher.device}"
+        )
 
 
 def check_feature(method: str, level: int, side: str, x: object) -> None:
@@ -176,7 +182,7 @@ class Distiller(nn.Module):
         """Checked pairs of levels, as many and of such channels as the method was built for."""
         pairs = level_pairs(self.name, student, teacher)
         if not self._warned:
-            self._warned = warn_without_gradient(self.name, levels_of(student))
+            self._warned = warn_without_gradient(self.name, levels_of(self.name, student))
         if self.channels is None:
             return pairs
         if len(pairs) != len(self.channels):
@@ -253,7 +259,7 @@ class PreparedDistiller(Distiller):
 
     def teacher_levels(self, batch: Levels) -> list[Tensor]:
         """One batch for prepare(), checked: the teacher's features as the method was built for."""
-        levels = levels_of(batch)
+        levels = levels_of(f"{self.name}.prepare", batch)
         found = [x.shape[1] if isinstance(x, Tensor) and x.ndim > 1 else None for x in levels]
         for i, x in enumerate(levels):
             check_feature(f"{self.name}.prepare", i, "teacher", x)

@@ -47,6 +47,27 @@ class GraphDistiller(PreparedDistiller):
     def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
         return channel_numbers(pairs)
 
+    def pairs(self, student: Levels, teacher: Levels) -> list[Pair]:
+        pairs = super().pairs(student, teacher)
+        for i, (s, _) in enumerate(pairs):
+            self._check_type(i, s)
+        return pairs
+
+    def teacher_levels(self, batch: Levels) -> list[Tensor]:
+        levels = super().teacher_levels(batch)
+        for i, t in enumerate(levels):
+            self._check_type(i, t)
+        return levels
+
+    def _check_type(self, level: int, x: Tensor) -> None:
+        """The graph networks compute in the type of their weights."""
+        own = next(p.dtype for network in self.networks() for p in network.parameters())
+        if x.dtype != own:
+            raise ValueError(
+                f"{self.name}: level {level}: expected features of the networks' type {own} (half "
+                f"types count as torch.float32), got {x.dtype}; call to({x.dtype}) on the method"
+            )
+
     def networks(self) -> list[nn.Module]:
         """What the preparatory phase trains."""
         raise NotImplementedError
