@@ -1,5 +1,7 @@
 """kdops: fast, exact, NaN-free operators for knowledge distillation in PyTorch."""
 
+from importlib import import_module
+
 from kdops._backends import backend, explain
 from kdops._library import VERSION, build_info
 from kdops.features import FeatureTap
@@ -43,3 +45,15 @@ __all__ = [
     "similarity_loss",
     "svd_rbf_loss",
 ]
+
+_PARTS = ("distillers", "distributed", "features", "training")  # imported when asked for
+
+
+def __getattr__(name: str) -> object:
+    if name in _PARTS:
+        return import_module(f"kdops.{name}")
+    raise AttributeError(f"module 'kdops' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PARTS})

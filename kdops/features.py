@@ -1,29 +1,28 @@
 """Feature maps of any model by dotted layer name: FeatureTap and FeatureStream.
 
-A tap registers forward hooks and keeps the last value of every named layer. Nothing of the model
-is changed, several taps may sit on one model, and closing a tap leaves no hook and no reference.
+A tap registers forward hooks and keeps what the named layers gave. Nothing of the model is
+changed, several taps may sit on one model, and closing a tap leaves no hook and no reference.
 """
 
 from __future__ import annotations
 
 import difflib
-import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from kdops._records import Forward, Hook, Records
 
 PLACES = ("output", "input", "pre_activation")
 ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU,
     nn.Mish, nn.Hardswish, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Threshold,
 )  # fmt: skip
-
-Store = dict[str, dict[torch.device, tuple[Tensor, int]]]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -62,16 +61,35 @@ class FeatureTap:
     last activation module (nn.ReLU and its like) that runs inside the layer, or of the layer
     itself if it is one, saved before an in-place activation overwrites it. A layer that returns
     a tuple or dict gives its first tensor. A layer called several times in one forward keeps the
-    last call.
+    last call. calls: how many forwards are kept; ``tap.calls[i]`` are the features of the i-th of
+    them, the oldest first (two views: calls=2), ``tap.features`` those of the last.
+
+    What is read is what belongs together, or a RuntimeError says why not:
+    a layer that the last forward did not reach has no features;
+    features once read may be read again until a tapped model runs, this one or another of the
+    same thread: later they are those of an earlier batch (keep the list to use them longer);
+    a forward whose features carry gradient, were never read and have seen no backward, followed
+    by more forwards in the same mode than calls keeps, makes the next reading ambiguous.
+    Forwards without gradient (evaluation, a teacher) and gradient accumulation need no thought.
+    Parts of a model called by themselves are recorded, each layer's last value, and not counted.
 
     Wrappers: DataParallel (replicas are gathered on the first replica's device) and
     DistributedDataParallel are looked through. torch.compile: tap the model *before* the first
     call of the compiled model, since compiled code does not look for hooks added later; then
-    fullgraph compilation works and features carry gradients. Several threads may not share a tap.
+    fullgraph compilation works and features carry gradients (of two forwards before a reading the
+    last counts, without a word). Checkpointed layers keep the value of the forward, not of its
+    repetition. A copied, pickled or saved model has no tap; a copied tap is closed.
+    torch.export, torch.jit.trace and FakeTensorMode leave no tensor behind; torch.jit.script asks
+    for the tap to be closed. Several threads may not share a tap.
     """
 
     def __init__(
-        self, model: nn.Module, layers: str | Sequence[str], *, at: str | Sequence[str] = "output"
+        self,
+        model: nn.Module,
+        layers: str | Sequence[str],
+        *,
+        at: str | Sequence[str] = "output",
+        calls: int = 1,
     ) -> None:
         self.layers = [layers] if isinstance(layers, str) else list(layers)
         places = [at] * len(self.layers) if isinstance(at, str) else list(at)
@@ -80,39 +98,48 @@ class FeatureTap:
                 f"FeatureTap: {len(self.layers)} layers, at={at!r}: give one or more layers and "
                 f"for each one of {PLACES}"
             )
+        if calls < 1:
+            raise ValueError(f"FeatureTap: calls is the number of forwards to keep, got {calls}")
         self._keys = [f"{name}:{place}" for name, place in zip(self.layers, places, strict=True)]
-        self._store: Store = {}
+        self._records = Records(len(set(self._keys)), calls)
+        self._model = type(unwrap(model)).__name__
         found = [find_layer(model, name) for name in self.layers]
         handles: list[RemovableHandle] = []
         self._finalizer = weakref.finalize(self, _remove, handles)
         for key, layer, place in zip(self._keys, found, places, strict=True):
             _check_place(key, layer, place)
+        begin, wrapper = Hook(self._records), getattr(model, "_orig_mod", model)
+        if isinstance(wrapper, nn.DataParallel):  # its replicas run in threads: it counts for them
+            handles.append(wrapper.register_forward_pre_hook(begin))
+        handles.append(unwrap(model).register_forward_pre_hook(begin))
         for key, layer, place in zip(self._keys, found, places, strict=True):
-            handles += _hook(layer, place, key, self._store)
-        wrapper = getattr(model, "_orig_mod", model)
-        if isinstance(wrapper, nn.DataParallel):  # the number of replicas may change every call
-            store = self._store
-            handles.append(wrapper.register_forward_pre_hook(lambda _m, _args: store.clear()))
+            handles += _register(layer, Hook(self._records, key, place))
 
     @property
     def features(self) -> list[Tensor]:
         """One tensor per layer, in the order given."""
-        return [self._value(key) for key in self._keys]
+        return [self._value(key, self._records.forwards[-1]) for key in self._keys]
+
+    @property
+    def calls(self) -> list[list[Tensor]]:
+        """The features of the last `calls` forwards, the oldest first."""
+        kept = self._records.forwards
+        known = sum(bool(forward.values) for forward in kept)
+        if 0 < known < len(kept):
+            raise RuntimeError(
+                f"FeatureTap: calls={len(kept)}, but {self._model} ran {known} times"
+            )
+        return [[self._value(key, forward) for key in self._keys] for forward in kept]
 
     def __getitem__(self, layer: str) -> Tensor:
-        return self._value(self._keys[self.layers.index(layer)])
+        return self._value(self._keys[self.layers.index(layer)], self._records.forwards[-1])
 
-    def _value(self, key: str) -> Tensor:
-        by_device = self._store.get(key)
+    def _value(self, key: str, forward: Forward) -> Tensor:
+        by_device = forward.values.get(key)
         name = key.rpartition(":")[0]
         if not by_device:
-            if not self._finalizer.alive:
-                raise RuntimeError(f"FeatureTap: closed; read {name!r} inside the with block")
-            raise RuntimeError(
-                f"FeatureTap: nothing recorded at {name!r}; call the model while the tap is open, "
-                "check that its forward reaches the layer, and tap a compiled model before its "
-                "first call"
-            )
+            self._nothing(name)
+        self._check_time(name, forward)
         values = []
         for tensor, version in by_device.values():
             if version >= 0 and tensor._version != version:
@@ -121,19 +148,56 @@ class FeatureTap:
                     "operation; tap the next layer, or use at='pre_activation'"
                 )
             values.append(tensor)
-        if len(values) == 1:
-            return values[0]
-        order = sorted(by_device, key=lambda device: device.index or 0)
-        return torch.cat([by_device[d][0].to(order[0]) for d in order])
+        if len(values) > 1:
+            order = sorted(by_device, key=lambda device: device.index or 0)
+            values = [torch.cat([by_device[d][0].to(order[0]) for d in order])]
+        if not torch.compiler.is_compiling():
+            values[0]._kdops_layer = name  # type: ignore[attr-defined]  # for a method's messages
+        return values[0]
+
+    def _nothing(self, name: str) -> NoReturn:
+        if not self._finalizer.alive:
+            raise RuntimeError(
+                f"FeatureTap: closed; read {name!r} inside the with block (the copy of a tap is "
+                "closed too: tap the copied model)"
+            )
+        raise RuntimeError(
+            f"FeatureTap: nothing recorded at {name!r} in the last forward; call the model while "
+            "the tap is open, check that its forward reaches the layer, and tap a compiled model "
+            "before its first call"
+        )
+
+    def _check_time(self, name: str, forward: Forward) -> None:
+        """Refuse the features of an earlier batch, and those of one forward out of several."""
+        records = self._records
+        if forward.read_at is None:
+            forward.read_at = records.latest.mark
+        elif forward.read_at is not records.latest.mark:
+            raise RuntimeError(
+                f"FeatureTap: the features at {name!r} were read before, and a tapped model has "
+                f"run since: they belong to an earlier batch. Call {self._model} on the present "
+                "batch too, or keep the list that tap.features returned"
+            )
+        if records.lost[0]:
+            raise RuntimeError(
+                f"FeatureTap: {self._model} ran again before the features at {name!r} were read, "
+                "and those of the earlier forward are lost: read tap.features after each forward, "
+                "or keep several (calls=2, tap.calls), or tap.clear() before the one that counts"
+            )
+        for kept in records.forwards:
+            kept.read = True
 
     def clear(self) -> None:
         """Forget the recorded tensors (and the graph they hold), keep the hooks."""
-        self._store.clear()
+        self._records.clear()
 
     def close(self) -> None:
         """Remove the hooks and forget the tensors."""
         self._finalizer()
-        self._store.clear()
+        self._records.clear()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _closed_tap, (self.layers,)
 
     def __enter__(self) -> FeatureTap:
         return self
@@ -198,43 +262,17 @@ def _check_place(key: str, layer: nn.Module, place: str) -> None:
         )
 
 
-def _hook(layer: nn.Module, place: str, key: str, store: Store) -> list[RemovableHandle]:
-    """Register the hooks of one tap; they refer to the store only, never to the tap."""
-    save = _saver(key, store)
-    if place == "output":
-        return [layer.register_forward_hook(lambda m, _args, out: save(m, _first(out), False))]
-    if place == "input":
-        return [layer.register_forward_pre_hook(lambda m, args: save(m, _first(args), False))]
-
-    def before(module: nn.Module, args: Any) -> None:
-        save(module, _first(args), bool(getattr(module, "inplace", False)))
-
-    return [m.register_forward_pre_hook(before) for m in _activations(layer)]
+def _register(layer: nn.Module, hook: Hook) -> list[RemovableHandle]:
+    if hook.place == "output":
+        return [layer.register_forward_hook(hook)]
+    if hook.place == "input":
+        return [layer.register_forward_pre_hook(hook)]
+    return [m.register_forward_pre_hook(hook) for m in _activations(layer)]
 
 
-def _saver(key: str, store: Store) -> Callable[[nn.Module, Tensor, bool], None]:
-    lock = threading.Lock()
-
-    def save(module: nn.Module, x: Tensor, copy: bool) -> None:
-        x = x.clone() if copy else x
-        if torch.compiler.is_compiling():
-            store[key] = {x.device: (x, -1)}
-        elif getattr(module, "_is_replica", False):
-            with lock:  # the replicas of DataParallel run in threads, one device each
-                store.setdefault(key, {})[x.device] = (x, x._version)
-        else:
-            store[key] = {x.device: (x, -1 if x.is_inference() else x._version)}
-
-    return save
-
-
-def _first(value: Any) -> Tensor:
-    """The first tensor of whatever a layer takes or returns."""
-    if isinstance(value, Tensor):
-        return value
-    items = value.values() if isinstance(value, dict) else value
-    if isinstance(items, Iterable):
-        for item in items:
-            if isinstance(item, (Tensor, dict, tuple, list)):
-                return _first(item)
-    raise ValueError(f"FeatureTap: found no tensor in a {type(value).__name__}")
+def _closed_tap(layers: list[str]) -> FeatureTap:
+    """What copying or unpickling a tap gives: its model's copy has no hooks of it."""
+    tap = FeatureTap(nn.Identity(), [""] * len(layers))
+    tap.layers, tap._keys = list(layers), [f"{name}:output" for name in layers]
+    tap.close()
+    return tap

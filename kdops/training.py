@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdops._checkpoint import Checkpoint, Rows
 from kdops.distributed import average_gradients
 from kdops.features import FeatureTap, unwrap
 
@@ -150,7 +150,6 @@ def assistant_chain(teacher: nn.Module, learners: Sequence[nn.Module], train: Tr
 
 
 Step = Callable[[Any, int], tuple[Tensor, Tensor | None]]
-Rows = list[dict[str, float]]
 
 
 def fit(
@@ -180,7 +179,9 @@ def fit(
     step(batch, epoch) -> (task loss, distiller's loss or None) replaces that rule. clip=True uses
     clip_to_main. amp: autocast dtype; float16 on CUDA adds a GradScaler. scheduler.step() runs per
     epoch. checkpoint: a file, written atomically after every epoch; if it exists, training goes on
-    from it along the same curve. log: a .csv path, or an object with add_scalar (SummaryWriter).
+    from it along the same curve; a file that is none of this run's is a ValueError. A loss, or a
+    weight after an epoch, that is not finite is a FloatingPointError and is not saved. log: a .csv
+    path, or an object with add_scalar (SummaryWriter).
     Returns a row per epoch: epoch, loss, distill, ms per iteration, accuracy with evaluate.
     """
     device = next(student.parameters()).device
@@ -193,8 +194,9 @@ def fit(
     names = ("student", "method", "optimizer", "scheduler", "scaler")
     parts = zip(names, (student, method, optimizer, scheduler, scaler), strict=True)
     shuffle = getattr(loader, "generator", None) or torch.default_generator
-    state = _Checkpoint(checkpoint, {k: v for k, v in parts if v is not None}, shuffle)
+    state = Checkpoint(checkpoint, {k: v for k, v in parts if v is not None}, shuffle)
     history = state.restore()
+    every = 1 if device.type == "cpu" else 50  # a look at the losses waits for a device
     with ExitStack() as stack:
         step = step or _usual_step(stack, student, teacher, method, layers, at)
         for epoch in range(len(history), epochs):
@@ -204,14 +206,18 @@ def fit(
             for batch in bar:
                 with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
                     main, extra = step([x.to(device, non_blocking=True) for x in batch], epoch)
+                pair = (main, torch.zeros_like(main) if extra is None else extra)
+                losses.append(torch.stack(pair).detach())
+                if len(losses) % every == 0:
+                    _check_losses(losses, every, epoch, method, state)
                 optimizer.zero_grad(set_to_none=True)
                 _backward(main, extra, weight, scaler, student, free, epoch if clip else None)
                 scaler.step(optimizer)
                 scaler.update()
-                pair = (main, torch.zeros_like(main) if extra is None else extra)
-                losses.append(torch.stack(pair).detach())
             if not losses:
                 raise ValueError("fit: the loader gave no batches")
+            _check_losses(losses, every, epoch, method, state)
+            state.check(epoch)
             row = dict(zip(("loss", "distill"), torch.stack(losses).mean(0).tolist(), strict=True))
             row |= {"epoch": epoch, "ms": 1000 * (time.perf_counter() - start) / len(losses)}
             if scheduler is not None:
@@ -223,6 +229,21 @@ def fit(
             state.save(history)
             _write_log(log, history)
     return history
+
+
+def _check_losses(
+    losses: list[Tensor], last: int, epoch: int, method: Any, state: Checkpoint
+) -> None:
+    """FloatingPointError for the first of the last losses that is NaN or infinite."""
+    begin = max(len(losses) - last, 0)
+    names = "task's loss", f"loss of {type(method).__name__}" if method else "distiller's loss"
+    for i, row in enumerate(torch.stack(losses[begin:]).tolist(), begin):
+        for part, value in zip(names, row, strict=True):
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"fit: the {part} is {value} at epoch {epoch}, step {i}{state.kept()}; lower "
+                    "the learning rate or the weight, and look at the features of that batch"
+                )
 
 
 def _backward(
@@ -255,39 +276,6 @@ def _usual_step(
         return F.cross_entropy(logits, target), method(*pair)
 
     return step
-
-
-@dataclass
-class _Checkpoint:
-    """All that a run needs to go on: weights, optimizer, random states, history."""
-
-    path: str | Path | None
-    parts: dict[str, Any]
-    generator: torch.Generator  # of the loader's shuffling
-
-    def save(self, history: Rows) -> None:
-        """Write aside, then rename: an interruption leaves the old file or the new one."""
-        if self.path is None:
-            return
-        state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"history": history, "rng": torch.get_rng_state()}
-        state["loader"] = self.generator.get_state()
-        state["cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        torch.save(state, aside := f"{self.path}.tmp")
-        os.replace(aside, self.path)
-
-    def restore(self) -> Rows:
-        if self.path is None or not Path(self.path).exists():
-            return []
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        if not self.parts.keys() <= state.keys():
-            raise ValueError(f"fit: {self.path} holds {list(state)}, not {list(self.parts)}")
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        torch.set_rng_state(state["rng"])
-        torch.cuda.set_rng_state_all(state["cuda"])
-        self.generator.set_state(state["loader"])
-        return list(state["history"])
 
 
 def _write_log(log: Any, history: Rows) -> None:

@@ -137,6 +137,87 @@ def check_states_agree(module, world):
         assert all(torch.equal(part, parts[0]) for part in parts)
 
 
+def fails_everywhere(function, *parts):
+    """function raises here and in every other process; the message holds all parts."""
+    with pytest.raises(RuntimeError) as caught:
+        function()
+    assert all(part in str(caught.value) for part in parts), caught.value
+    dist.barrier()
+
+
+def check_disagreement(rank, world):
+    """Every process learns of it, whatever each of them brings, and the group works on."""
+    plain = torch.randn(3, 4)
+    for other, sides in [
+        (plain.double(), ("float32 [rows, 4]", "float64 [rows, 4]")),
+        (torch.randn(3, 5), ("[rows, 4]", "[rows, 5]")),
+        (torch.randn(2, 6), ("[rows, 4]", "[rows, 6]")),
+        (torch.randn(3, 2, 2), ("[rows, 4]", "[rows, 2, 2]")),
+        (torch.tensor(1.0), ("[rows, 4]", "float32 []")),
+        (torch.zeros(3, 4, device="meta"), ("on cpu", "on meta")),
+        (plain.clone().requires_grad_(), ("without gradient", "with gradient")),
+    ]:
+        mine = other if rank == 1 else plain
+        fails_everywhere(lambda x=mine: gather_batch(x), "gather_batch", *sides, "ranks [1]")
+    halves = plain.half() if rank else plain.bfloat16()
+    fails_everywhere(lambda: gather_batch(halves), "float16", "bfloat16")
+    fails_everywhere(lambda: gather_batch(torch.tensor(1.0)), "batch dimension")
+
+    grads = [torch.ones(2), None if rank else torch.ones(3)]
+    fails_everywhere(
+        lambda: average_gradients(grads), "gradient 1: float32 [3]", "None on ranks [1"
+    )
+    named = [torch.ones(2 + rank)]
+    fails_everywhere(
+        lambda: average_gradients(named, names=["fc.weight"]), "fc.weight: float32 [2]"
+    )
+    fails_everywhere(lambda: average_gradients([torch.ones(1)] * (1 + rank)), "gradient 1: nothing")
+    net = nn.Linear(2, 2 + rank)
+    fails_everywhere(lambda: broadcast_state(net), "broadcast_state", "weight: float32 [2, 2]")
+    same = [torch.full((2,), float(rank)), None]
+    average_gradients(same)
+    torch.testing.assert_close(same[0], torch.full((2,), (world - 1) / 2))
+
+
+def own_parameters(method):
+    return {name: p for name, p in method.named_parameters() if p.requires_grad}
+
+
+def check_method_parameters(rank, world):
+    """Only the student is in DDP: the method's parameters start and stay the same everywhere."""
+    maps = [
+        torch.randn(4, c, 4, 4, generator=torch.Generator().manual_seed(rank + c)) for c in (3, 5)
+    ]
+    student, teacher = maps
+    whole = {}
+    for scope in ("alone", "inside"):
+        torch.manual_seed(rank)  # every process draws its own first values
+        method = kd.WeightedSum({"vid": kd.VID([3], [5]), "fit": kd.FitNet((3, 4, 4), (5, 4, 4))})
+        run = DistributedDataParallel(method) if scope == "inside" else method
+        optimizer = torch.optim.SGD(own_parameters(method).values(), 0.1, momentum=0.9)
+        for _ in range(2):
+            optimizer.zero_grad()
+            for part in (slice(0, 2), slice(2, 4)):  # gradients accumulate
+                run([student[part]], [teacher[part]]).backward()
+            optimizer.step()
+        for name, p in own_parameters(method).items():
+            parts = [torch.empty_like(p) for _ in range(world)]
+            dist.all_gather(parts, p.detach())
+            assert all(torch.equal(part, parts[0]) for part in parts), (scope, name)
+            torch.testing.assert_close(p, whole.setdefault(name, p))  # what DDP does, exactly
+    private = kd.VID([3], [5])
+    private.synchronise = None
+    if rank == 0:  # some of the processes only: nobody waits
+        private([student], [teacher]).backward()
+    with torch.no_grad():
+        method([student], [teacher]) if rank == 0 else None
+
+
+@pytest.mark.parametrize("check", [check_disagreement, check_method_parameters])
+def test_two_processes(check, tmp_path):
+    launch(check, 2, tmp_path)
+
+
 @pytest.mark.parametrize("world", [2, 3])
 def test_relational_methods(world, tmp_path):
     launch(check_methods, world, tmp_path)

@@ -227,6 +227,7 @@ def test_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fit(mlp(), None, None, loader(), epochs=2, checkpoint=path, progress=False)
     assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
 
 
 def test_amp_on_the_cpu():
@@ -247,3 +248,73 @@ def test_own_step_and_empty_loader():
     assert rows[-1]["loss"] < rows[0]["loss"]
     with pytest.raises(ValueError, match="no batches"):
         fit(net, None, None, [], epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("part", ["task's loss", "loss of Spoilt"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, part, bad):
+    """Named by part, epoch and step, before the weights are touched; the good file is kept."""
+    path, calls = tmp_path / "run.pt", []
+
+    class Spoilt(SoftTarget):
+        def forward(self, student, teacher, target=None):
+            calls.append(1)
+            wrong = len(calls) == 5 and part != "task's loss"
+            return super().forward(student, teacher) * (bad if wrong else 1)
+
+    student, teacher = mlp(1), mlp(0)
+
+    def step(batch, epoch):
+        z = student(batch[0])
+        spoilt = z * bad if len(calls) == 4 and part == "task's loss" else z
+        task = nn.functional.cross_entropy(spoilt, batch[1])
+        return task, method(z, teacher(batch[0]))
+
+    method = Spoilt()
+    message = rf"fit: the {part} is .* at epoch 1, step 1; .*run\.pt keeps the last good epoch"
+    with pytest.raises(FloatingPointError, match=message):
+        fit(
+            student, teacher, method, loader(), epochs=3, step=step, checkpoint=path, progress=False
+        )
+    assert len(torch.load(path, weights_only=True)["history"]) == 1
+    assert all(p.isfinite().all() for p in student.parameters())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    path, net = tmp_path / "run.pt", mlp()
+
+    def run(epochs):
+        fit(net, None, None, [next(iter(loader()))], epochs=epochs, checkpoint=path, progress=False)
+
+    run(1)
+    before = path.read_bytes()
+    net[2].weight.register_hook(lambda g: g * float("inf"))
+    with pytest.raises(
+        FloatingPointError, match=r"student's 2\.weight is not finite after epoch 1"
+    ):
+        run(2)
+    assert path.read_bytes() == before
+
+
+def test_damaged_and_foreign_checkpoints_name_the_file(tmp_path):
+    path = tmp_path / "run.pt"
+
+    def run(net):
+        fit(net, None, None, loader(), epochs=2, checkpoint=path, progress=False)
+
+    run(mlp())
+    good = path.read_bytes()
+    for content in (b"", good[: len(good) // 2], good[:10], b"a text, no checkpoint at all"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"run\.pt is no checkpoint, or is cut short"):
+            run(mlp())
+        assert path.read_bytes() == content
+    for other in ([1, 2], mlp().state_dict(), {"student": {}}):
+        torch.save(other, path)
+        with pytest.raises(ValueError, match=r"run\.pt holds .*, not \['student'"):
+            run(mlp())
+    path.write_bytes(good)
+    with pytest.raises(
+        ValueError, match=r"run\.pt belongs to another run, its student does not fit"
+    ):
+        run(mlp(width=9))

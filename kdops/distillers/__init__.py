@@ -1,4 +1,10 @@
-"""Distillation methods as nn.Modules: ``loss = method(student_features, teacher_features)``."""
+"""Distillation methods as nn.Modules: ``loss = method(student_features, teacher_features)``.
+
+The abbreviations of the papers are known too: KD (SoftTarget), AT (AttentionTransfer), SP
+(SimilarityPreserving), AB (ActivationBoundary), OFD (Overhaul), DML (DeepMutual).
+"""
+
+import difflib
 
 from kdops.distillers.activation_boundary import ActivationBoundary
 from kdops.distillers.attention import AttentionTransfer
@@ -18,6 +24,9 @@ from kdops.distillers.soft_target import BornAgain, SoftTarget, TeacherAssistant
 from kdops.distillers.vid import VID
 from kdops.distillers.weighted_sum import WeightedSum
 from kdops.distillers.without_forgetting import LearningWithoutForgetting
+
+KD, AT, SP = SoftTarget, AttentionTransfer, SimilarityPreserving
+AB, OFD, DML = ActivationBoundary, Overhaul, DeepMutual
 
 __all__ = [
     "FSP",
@@ -41,3 +50,11 @@ __all__ = [
     "TeacherAssistant",
     "WeightedSum",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """An AttributeError that knows what was meant."""
+    known = {key.lower(): key for key in [*__all__, "KD", "AT", "SP", "AB", "OFD", "DML"]}
+    near = difflib.get_close_matches(name.lower().replace("_", ""), list(known), n=3)
+    hint = f"; did you mean {' or '.join(known[key] for key in near)}?" if near else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

@@ -1,18 +1,22 @@
 """What every distiller shares: levels, level weights, connectors and the messages of bad input.
 
 A distiller is called as ``loss = method(student, teacher)``. Both arguments are one tensor or a
-list with one tensor per level. The loss is a 0-d tensor in fp32 (fp64 for fp64 input); half inputs
-are computed in fp32, the teacher is detached. Methods with a preparatory phase derive from
-``PreparedDistiller``.
+list with one tensor per level: vectors (B, C) or maps (B, C, *S), the channels second, with one to
+three dimensions of positions. The loss is a 0-d tensor in fp32 (fp64 for an fp64 student); half
+inputs are computed in fp32, the teacher is detached and follows the student's type. Methods with a
+preparatory phase derive from ``PreparedDistiller``.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from kdops.distillers._parallel import share_gradients, share_state
 
 Levels = Tensor | Sequence[Tensor]
 Pair = tuple[Tensor, Tensor]
@@ -43,9 +47,16 @@ def outside_autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def levels_of(features: Levels) -> list[Tensor]:
+def levels_of(method: str, features: Levels) -> list[Tensor]:
     """One tensor is one level."""
-    return [features] if isinstance(features, Tensor) else list(features)
+    if isinstance(features, Tensor):
+        return [features]
+    if not isinstance(features, Sequence) or isinstance(features, str):
+        raise ValueError(
+            f"{method}: features are one tensor, or a list with one per level, got "
+            f"{type(features).__name__}"
+        )
+    return list(features)
 
 
 def shapes(*tensors: Tensor) -> str:
@@ -54,27 +65,59 @@ def shapes(*tensors: Tensor) -> str:
 
 
 def level_pairs(method: str, student: Levels, teacher: Levels) -> list[Pair]:
-    """Pair the levels; half becomes fp32; the teacher is detached."""
-    s_levels, t_levels = levels_of(student), levels_of(teacher)
+    """Pair the levels; half becomes fp32; the teacher is detached, in the student's type."""
+    s_levels, t_levels = levels_of(method, student), levels_of(method, teacher)
     if len(s_levels) != len(t_levels) or not s_levels:
         raise ValueError(
             f"{method}: the student has {len(s_levels)} levels and the teacher {len(t_levels)}; "
             "pass lists of equal, non-zero length"
         )
     for i, (s, t) in enumerate(zip(s_levels, t_levels, strict=True)):
-        for side, x in (("student", s), ("teacher", t)):
-            if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
-                found = f"{list(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-                raise ValueError(
-                    f"{method}: level {i}: the {side} must be a floating point tensor whose first "
-                    f"dimension is the batch and second the channels, got {found}"
-                )
+        check_feature(method, i, "student", s)
+        check_feature(method, i, "teacher", t)
         if s.shape[0] != t.shape[0]:
             raise ValueError(
                 f"{method}: level {i}: the batches differ, student and teacher are {shapes(s, t)}; "
                 "run both networks on the same images"
             )
-    return [(full(s), full(t.detach())) for s, t in zip(s_levels, t_levels, strict=True)]
+        check_device(method, i, s, t)
+    wide = [full(s) for s in s_levels]
+    return [(s, t.detach().to(s.dtype)) for s, t in zip(wide, t_levels, strict=True)]
+
+
+def check_device(method: str, level: int, student: Tensor, teacher: Tensor) -> None:
+    if student.device != teacher.device:
+        raise ValueError(
+            f"{method}: level {level}: the student is on {student.device} and the teacher on "
+            f"{teacher.device}"
+        )
+
+
+def check_feature(method: str, level: int, side: str, x: object) -> None:
+    """A real tensor (B, C, *S) with channels and positions, or a ValueError."""
+    if isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2 and 0 not in x.shape[1:]:
+        return
+    found = f"{list(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+    raise ValueError(
+        f"{method}: level {level}: the {side} must be a floating point tensor whose first "
+        f"dimension is the batch and second the channels, none of them empty, got {found}"
+    )
+
+
+def warn_without_gradient(method: str, student: Sequence[Tensor]) -> bool:
+    """Warn of a tapped student that cannot learn from the loss; whether it was done."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    layers = [getattr(x, "_kdops_layer", None) for x in student]
+    if None in layers or any(x.requires_grad for x in student):
+        return False
+    warnings.warn(
+        f"{method}: the student's features at {', '.join(map(repr, layers))} need no gradient, so "
+        "the loss teaches it nothing; was its forward run under torch.no_grad, is it frozen, or is "
+        "the tap on another network (a teacher, an EMA copy)? Reentrant checkpointing detaches too",
+        stacklevel=6,  # the caller of a method whose forward asks for its pairs
+    )
+    return True
 
 
 def as_list(value: int | Sequence[int]) -> list[int]:
@@ -90,15 +133,33 @@ def channel_numbers(pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
+def check_positions(method: str, level: int, *maps: Tensor) -> None:
+    """Maps have positions, in one to three dimensions."""
+    if not all(3 <= x.ndim <= 5 for x in maps):
+        raise ValueError(
+            f"{method}: level {level}: expected maps (B, C, *S) with one to three spatial "
+            f"dimensions, such as (B, C, H, W), got {shapes(*maps)}; tap a layer before pooling"
+        )
+
+
 class Distiller(nn.Module):
     """Base of all methods: pairing of levels, weights per level, construction from a sample.
 
     weights: one factor per term of the sum over levels (or level pairs); None means 1 for all.
+    channels: (student's, teacher's) per level that the method was built for; None for any.
+    synchronise: the torch.distributed group whose processes share the method's own parameters,
+    "world" for the default one, None for none (see kdops.distributed).
     """
+
+    channels: list[tuple[int, int]] | None = None
+    synchronise: Any = "world"
 
     def __init__(self, *, weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.weights = None if weights is None else tuple(float(w) for w in weights)
+        self._warned = self._shared = False
+        self.register_forward_pre_hook(share_state)
+        self.register_forward_hook(share_gradients)
 
     @property
     def name(self) -> str:
@@ -117,14 +178,24 @@ class Distiller(nn.Module):
         """Constructor arguments that a sample determines; none for a method without parameters."""
         return {}
 
-    def pairs(self, student: Levels, teacher: Levels, count: int | None = None) -> list[Pair]:
-        """Checked pairs of levels; count is the number that the constructor was made for."""
+    def pairs(self, student: Levels, teacher: Levels) -> list[Pair]:
+        """Checked pairs of levels, as many and of such channels as the method was built for."""
         pairs = level_pairs(self.name, student, teacher)
-        if count is not None and len(pairs) != count:
+        if not self._warned:
+            self._warned = warn_without_gradient(self.name, levels_of(self.name, student))
+        if self.channels is None:
+            return pairs
+        if len(pairs) != len(self.channels):
             raise ValueError(
-                f"{self.name}: built for {count} levels, called with {len(pairs)}; "
+                f"{self.name}: built for {len(self.channels)} levels, called with {len(pairs)}; "
                 "use from_sample with the same layers"
             )
+        for i, ((s, t), built) in enumerate(zip(pairs, self.channels, strict=True)):
+            if (s.shape[1], t.shape[1]) != built:
+                raise ValueError(
+                    f"{self.name}: level {i}: built for {built[0]} student and {built[1]} teacher "
+                    f"channels, got {shapes(s, t)}; use from_sample with the same layers"
+                )
         return pairs
 
     def total(self, terms: Sequence[Tensor], default: Sequence[float] | None = None) -> Tensor:
@@ -137,15 +208,11 @@ class Distiller(nn.Module):
         return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
 
     def check_maps(self, pairs: Sequence[Pair], least: int = 1) -> None:
-        """Every level is a map (B, C, *spatial), and there are enough of them."""
+        """Every level is a pair of maps (B, C, *S), and there are enough of them."""
         if len(pairs) < least:
             raise ValueError(f"{self.name}: needs at least {least} levels, got {len(pairs)}")
-        for i, (s, t) in enumerate(pairs):
-            if s.ndim < 3 or t.ndim < 3:
-                raise ValueError(
-                    f"{self.name}: level {i}: expected maps (B, C, H, W), got {shapes(s, t)}; "
-                    "tap a layer before pooling"
-                )
+        for i, pair in enumerate(pairs):
+            check_positions(self.name, i, *pair)
 
 
 def halving(n: int) -> list[float]:
@@ -190,6 +257,20 @@ class PreparedDistiller(Distiller):
         self.prepared.fill_(True)
         self._ready = True
 
+    def teacher_levels(self, batch: Levels) -> list[Tensor]:
+        """One batch for prepare(), checked: the teacher's features as the method was built for."""
+        levels = levels_of(f"{self.name}.prepare", batch)
+        found = [x.shape[1] if isinstance(x, Tensor) and x.ndim > 1 else None for x in levels]
+        for i, x in enumerate(levels):
+            check_feature(f"{self.name}.prepare", i, "teacher", x)
+        built = [t for _, t in self.channels or ()]
+        if found != built:
+            raise ValueError(
+                f"{self.name}.prepare: built for levels of {built} teacher channels, got {found}; "
+                "pass batches of the teacher's features, one tensor per level"
+            )
+        return [full(x.detach()) for x in levels]
+
     def learn(
         self,
         batches: Iterable[Levels],
@@ -205,7 +286,7 @@ class PreparedDistiller(Distiller):
         for epoch in range(epochs):
             losses = []
             for batch in batches:
-                levels = [full(x.detach()) for x in levels_of(batch)]
+                levels = self.teacher_levels(batch)
                 with torch.enable_grad():
                     loss = loss_of(levels)
                     optimizer.zero_grad(set_to_none=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdops.distillers._base import Distiller, Pair, as_list, full, shapes
+from kdops.ops.gram import reference
 
 
 def pointwise(inputs: int, outputs: int, *, batch_norm: bool = False) -> nn.Sequential:
@@ -29,18 +30,53 @@ def channel_lists(
     return list(zip(s, t, strict=True))
 
 
-def apply(connector: nn.Module, x: Tensor) -> Tensor:
-    """Run a connector in the type of its weights; the result is fp32 or wider."""
+def apply(method: str, level: int, connector: nn.Module, x: Tensor) -> Tensor:
+    """Run a connector in the type of its weights; the result has that of x, fp32 or wider.
+
+    x has the channels it was built for (Distiller.pairs sees to that).
+    """
+    norms = [m for m in connector.modules() if isinstance(m, _BatchNorm) and m.training]
+    if norms and x.numel() == x.shape[1]:
+        raise ValueError(
+            f"{method}: level {level}: one value per channel, {shapes(x)}, has no variance for "
+            "the connector's BatchNorm in training; drop the last incomplete batch (drop_last=True "
+            "in the loader), or call eval() on the method"
+        )
     weight = next(connector.parameters(), None)
-    return full(connector(x if weight is None else x.to(weight.dtype)))
+    return full(connector(x if weight is None else x.to(weight.dtype))).to(full(x).dtype)
 
 
-def pool_pair(s: Tensor, t: Tensor) -> Pair:
+def apply_pointwise(method: str, level: int, connector: nn.Module, x: Tensor) -> Tensor:
+    """apply, for 1x1 convolutions, which know channels only: x is (B, C) or (B, C, *S)."""
+    if x.ndim == 4:
+        return apply(method, level, connector, x)
+    flat = x[..., None, None] if x.ndim == 2 else x.flatten(2)[..., None]
+    y = apply(method, level, connector, flat)
+    return y.reshape(y.shape[0], y.shape[1], *x.shape[2:])
+
+
+def check_planes(method: str, level: int, side: str, x: Tensor) -> None:
+    """x is what a two-dimensional convolution reads."""
+    if x.ndim != 4:
+        raise ValueError(
+            f"{method}: level {level}: expected a {side} map of shape [B, C, H, W] for a "
+            f"two-dimensional convolution, got {shapes(x)}"
+        )
+
+
+def pool_pair(method: str, level: int, s: Tensor, t: Tensor) -> Pair:
     """Average-pool the larger map to the smaller, in each spatial dimension."""
-    if s.shape[2:] == t.shape[2:] or s.ndim != 4 or t.ndim != 4:
-        return s, t
-    size = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
-    return F.adaptive_avg_pool2d(s, size), F.adaptive_avg_pool2d(t, size)
+    if s.ndim != t.ndim:
+        raise ValueError(
+            f"{method}: level {level}: expected student and teacher maps with equally many "
+            f"spatial dimensions, got {shapes(s, t)}"
+        )
+    return reference.pool_pair(s, t, "avg")
+
+
+def pooled_pairs(method: str, pairs: Sequence[Pair]) -> list[Pair]:
+    """pool_pair at every level."""
+    return [pool_pair(method, i, s, t) for i, (s, t) in enumerate(pairs)]
 
 
 class ConnectedDistiller(Distiller):
@@ -58,7 +94,7 @@ class ConnectedDistiller(Distiller):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(weights=weights)
-        self.connectors = connectors(self.name, student_channels, teacher_channels)
+        self.channels, self.connectors = connectors(self.name, student_channels, teacher_channels)
 
     def connect(self, pairs: Sequence[Pair]) -> list[Pair]:
         return connect(self, self.connectors, pairs)
@@ -68,22 +104,21 @@ def connectors(
     method: str,
     student_channels: int | Sequence[int] | None,
     teacher_channels: int | Sequence[int] | None,
-) -> nn.ModuleList:
-    """One module per level, Identity where the channels agree; empty without channel numbers."""
+) -> tuple[list[tuple[int, int]] | None, nn.ModuleList]:
+    """The channels and one module per level, Identity where they agree; none without numbers."""
     if student_channels is None and teacher_channels is None:
-        return nn.ModuleList()
+        return None, nn.ModuleList()
     if student_channels is None or teacher_channels is None:
         raise ValueError(f"{method}: give student_channels and teacher_channels, or neither")
     pairs = channel_lists(method, student_channels, teacher_channels)
-    return nn.ModuleList(nn.Identity() if a == b else pointwise(a, b) for a, b in pairs)
+    return pairs, nn.ModuleList(nn.Identity() if a == b else pointwise(a, b) for a, b in pairs)
 
 
 def connect(method: Distiller, modules: nn.ModuleList, pairs: Sequence[Pair]) -> list[Pair]:
     """Student maps with the teacher's channels, or a ValueError that names the level."""
-    if len(modules) not in (0, len(pairs)):
-        raise ValueError(f"{method.name}: {len(modules)} connectors for {len(pairs)} levels")
     if len(modules):
-        pairs = [(apply(m, s), t) for m, (s, t) in zip(modules, pairs, strict=True)]
+        rows = enumerate(zip(modules, pairs, strict=True))
+        pairs = [(apply_pointwise(method.name, i, m, s), t) for i, (m, (s, t)) in rows]
     for i, (s, t) in enumerate(pairs):
         if s.shape[1] != t.shape[1]:
             raise ValueError(

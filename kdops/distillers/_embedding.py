@@ -93,4 +93,4 @@ class MessagePassing(nn.Module):
             messages.append(self.message_norm(self.message(inputs)) * gate)
             edges = edges + messages[-1]
         graph = edges.mean(1).view(batch, batch)
-        return graph, torch.cat(messages, 1).view(batch, batch, -1)
+        return graph, torch.cat(messages, 1).view(batch, batch, d * len(messages))

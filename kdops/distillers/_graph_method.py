@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdops.distillers._base import Levels, Pair, PreparedDistiller, channel_numbers
+from kdops.distillers._base import (
+    Levels,
+    Pair,
+    PreparedDistiller,
+    channel_numbers,
+    check_positions,
+)
 from kdops.distillers._connectors import connectors
 from kdops.distillers._spectral import matrix
 from kdops.distributed import broadcast_state, over_group
@@ -33,11 +39,34 @@ class GraphDistiller(PreparedDistiller):
     ) -> None:
         super().__init__(weights=weights)
         self.decay, self.group = decay, group
-        self.connectors = connectors(self.name, student_channels, teacher_channels)
+        self.channels, self.connectors = connectors(self.name, student_channels, teacher_channels)
+        if len(self.connectors) < 2:
+            raise ValueError(f"{self.name}: needs at least 2 levels, got {len(self.connectors)}")
 
     @classmethod
     def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
         return channel_numbers(pairs)
+
+    def pairs(self, student: Levels, teacher: Levels) -> list[Pair]:
+        pairs = super().pairs(student, teacher)
+        for i, (s, _) in enumerate(pairs):
+            self._check_type(i, s)
+        return pairs
+
+    def teacher_levels(self, batch: Levels) -> list[Tensor]:
+        levels = super().teacher_levels(batch)
+        for i, t in enumerate(levels):
+            self._check_type(i, t)
+        return levels
+
+    def _check_type(self, level: int, x: Tensor) -> None:
+        """The graph networks compute in the type of their weights."""
+        own = next(p.dtype for network in self.networks() for p in network.parameters())
+        if x.dtype != own:
+            raise ValueError(
+                f"{self.name}: level {level}: expected features of the networks' type {own} (half "
+                f"types count as torch.float32), got {x.dtype}; call to({x.dtype}) on the method"
+            )
 
     def networks(self) -> list[nn.Module]:
         """What the preparatory phase trains."""
@@ -60,6 +89,8 @@ class GraphDistiller(PreparedDistiller):
     @torch.no_grad()
     def first_vectors(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """The first right singular vector of every sample, (B, D) per level."""
+        for i, t in enumerate(levels):
+            check_positions(self.name, i, t)
         found = [batched_svd(matrix(t), 1, compute_u=False).Vh[:, 0] for t in levels]
         return [over_group(v, self.group) for v in found]
 

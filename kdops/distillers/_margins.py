@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-
-from kdops.distillers._base import Levels, full, levels_of
 
 
 def batch_norm_margin(norm: nn.Module) -> Tensor:
@@ -26,12 +24,12 @@ def batch_norm_margin(norm: nn.Module) -> Tensor:
     return torch.where(gamma > 0, margin, beta.clamp_max(0)).to(weight.dtype)
 
 
-def negative_means(batches: Iterable[Levels]) -> list[Tensor]:
+def negative_means(batches: Iterable[Sequence[Tensor]]) -> list[Tensor]:
     """Mean of the negative entries per channel and level, zero where there are none."""
     sums: list[Tensor] = []
     counts: list[Tensor] = []
     for batch in batches:
-        rows = [full(x.detach()).transpose(0, 1).flatten(1) for x in levels_of(batch)]
+        rows = [x.transpose(0, 1).flatten(1) for x in batch]
         sums = sums or [x.new_zeros(x.shape[0]) for x in rows]
         counts = counts or [x.new_zeros(x.shape[0]) for x in rows]
         sums = [a + x.clamp_max(0).sum(1) for a, x in zip(sums, rows, strict=True)]

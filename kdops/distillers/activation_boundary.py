@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdops.distillers._base import Distiller, Levels, Pair, channel_numbers, halving
-from kdops.distillers._connectors import apply, channel_lists, pointwise, pool_pair
+from kdops.distillers._connectors import apply_pointwise, channel_lists, pointwise, pool_pair
 
 
 class ActivationBoundary(Distiller):
@@ -18,7 +18,7 @@ class ActivationBoundary(Distiller):
     l = (s + m)² [s > -m and t <= 0] + (s - m)² [s <= m and t > 0],
     L = scale · Σ_levels w · Σ l / B, w = 1, 1/2, 1/4, ... from the last level to the first.
 
-    Maps (B, C, H, W) taken before the ReLU (FeatureTap(..., at="pre_activation")); the larger map
+    Maps (B, C, *S) taken before the ReLU (FeatureTap(..., at="pre_activation")); the larger map
     is average-pooled to the smaller. margin 1, scale 3/1000.
     """
 
@@ -33,19 +33,19 @@ class ActivationBoundary(Distiller):
     ) -> None:
         super().__init__(weights=weights)
         self.margin, self.scale = float(margin), float(scale)
-        channels = channel_lists(self.name, student_channels, teacher_channels)
-        self.connectors = nn.ModuleList(pointwise(a, b, batch_norm=True) for a, b in channels)
+        self.channels = channel_lists(self.name, student_channels, teacher_channels)
+        self.connectors = nn.ModuleList(pointwise(a, b, batch_norm=True) for a, b in self.channels)
 
     @classmethod
     def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
         return channel_numbers(pairs)
 
     def forward(self, student: Levels, teacher: Levels) -> Tensor:
-        pairs = self.pairs(student, teacher, len(self.connectors))
+        pairs = self.pairs(student, teacher)
         self.check_maps(pairs)
         m, terms = self.margin, []
-        for connector, (f_s, f_t) in zip(self.connectors, pairs, strict=True):
-            s, t = pool_pair(apply(connector, f_s), f_t)
+        for i, (connector, (f_s, f_t)) in enumerate(zip(self.connectors, pairs, strict=True)):
+            s, t = pool_pair(self.name, i, apply_pointwise(self.name, i, connector, f_s), f_t)
             silent = (s + m).clamp_min(0).square() * (t <= 0)
             active = (m - s).clamp_min(0).square() * (t > 0)
             terms.append((silent + active).sum() / max(s.shape[0], 1))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kdops.distillers._base import Distiller, Levels
-from kdops.distillers._connectors import pool_pair
+from kdops.distillers._connectors import pooled_pairs
 from kdops.ops.attention import attention_loss
 
 
@@ -17,7 +17,7 @@ class AttentionTransfer(Distiller):
     Q = Σ_c |A_c|^p (reduce="sum") or max_c |A_c|^p (reduce="max"), one value per position.
     variant="code" (the published numbers): L = β · mean over (B, H·W) of (Q̂_S - Q̂_T)², β = 1000;
     variant="paper": L = β / 2 · mean_b ‖Q̂_S - Q̂_T‖₂. Summed over levels.
-    Maps (B, C, H, W), any channels; the larger map is average-pooled to the smaller. p = 2.
+    Maps (B, C, *S), any channels; the larger map is average-pooled to the smaller. p = 2.
     Differs from two popular codes, which forget |A| for odd p, and from all libraries read, which
     lack reduce="max".
     """
@@ -38,7 +38,7 @@ class AttentionTransfer(Distiller):
         pairs = self.pairs(student, teacher)
         self.check_maps(pairs)
         terms = [
-            attention_loss(*pool_pair(s, t), p=self.p, reduce=self.reduce, variant=self.variant)
-            for s, t in pairs
+            attention_loss(s, t, p=self.p, reduce=self.reduce, variant=self.variant)
+            for s, t in pooled_pairs(self.name, pairs)
         ]
         return self.beta * self.total(terms)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kdops.distillers._base import Distiller, full, mean
-from kdops.distillers.soft_target import check_logits, soft_divergence
+from kdops.distillers._base import Distiller, mean
+from kdops.distillers.soft_target import check_logits, hard_loss, soft_divergence
 
 
 class DeepMutual(Distiller):
@@ -37,7 +36,7 @@ class DeepMutual(Distiller):
             check_logits(self.name, own, other)
         terms = [mean(soft_divergence(own, z.detach(), self.temperature)) for z in others]
         loss = self.weight * self.temperature**2 * torch.stack(terms).mean()
-        return loss if target is None else loss + F.cross_entropy(full(own), target)
+        return loss if target is None else loss + hard_loss(self.name, own, target)
 
     def per_net(self, logits: Sequence[Tensor], target: Tensor | None = None) -> list[Tensor]:
         """[L_0, L_1, ...]"""

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdops.distillers._base import Distiller, full, mean, shapes
+from kdops.distillers._base import Distiller, check_feature, full, mean, shapes
 from kdops.distillers._connectors import apply
-from kdops.distillers.soft_target import check_logits, soft_divergence
+from kdops.distillers.soft_target import check_logits, hard_loss, soft_divergence
 from kdops.training import gaussian_ramp
 
 
@@ -51,13 +50,19 @@ class OnTheFlyEnsemble(Distiller):
 
     def ensemble(self, logits: Sequence[Tensor], trunk: Tensor) -> Tensor:
         """z_e = Σ_i g_i z_i, (B, classes)."""
-        if trunk.ndim < 2 or trunk.shape[1] != self.features:
+        check_feature(self.name, 0, "trunk", trunk)
+        if trunk.shape[1] != self.features:
             raise ValueError(
                 f"{self.name}: the gate reads {self.features} features, the trunk is "
                 f"{shapes(trunk)}; pass the tensor that all branches share"
             )
+        if any(z.ndim != 2 or z.shape[0] != trunk.shape[0] for z in logits):
+            raise ValueError(
+                f"{self.name}: expected logits (B, classes) of the trunk's batch, got "
+                f"{shapes(*logits)} for a trunk {shapes(trunk)}"
+            )
         x = full(trunk).flatten(2).mean(2) if trunk.ndim > 2 else full(trunk)
-        gate = torch.softmax(apply(self.gate, x), dim=1)
+        gate = torch.softmax(apply(self.name, 0, self.gate, x), dim=1)
         return torch.einsum("bm,mbc->bc", gate, torch.stack([full(z) for z in logits]))
 
     def forward(
@@ -67,15 +72,15 @@ class OnTheFlyEnsemble(Distiller):
         target: Tensor | None = None,
         epoch: float = math.inf,
     ) -> Tensor:
+        if isinstance(logits, Tensor) or len(logits) != self.branches:
+            raise ValueError(f"{self.name}: {len(logits)} logits for {self.branches} branches")
+        for z in logits:
+            check_logits(self.name, logits[0], z)
         nets = [full(z) for z in logits]
-        if len(nets) != self.branches:
-            raise ValueError(f"{self.name}: {len(nets)} logits for {self.branches} branches")
-        for z in nets[1:]:
-            check_logits(self.name, nets[0], z)
         z_e = self.ensemble(nets, trunk)
         soft = [mean(soft_divergence(z, z_e.detach(), self.temperature)) for z in nets]
         loss = self.ramp_up(epoch) * self.temperature**2 * torch.stack(soft).sum()
         if target is None:
             return loss
-        hard = [F.cross_entropy(z, target) for z in [*nets, z_e]]
+        hard = [hard_loss(self.name, z, target) for z in [*nets, z_e]]
         return loss + torch.stack(hard).sum()

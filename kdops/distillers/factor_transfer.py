@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdops.distillers._base import Levels, Pair, PreparedDistiller, channel_numbers, mean, unit
-from kdops.distillers._connectors import apply, channel_lists, pool_pair
+from kdops.distillers._connectors import apply, channel_lists, check_planes, pool_pair
 
 
 def _stack(layer: type[nn.Module], widths: Sequence[int]) -> nn.Sequential:
@@ -47,7 +47,7 @@ class FactorTransfer(PreparedDistiller):
         if p not in (1, 2):
             raise ValueError(f"FactorTransfer: p is 1 or 2, got {p}")
         self.p = p
-        channels = channel_lists(self.name, student_channels, teacher_channels)
+        self.channels = channels = channel_lists(self.name, student_channels, teacher_channels)
         widths = [max(1, round(rate * t)) for _, t in channels]
         rows = list(zip(channels, widths, strict=True))
         self.encoders = nn.ModuleList(_stack(nn.Conv2d, [t, t, k, k]) for (_, t), k in rows)
@@ -63,6 +63,8 @@ class FactorTransfer(PreparedDistiller):
         return channel_numbers(pairs)
 
     def _reconstruction(self, levels: list[Tensor]) -> Tensor:
+        for i, t in enumerate(levels):
+            check_planes(self.name, i, "teacher", t)
         nets = zip(self.encoders, self.decoders, levels, strict=True)
         return torch.stack([F.mse_loss(dec(enc(t)), t) for enc, dec, t in nets]).sum()
 
@@ -82,11 +84,14 @@ class FactorTransfer(PreparedDistiller):
 
     def forward(self, student: Levels, teacher: Levels) -> Tensor:
         self.require_prepared()
-        pairs = self.pairs(student, teacher, len(self.translators))
-        self.check_maps(pairs)
+        pairs = self.pairs(student, teacher)
         terms = []
-        for encoder, translator, (s, t) in zip(self.encoders, self.translators, pairs, strict=True):
-            f_s, f_t = pool_pair(apply(translator, s), apply(encoder, t).detach())
+        rows = zip(self.encoders, self.translators, pairs, strict=True)
+        for i, (encoder, translator, (s, t)) in enumerate(rows):
+            check_planes(self.name, i, "student", s)
+            check_planes(self.name, i, "teacher", t)
+            f_s, f_t = apply(self.name, i, translator, s), apply(self.name, i, encoder, t).detach()
+            f_s, f_t = pool_pair(self.name, i, f_s, f_t)
             distance = (unit(f_t.flatten(1), 1) - unit(f_s.flatten(1), 1)).abs()
             terms.append(mean(distance if self.p == 1 else distance.square()))
         return self.total(terms)

@@ -8,21 +8,29 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdops.distillers._base import Distiller, Levels, Pair, mean, shapes
-from kdops.distillers._connectors import apply
+from kdops.distillers._connectors import apply, apply_pointwise, check_planes
 
 Shape = Sequence[int]
 
 
-def regressor(student: Shape, teacher: Shape, *, batch_norm: bool, relu: bool) -> nn.Sequential:
+def regressor(
+    student: Shape, teacher: Shape, *, batch_norm: bool, relu: bool, level: int = 0
+) -> nn.Sequential:
     """Map a student map (C, H, W) to the teacher's shape.
 
-    1x1 when sizes agree; 3x3 stride 2 if H_S = 2 H_T; transposed 4x4 stride 2 if 2 H_S = H_T;
-    a valid convolution of size 1 + H_S - H_T for another larger student.
+    1x1 when sizes agree, which may then be of any number of dimensions; 3x3 stride 2 if
+    H_S = 2 H_T; transposed 4x4 stride 2 if 2 H_S = H_T; a valid convolution
+    of size 1 + H_S - H_T for another larger student.
     """
     (c_s, *size_s), (c_t, *size_t) = student, teacher
     layer: nn.Module
     if size_s == size_t:
         layer = nn.Conv2d(c_s, c_t, 1)
+    elif len(size_s) != 2 or len(size_t) != 2:
+        raise ValueError(
+            f"FitNet: level {level}: no regressor from {list(student)} to {list(teacher)}; sizes "
+            "may differ between maps (C, H, W) only"
+        )
     elif all(a == 2 * b for a, b in zip(size_s, size_t, strict=True)):
         layer = nn.Conv2d(c_s, c_t, 3, stride=2, padding=1)
     elif all(2 * a == b for a, b in zip(size_s, size_t, strict=True)):
@@ -31,8 +39,9 @@ def regressor(student: Shape, teacher: Shape, *, batch_norm: bool, relu: bool) -
         layer = nn.Conv2d(c_s, c_t, (1 + size_s[0] - size_t[0], 1 + size_s[1] - size_t[1]))
     else:
         raise ValueError(
-            f"FitNet: no regressor from {list(student)} to {list(teacher)} (C, H, W); the student "
-            "map must be as large, twice or half as large, or larger: choose another layer"
+            f"FitNet: level {level}: no regressor from {list(student)} to {list(teacher)} "
+            "(C, H, W); the student map must be as large, twice or half as large, or larger: "
+            "choose another layer"
         )
     tail: list[nn.Module] = [nn.BatchNorm2d(c_t)] if batch_norm else []
     return nn.Sequential(layer, *tail, *([nn.ReLU()] if relu else []))
@@ -41,9 +50,9 @@ def regressor(student: Shape, teacher: Shape, *, batch_norm: bool, relu: bool) -
 class FitNet(Distiller):
     """Hints: L = mean (r(F_S) - F_T)², r a convolutional regressor per level, summed over levels.
 
-    student_shapes, teacher_shapes: (C, H, W) per level; from_sample reads them off features.
-    batch_norm follows the regressor; relu=True for features after the teacher's ReLU.
-    variant: "mean", or "paper": ½ Σ (r(F_S) - F_T)² / B.
+    student_shapes, teacher_shapes: (C, H, W) per level, or (C, *S) for equal sizes;
+    from_sample reads them off features. batch_norm follows the regressor; relu=True for features
+    after the teacher's ReLU. variant: "mean", or "paper": ½ Σ (r(F_S) - F_T)² / B.
     """
 
     def __init__(
@@ -63,8 +72,10 @@ class FitNet(Distiller):
         lists = [_shape_list(student_shapes), _shape_list(teacher_shapes)]
         if len(lists[0]) != len(lists[1]):
             raise ValueError(f"FitNet: {len(lists[0])} student and {len(lists[1])} teacher shapes")
+        self.channels = [(a[0], b[0]) for a, b in zip(*lists, strict=True)]
         self.regressors = nn.ModuleList(
-            regressor(a, b, batch_norm=batch_norm, relu=relu) for a, b in zip(*lists, strict=True)
+            regressor(a, b, batch_norm=batch_norm, relu=relu, level=i)
+            for i, (a, b) in enumerate(zip(*lists, strict=True))
         )
 
     @classmethod
@@ -75,10 +86,10 @@ class FitNet(Distiller):
         }
 
     def forward(self, student: Levels, teacher: Levels) -> Tensor:
-        pairs = self.pairs(student, teacher, len(self.regressors))
+        pairs = self.pairs(student, teacher)
         terms = []
         for i, (net, (s, t)) in enumerate(zip(self.regressors, pairs, strict=True)):
-            r = apply(net, s)
+            r = _regress(i, net, s)
             if r.shape != t.shape:
                 raise ValueError(
                     f"FitNet: level {i}: the regressor turned {shapes(s)} into {shapes(r)}, the "
@@ -87,6 +98,20 @@ class FitNet(Distiller):
             square = (r - t) ** 2
             terms.append(mean(square) if self.variant == "mean" else _half_per_sample(square))
         return self.total(terms)
+
+
+def _regress(level: int, net: nn.Module, s: Tensor) -> Tensor:
+    layer: Any = next(net.children())
+    if layer.kernel_size == (1, 1):
+        return apply_pointwise("FitNet", level, net, s)
+    check_planes("FitNet", level, "student", s)
+    sizes = zip(s.shape[2:], layer.padding, layer.kernel_size, strict=True)
+    if any(n + 2 * p < k for n, p, k in sizes):
+        raise ValueError(
+            f"FitNet: level {level}: the student map {shapes(s)} is smaller than the regressor's "
+            f"kernel {list(layer.kernel_size)}; rebuild it with from_sample for these sizes"
+        )
+    return apply("FitNet", level, net, s)
 
 
 def _half_per_sample(square: Tensor) -> Tensor:

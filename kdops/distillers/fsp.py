@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kdops.distillers._base import Levels, Pair, channel_numbers
+from kdops.distillers._base import Levels, Pair, channel_numbers, shapes
 from kdops.distillers._connectors import ConnectedDistiller
 from kdops.ops.gram import fsp_loss
 
@@ -15,7 +15,7 @@ from kdops.ops.gram import fsp_loss
 class FSP(ConnectedDistiller):
     """L = Σ_pairs mean_b ½ Σ_ij (G_S - G_T)², G = F1ᵀ F2 / (h w) between consecutive levels.
 
-    Two or more levels of maps (B, C, H, W) in network order; the larger map of a pair is pooled to
+    Two or more levels of maps (B, C, *S) in network order; the larger map of a pair is pooled to
     the smaller. Channels must agree at every level, or connectors do it (student_channels and
     teacher_channels, or from_sample). Per-pair weights.
 
@@ -42,6 +42,9 @@ class FSP(ConnectedDistiller):
     def forward(self, student: Levels, teacher: Levels) -> Tensor:
         pairs = self.pairs(student, teacher)
         self.check_maps(pairs, least=2)
+        if len({x.ndim for pair in pairs for x in pair}) > 1:
+            found = [shapes(*pair) for pair in pairs]
+            raise ValueError(f"FSP: expected maps of one rank at all levels, got {found}")
         s, t = zip(*self.connect(pairs), strict=True)
         terms = [
             fsp_loss((s[i - 1], s[i]), (t[i - 1], t[i]), pool=self.pool, variant=self.variant)

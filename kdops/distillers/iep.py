@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kdops.distillers._base import Levels, Pair, as_list, full, levels_of, mean, outside_autocast
+from kdops.distillers._base import Levels, Pair, as_list, mean, outside_autocast
 from kdops.distillers._connectors import connect
 from kdops.distillers._embedding import IncrementalPCA, MessagePassing, code_size, plane_map
 from kdops.distillers._graph import GraphAttention, row_divergence
@@ -87,15 +87,13 @@ class IEP(GraphDistiller):
     ) -> list[float]:
         """One pass for the PCA, then epochs of training on teacher maps; the loss per epoch."""
         for batch in batches:
-            planes = self._teacher_planes([full(x) for x in levels_of(batch)])
+            planes = self._teacher_planes(self.teacher_levels(batch))
             for pca, x in zip(self.codes, planes, strict=True):
                 cast(IncrementalPCA, pca).update(x)
         return self.train_networks(batches, epochs, lr)
 
-    def _codes(self, student: Levels, teacher: Levels) -> list[Pair]:
+    def _codes(self, pairs: list[Pair]) -> list[Pair]:
         """PCA codes (P_S, P_T) of every level."""
-        pairs = self.pairs(student, teacher, len(self.codes))
-        self.check_maps(pairs, least=2)
         found = []
         for i, pair in enumerate(connect(self, self.connectors, pairs)):
             both = projected_vectors(self.name, i, pair, 1, canonical=True)
@@ -107,8 +105,10 @@ class IEP(GraphDistiller):
         """The terms "int", "alt" and, with black_box, "black", each summed over level pairs."""
         self.require_prepared()
         terms: dict[str, list[Tensor]] = {}
-        with outside_autocast(levels_of(student)[0]):
-            codes = self._codes(student, teacher)
+        pairs = self.pairs(student, teacher)
+        self.check_maps(pairs, least=2)
+        with outside_autocast(pairs[0][0]):
+            codes = self._codes(pairs)
             for i, ((f_s, f_t), (b_s, b_t)) in enumerate(pairwise(codes)):
                 with torch.no_grad():
                     graph_t, messages_t = self.graphs[i](f_t, b_t)

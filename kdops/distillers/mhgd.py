@@ -71,7 +71,7 @@ class MHGD(GraphDistiller):
 
     def forward(self, student: Levels, teacher: Levels) -> Tensor:
         self.require_prepared()
-        pairs = self.pairs(student, teacher, len(self.heads) + 1)
+        pairs = self.pairs(student, teacher)
         self.check_maps(pairs, least=2)
         vectors = []
         with outside_autocast(pairs[0][0]):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kdops.distillers._base import Distiller, Levels
-from kdops.distillers._connectors import pool_pair
+from kdops.distillers._connectors import pooled_pairs
 from kdops.ops.gram import nst_loss
 
 
@@ -17,7 +17,7 @@ class NST(Distiller):
     x^i = channel i as a unit vector of length H·W, MMD² = mean k(t, t') + mean k(s, s') -
     2 mean k(s, t), averaged over the batch. kernel: "poly" (xᵀy + c)^degree, degree 2, c = 0;
     "linear"; "gaussian" exp(-|x - y|² / (2 σ²)), σ the bandwidth, by default σ² = the sample's mean
-    squared distance between s and t. Maps (B, C, H, W); channels may differ; the larger map is
+    squared distance between s and t. Maps (B, C, *S); channels may differ; the larger map is
     average-pooled. β = 50.
     Differs from the published code in memory: Gram matrices of the smaller side only.
     """
@@ -41,12 +41,13 @@ class NST(Distiller):
         self.check_maps(pairs)
         terms = [
             nst_loss(
-                *pool_pair(s, t),
+                s,
+                t,
                 kernel=self.kernel,
                 degree=self.degree,
                 c=self.c,
                 bandwidth=self.bandwidth,
             )
-            for s, t in pairs
+            for s, t in pooled_pairs(self.name, pairs)
         ]
         return self.beta * self.total(terms)

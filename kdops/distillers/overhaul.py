@@ -16,7 +16,7 @@ from kdops.distillers._base import (
     full,
     halving,
 )
-from kdops.distillers._connectors import apply, channel_lists, pointwise, pool_pair
+from kdops.distillers._connectors import apply_pointwise, channel_lists, pointwise, pool_pair
 from kdops.distillers._margins import batch_norm_margin, negative_means
 
 
@@ -27,7 +27,7 @@ class Overhaul(PreparedDistiller):
     L = scale · Σ_i ½^{n-1-i} · Σ (s' - t')² [s' > t' or t' > 0] / B, scale 1e-3.
     The margin m_c = E[x | x < 0] comes from the teacher's BatchNorm layers that produce the maps,
     ``prepare(batch_norms=[...])``, or from data, ``prepare(teacher_batches)`` (mean of the
-    negative values per channel). Maps (B, C, H, W) before the ReLU; the larger is average-pooled.
+    negative values per channel). Maps (B, C, *S) before the ReLU; the larger is average-pooled.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class Overhaul(PreparedDistiller):
     ) -> None:
         super().__init__(weights=weights)
         self.scale = float(scale)
-        channels = channel_lists(self.name, student_channels, teacher_channels)
-        self.connectors = nn.ModuleList(pointwise(a, b, batch_norm=True) for a, b in channels)
-        for i, (_, c) in enumerate(channels):
+        self.channels = channel_lists(self.name, student_channels, teacher_channels)
+        self.connectors = nn.ModuleList(pointwise(a, b, batch_norm=True) for a, b in self.channels)
+        for i, (_, c) in enumerate(self.channels):
             self.register_buffer(f"margin_{i}", torch.zeros(c))
 
     @classmethod
@@ -66,7 +66,7 @@ class Overhaul(PreparedDistiller):
         if batch_norms is not None:
             found = [batch_norm_margin(norm) for norm in batch_norms]
         else:
-            found = negative_means(batches or ())
+            found = negative_means(self.teacher_levels(batch) for batch in batches or ())
         if [m.numel() for m in found] != [m.numel() for m in self.margins]:
             raise ValueError(
                 f"Overhaul.prepare: channels {[m.numel() for m in found]} of the margins do not "
@@ -79,11 +79,12 @@ class Overhaul(PreparedDistiller):
 
     def forward(self, student: Levels, teacher: Levels) -> Tensor:
         self.require_prepared()
-        pairs = self.pairs(student, teacher, len(self.connectors))
+        pairs = self.pairs(student, teacher)
         self.check_maps(pairs)
         terms = []
-        for connector, margin, (s, t) in zip(self.connectors, self.margins, pairs, strict=True):
-            s, t = pool_pair(apply(connector, s), t)
+        rows = zip(self.connectors, self.margins, pairs, strict=True)
+        for i, (connector, margin, (s, t)) in enumerate(rows):
+            s, t = pool_pair(self.name, i, apply_pointwise(self.name, i, connector, s), t)
             t = torch.maximum(t, full(margin).view(-1, *[1] * (t.ndim - 2)))
             square = (s - t).square() * ((s > t) | (t > 0))
             terms.append(square.sum() / max(s.shape[0], 1))

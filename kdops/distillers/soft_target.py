@@ -8,22 +8,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdops.distillers._base import Distiller, full, mean, shapes
+from kdops.distillers._base import Distiller, check_device, check_feature, full, mean, shapes
 
 
 def soft_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(p_T || p_S) per sample, p = softmax(z / temperature) over dim 1; (B, *rest)."""
-    log_p = F.log_softmax(full(student) / temperature, dim=1)
-    log_t = F.log_softmax(full(teacher) / temperature, dim=1)
+    student = full(student)
+    log_p = F.log_softmax(student / temperature, dim=1)
+    log_t = F.log_softmax(teacher.to(student.dtype) / temperature, dim=1)
     return (log_t.exp() * (log_t - log_p)).sum(1)
 
 
 def check_logits(method: str, student: Tensor, teacher: Tensor) -> None:
-    if student.ndim < 2 or student.shape != teacher.shape:
+    check_feature(method, 0, "student", student)
+    check_feature(method, 0, "teacher", teacher)
+    check_device(method, 0, student, teacher)
+    if student.shape != teacher.shape:
         raise ValueError(
             f"{method}: logits must be (B, classes) and alike, got {shapes(student, teacher)}; "
             "student and teacher need the same classes in the same order"
         )
+
+
+def hard_loss(method: str, logits: Tensor, target: Tensor) -> Tensor:
+    """The task's cross-entropy: class indices (B, *rest), or probabilities shaped as the logits."""
+    expected = [logits.shape[0], *logits.shape[2:]]
+    known = list(target.shape) == expected and target.dtype in (torch.int64, torch.uint8)
+    if target.device != logits.device:
+        raise ValueError(f"{method}: logits on {logits.device}, the target on {target.device}")
+    if not known and not (target.shape == logits.shape and target.is_floating_point()):
+        raise ValueError(
+            f"{method}: expected a target of class indices (int64) {expected} or of probabilities "
+            f"{list(logits.shape)} for logits {shapes(logits)}, got {shapes(target)} {target.dtype}"
+        )
+    return F.cross_entropy(full(logits), target) if logits.numel() else full(logits).sum()
 
 
 class SoftTarget(Distiller):
@@ -59,7 +77,7 @@ class SoftTarget(Distiller):
         soft = self.divergence(student, teacher)
         if target is None:
             return soft
-        return self.alpha * soft + (1 - self.alpha) * F.cross_entropy(full(student), target)
+        return self.alpha * soft + (1 - self.alpha) * hard_loss(self.name, student, target)
 
 
 class TeacherAssistant(SoftTarget):
@@ -86,7 +104,7 @@ class BornAgain(SoftTarget):
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         soft = self.divergence(student, teacher)
-        return soft if target is None else soft + F.cross_entropy(full(student), target)
+        return soft if target is None else soft + hard_loss(self.name, student, target)
 
     @staticmethod
     def ensemble(logits: Sequence[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdops.distillers._base import Distiller, Levels, Pair, channel_numbers, full, mean, shapes
-from kdops.distillers._connectors import apply, channel_lists, pool_pair
+from kdops.distillers._connectors import apply, apply_pointwise, channel_lists, pool_pair
 
 
 class VID(Distiller):
@@ -35,7 +35,7 @@ class VID(Distiller):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(weights=weights)
-        channels = channel_lists(self.name, student_channels, teacher_channels)
+        self.channels = channels = channel_lists(self.name, student_channels, teacher_channels)
         kinds = [linear] * len(channels) if isinstance(linear, bool) else list(linear)
         if len(kinds) != len(channels) or initial_variance <= eps:
             raise ValueError(
@@ -55,18 +55,19 @@ class VID(Distiller):
         return {**channel_numbers(pairs), "linear": [s.ndim == 2 for s, _ in pairs]}
 
     def forward(self, student: Levels, teacher: Levels) -> Tensor:
-        pairs = self.pairs(student, teacher, len(self.means))
+        pairs = self.pairs(student, teacher)
         terms = []
         for i, (net, alpha, (s, t)) in enumerate(zip(self.means, self.alphas, pairs, strict=True)):
             flat = isinstance(net, nn.Linear)
-            if (s.ndim == 2) != flat or (t.ndim == 2) != flat or t.shape[1] != alpha.numel():
+            if (s.ndim == 2) != flat or (t.ndim == 2) != flat:
                 raise ValueError(
                     f"VID: level {i}: built for {'vectors' if flat else 'maps'} and "
                     f"{alpha.numel()} teacher channels, got {shapes(s, t)}; use from_sample"
                 )
-            s, t = pool_pair(s, t)
+            s, t = pool_pair(self.name, i, s, t)
             variance = (F.softplus(full(alpha)) + self.eps).view(-1, *[1] * (t.ndim - 2))
-            error = (apply(net, s) - t) ** 2
+            run = apply if flat else apply_pointwise
+            error = (run(self.name, i, net, s) - t) ** 2
             terms.append(0.5 * mean(error / variance + variance.log()))
         return self.total(terms)
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdops.distillers._base import Distiller, Levels, full, mean
-from kdops.distillers.soft_target import check_logits
+from kdops.distillers._base import Distiller, Levels, mean
+from kdops.distillers.soft_target import check_logits, hard_loss
 
 
 class LearningWithoutForgetting(Distiller):
@@ -39,4 +39,4 @@ class LearningWithoutForgetting(Distiller):
         old = self.weight * self.total(terms)
         if new_logits is None or target is None:
             return old
-        return old + F.cross_entropy(full(new_logits), target)
+        return old + hard_loss(self.name, new_logits, target)
