@@ -1,16 +1,14 @@
-// Launch geometry of the full SVD, shared by svd_cuda.cu and the simulator's tests. Host only.
+// Launch geometry of the full SVD and eigh, shared by svd_cuda.cu and the simulator's tests. Host
+// only.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
-#include "svd/svd_block_kernels.cuh"
-#include "svd/svd_small_kernels.cuh"
+#include "svd/eigh_kernels.cuh"
 
 namespace kdops::gpu {
-
-inline constexpr int64_t kMaxSmallSide = 128;
 
 // Of the host's MatrixBatch (batch.h).
 template <class Batch>
@@ -18,8 +16,9 @@ BatchShape shape_of_batch(const Batch& batch) {
   return {batch.count, batch.m, batch.n, batch.column_major};
 }
 
-// The lanes per matrix of svd_small_kernel, or 0: a block per matrix. Double precision has one
-// size: 32 columns would need every register a thread can have, 8 are not worth compiling.
+// The lanes per matrix of svd_small_kernel and eigh_small_kernel, or 0: a block per matrix. Double
+// precision has one size: 32 columns would need every register a thread can have, 8 are not worth
+// compiling.
 template <class T>
 int small_class(int64_t m, int64_t n) {
   const int64_t side = std::max(m, n);
