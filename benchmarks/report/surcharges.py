@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, median, quantiles
 
-from benchmarks.records import Groups, Row
+from benchmarks.report.records import Groups, Row
 
 CLEAR = 3.0
 SIDES = ("published", "kdops")

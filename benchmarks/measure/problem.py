@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import kdops
-from benchmarks.floors import Floor
+from benchmarks.cases.floors import Floor
 
 Arguments = tuple[Any, ...]
 # backward: of a graph that was built outside the time; both: as a training step does

@@ -1,7 +1,5 @@
 """How the benchmarks measure: rounds, peak memory, plain forms that are compared with."""
 
-import importlib
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -9,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parents[1]))  # last: an installed kdops stays in front
-
-from benchmarks import cases, floors, gpu, harness, memory, paired
-from benchmarks.problem import MODES, Problem, on_devices
-from benchmarks.published import maps, rbf, relation, svd
+from benchmarks.cases import floors, shapes
+from benchmarks.measure import gpu, harness, memory, paired
+from benchmarks.measure.problem import MODES, Problem, on_devices
+from benchmarks.published import gram, rbf, relation, svd
 from kdops.testing import relative_error
 
 
@@ -86,7 +83,7 @@ PLAIN = {
     "distance": (relation.rkd_distance_cdist, relation.rkd_distance, ROWS),
     "angle": (relation.rkd_angle_gram, relation.rkd_angle, ROWS),
     "similarity": (relation.similarity_covariance, relation.similarity, ROWS),
-    "fsp": (maps.fsp_loss_fused, maps.fsp_loss, [(3, 8, 4, 4)] * 4),
+    "fsp": (gram.fsp_loss_fused, gram.fsp_loss, [(3, 8, 4, 4)] * 4),
     "svd rbf": (rbf.svd_rbf_gemm, rbf.svd_rbf_broadcast, [(3, 16, 2), (3, 24, 2)] * 2),
 }
 
@@ -231,17 +228,15 @@ def test_forms_of_a_problem_are_timed_in_turn(benchmark):
         return function
 
     problem = Problem(
-        op="turns", label="three", make=cases.normal((4,)), reference=lambda x: 2 * x,
+        op="turns", label="three", make=shapes.normal((4,)), reference=lambda x: 2 * x,
         providers={"published": form("published", 0.1), "wrong": lambda x: x / 0, "kdops":
                    form("kdops", 0.02), "torch": form("torch", 0.02)}, modes=("forward",),
     )  # fmt: skip
-    harness.select([
+    cases = [
         {"problem": problem, "provider": name, "mode": "forward"} for name in ("published", "kdops")
-    ] + [{"size": 3}])  # fmt: skip
-    try:
-        harness.measure(benchmark, problem, "kdops", "forward", quick=False)
-    finally:
-        harness.select([])
+    ]
+    session = harness.Session(False, [*cases, {"size": 3}])
+    session.measure(benchmark, problem, "kdops", "forward")
     timed = order[-benchmark.stats.stats.rounds - 21 :]
     assert "torch" not in order  # not selected
     assert order.count("published") > 3
@@ -259,10 +254,10 @@ def test_backward_mode_times_no_forward(benchmark):
         return _Slow.apply(x)
 
     problem = Problem(
-        op="slow", label="square", make=cases.normal((4,)), reference=lambda x: (x * x).sum(),
+        op="slow", label="square", make=shapes.normal((4,)), reference=lambda x: (x * x).sum(),
         providers={"published": ours, "kdops": ours}, modes=MODES,
     )  # fmt: skip
-    harness.measure(benchmark, problem, "kdops", "backward", quick=True)
+    harness.Session(quick=True).measure(benchmark, problem, "kdops", "backward")
     stats = benchmark.stats.stats
     assert 0.02 <= stats.min < 0.05
     assert (benchmark.group, benchmark.extra_info["slow"]) == ("slow square float32 backward", True)
@@ -285,11 +280,6 @@ def test_backward_mode_on_a_gpu_makes_its_sets_anew(benchmark, fake_cuda):
     assert len(used) == len(set(used)) == 12
 
 
-def _all_problems():
-    for room in ("svd", "gram", "rbf", "relation", "attention"):
-        yield from importlib.import_module(f"benchmarks.bench_{room}").PROBLEMS
-
-
 BACKWARD = {
     "svd top 4, S and V 256x32", "svd, S and product 256x32", "gram (128; 64,64; 16x16)",
     "fsp_loss (128; 256,256; 8x8)", "rkd_angle_loss N=128 D=512", "rkd_distance_loss N=128 D=512",
@@ -301,8 +291,7 @@ COMPILED = BACKWARD - {"svd, S and product 256x32", "pairwise_distance N=256 D=5
 }
 
 
-def test_main_cases_have_a_backward_mode_and_a_compiled_form():
-    problems = list(_all_problems())
+def test_main_cases_have_a_backward_mode_and_a_compiled_form(problems):
     separate = {p.name for p in problems if "backward" in p.modes}
     assert {f"{name} float32" for name in BACKWARD} <= separate
     compiled = {p.name for p in problems if any(n.startswith("torch.compile") for n in p.providers)}

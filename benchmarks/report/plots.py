@@ -1,4 +1,4 @@
-"""The PNG plots of report.py and readme.py: speed-ups, time and memory against size, iterations."""
+"""The PNG plots of the report and of the README: speed-ups, growth with size, iterations."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import matplotlib
 from PIL import Image
 
-from benchmarks.readme import CASES, baseline, best_plain
-from benchmarks.records import Groups, memory_points, ours, sweeps
-from benchmarks.surcharges import Table, iterations
+from benchmarks.report.records import Groups, memory_points, ours, sweeps
+from benchmarks.report.selection import CASES, baseline, best_plain
+from benchmarks.report.surcharges import Table, iterations
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

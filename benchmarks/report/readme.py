@@ -7,38 +7,12 @@ END and the plots (plots.headlines) into docs/img beside the README.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from benchmarks.records import Groups, Row, duration, facts, ours
-from benchmarks.report import losses
-from benchmarks.surcharges import iterations
+from benchmarks.report.records import Groups, Record, Row, duration, facts, ours
+from benchmarks.report.selection import CASES, baseline, best_plain, losses
+from benchmarks.report.surcharges import iterations
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
-
-# groups of the record (Problem.name and mode) and what the README calls them
-CASES = {
-    **{f"svd {s} float32 forward": f"SVD, 128 of {s}" for s in
-       ("8x8", "16x16", "32x32", "64x64", "128x128", "64x16", "256x32", "1024x16")},
-    **{f"svdvals {n}x{n} float32 forward": f"singular values, 128 of {n}x{n}" for n in (32, 64)},
-    **{f"svd top 4, S and V {s} float32 both": f"top 4 of {s} and gradient" for s in
-       ("1024x16", "256x32", "64x64", "64x256", "49x512")},
-    **{f"rkd_angle_loss N={n} D=512 float32 both": f"RKD angle, N = {n}" for n in (64, 128, 256)},
-    **{f"rkd_distance_loss N={n} D=512 float32 both": f"RKD distance, N = {n}" for n in
-       (64, 128, 256, 512)},
-    **{f"svd_rbf_loss (128; {d},256; 4) vectors float32 both": f"KD-SVD relation, {d} and 256" for d
-       in (64, 256)},
-    **{f"fsp_loss (128; {c},{c}; {s}) float32 both": f"FSP loss, {c} channels, {s}" for c, s in
-       ((16, "32x32"), (256, "8x8"), (512, "7x7"))},
-    "nst_loss (64; 256, 8x8) float32 both": "NST, 64 of 256 channels, 8x8",
-    "rbf_affinity (512, 128) float32 both": "RBF matrix, 512 x 128",
-    "similarity_loss N=512 D=128 float32 both": "similarity loss, 512 x 128",
-}  # fmt: skip
-
-
-def best_plain(rows: list[Row]) -> Row | None:
-    """The fastest plain PyTorch form beside the first provider that is right as well."""
-    others = [r for r in rows if not r.provider.startswith("kdops") and r is not baseline(rows)]
-    return min((r for r in others if r.green), key=lambda r: r.median, default=None)
 
 
 def _plain_cell(rows: list[Row]) -> str:
@@ -47,11 +21,6 @@ def _plain_cell(rows: list[Row]) -> str:
         return duration(plain.median)
     others = [r for r in rows if not r.provider.startswith("kdops") and r is not baseline(rows)]
     return "inaccurate" if others else ""
-
-
-def baseline(rows: list[Row]) -> Row | None:
-    """What users run today."""
-    return next((r for r in rows if r.provider == r.info.get("baseline")), None)
 
 
 def table(groups: Groups) -> list[str]:
@@ -91,8 +60,9 @@ def iteration_lines(groups: Groups) -> list[str]:
     return ["", intro, "", *lines]
 
 
-def text(record: dict[str, Any], groups: Groups, plots: list[str]) -> str:
+def text(record: Record, plots: list[str]) -> str:
     """All that stands between the markers."""
+    groups = record.groups
     slower = losses(groups)[3:]
     lines = [f"Medians of one run ({', '.join(facts(record).values())}); ± is half the"]
     lines += [
@@ -113,11 +83,11 @@ def replace(page: str, new: str) -> str:
     return f"{before}{BEGIN}\n{new}\n{END}{after}"
 
 
-def write(page: Path, record: dict[str, Any], groups: Groups) -> None:
+def write(page: Path, record: Record) -> None:
     """Renews the page and its plots."""
-    from benchmarks.plots import headlines  # matplotlib, wanted for plots only
+    from benchmarks.report.plots import headlines  # matplotlib, wanted for plots only
 
     folder = page.parent / "docs" / "img"
     folder.mkdir(parents=True, exist_ok=True)
-    plots = [f"docs/img/{path.name}" for path in headlines(groups, folder)]
-    page.write_text(replace(page.read_text(), text(record, groups, plots)))
+    plots = [f"docs/img/{path.name}" for path in headlines(record.groups, folder)]
+    page.write_text(replace(page.read_text(), text(record, plots)))

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from benchmarks import gpu
-from benchmarks.memory import peak_mb
+from benchmarks.measure import gpu
+from benchmarks.measure.memory import peak_mb
 
 Key = TypeVar("Key")
 

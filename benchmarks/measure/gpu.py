@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.clock import Clock, attach
+from benchmarks.measure.clock import Clock, attach
 from kdops.testing import tensors_in
 
 MOST_SETS = 64

@@ -1,17 +1,15 @@
 """The table of training iterations: rows timed in common rounds, and what is read off them."""
 
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parents[1]))  # last: an installed kdops stays in front
-
-from benchmarks import bench_iteration, clock, paired, parts, readme, records, report
-from benchmarks.surcharges import ratio, spread
+from benchmarks import bench_iteration
+from benchmarks.measure import clock, iteration, paired, parts
+from benchmarks.report import readme, records, tables
+from benchmarks.report.surcharges import ratio, spread
 from kdops import distillers
 from kdops.testing import relative_error
 
@@ -125,7 +123,7 @@ def test_parts_of_an_iteration_are_the_same_on_both_sides(part):
     method = distillers.MHGD.from_sample(student, teacher)
     found = [
         parts.gradient(part, side, method)(*parts.leaves(part, student, teacher))
-        for side in bench_iteration.SIDES
+        for side in iteration.SIDES
     ]
     for plain, ours in zip(*found, strict=True):
         assert plain.abs().amax() > 0
@@ -153,11 +151,11 @@ def _groups(tmp_path, rows, rounds=True):
             del bench["extra_info"]["durations"]
     path = tmp_path / "r.json"
     path.write_text(json.dumps({"machine_info": {}, "benchmarks": benches}))
-    return records.load(path)[1]
+    return records.load(path).groups
 
 
 def _line(groups, start):
-    return next(x for x in report.iteration_tables(groups) if x.startswith(start))
+    return next(x for x in tables.iteration_tables(groups) if x.startswith(start))
 
 
 DRIFT = [0.0, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8]  # seconds that a machine loses from round to round
@@ -226,14 +224,14 @@ def test_what_a_surcharge_consists_of(tmp_path):
         "part: relation": ([0.06] * 7, [0.01] * 7),
         "part: attention": ([0.04] * 7, [0.04] * 7),
     }
-    lines = report.iteration_tables(_groups(tmp_path, rows))
+    lines = tables.iteration_tables(_groups(tmp_path, rows))
     assert (
         "| KD-SVD | published | 400.0 ms ± 0.0 | 200.0 ms ± 0.0 | 60.0 ms ± 0.0 | 100.0 ms ± 0.0 |"
         " 360.0 ms ± 0.0 | 90 % ± 0 |"
     ) in lines
     assert any(x.startswith("| MHGD | kdops | 200.0 ms ± 0.0 | 20.0 ms ± 0.0 | 40") for x in lines)
     del rows["part: attention"]
-    lines = report.iteration_tables(_groups(tmp_path, rows))
+    lines = tables.iteration_tables(_groups(tmp_path, rows))
     assert not any(x.startswith("| MHGD | kdops | ") for x in lines)
 
 
@@ -244,28 +242,21 @@ def test_rows_of_different_rounds_are_not_paired(tmp_path):
 
 @pytest.mark.parametrize(("longest", "batch"), [(1e9, 64), (0.0, 16)])
 def test_the_batch_is_smaller_where_an_iteration_is_long(monkeypatch, longest, batch):
-    monkeypatch.setattr(bench_iteration, "BATCH", 64)
-    monkeypatch.setattr(bench_iteration, "LONGEST", longest)
-    try:
-        state = bench_iteration.setting("ResNet32-ResNet8", "cpu")
-        assert state.batch == batch
-        kept, now = state.kept[1], state.student.state_dict()
-        assert all(torch.equal(kept[name], now[name]) for name in kept)  # the probe left no trace
-    finally:
-        bench_iteration._settings.clear()
+    monkeypatch.setattr(iteration, "BATCH", 64)
+    monkeypatch.setattr(iteration, "LONGEST", longest)
+    state = iteration.setting("ResNet32-ResNet8", "cpu")
+    assert state.batch == batch
+    kept, now = state.kept[1], state.student.state_dict()
+    assert all(torch.equal(kept[name], now[name]) for name in kept)  # the probe left no trace
 
 
 @pytest.mark.slow
 def test_every_row_of_a_pair_runs(monkeypatch):
     """All rows once, on a batch of eight: no method fails or differs between its sides."""
-    monkeypatch.setattr(bench_iteration, "BATCH", 8)
-    monkeypatch.setattr(bench_iteration, "LEAST", 1)
-    state = bench_iteration.setting("ResNet32-ResNet8", "cpu")
-    cases = {case.values[2:] for case in bench_iteration._cases(bench_iteration.ROWS)}
-    try:
-        table = bench_iteration.table(state, sorted(cases), quick=True)
-    finally:
-        bench_iteration._settings.clear()
+    monkeypatch.setattr(iteration, "BATCH", 8)
+    monkeypatch.setattr(iteration, "LEAST", 1)
+    cases = {case.values[2:] for case in bench_iteration._cases(iteration.ROWS)}
+    table = iteration.Pairs().timed("ResNet32-ResNet8", "cpu", sorted(cases), quick=True)
     assert set(table) == cases  # a method whose sides differ would lack
     assert [row for row, timed in table.items() if timed.failure is not None] == []
     assert {len(timed.durations) for timed in table.values()} == {1}

@@ -1,30 +1,23 @@
-"""pytest-benchmark JSON -> markdown tables and PNG plots.
+"""The report's tables: per op, scaling, training iterations, floors. Losses stand beside wins.
 
-    python -m benchmarks.report RESULTS.json [--out DIR | --readme README.md]
-
-The tables go to standard output. With --out DIR/report.md and plots are written, among them one per
-sweep. With --readme the README's own table and plots are renewed (readme.py). Losses stand beside
-wins; a case whose error exceeds its tolerance, or was not checked, gets no speed-up.
+A case whose error exceeds its tolerance, or was not checked, gets no speed-up.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-from typing import Any
-
-from benchmarks.records import (
+from benchmarks.report.records import (
     Groups,
+    Record,
     Row,
     duration,
     exponent,
     facts,
-    load,
     memory_points,
     ours,
     sweeps,
 )
-from benchmarks.surcharges import Table, iterations, ratio, with_spread
+from benchmarks.report.selection import losses, speedup
+from benchmarks.report.surcharges import Table, iterations, ratio, with_spread
 
 
 def megabytes(row: Row) -> str:
@@ -39,19 +32,6 @@ def megabytes(row: Row) -> str:
         if peak < 1e3
         else f"{peak:.0f}"
     )
-
-
-def speedup(rows: list[Row], alternative: Row) -> str:
-    """How many times the alternative's time kdops needs less, or why there is no such number."""
-    mine = ours(rows)
-    if mine is None or alternative is mine:
-        return ""
-    if not mine.green:
-        return "no: kdops not verified" if mine.info.get("error") is None else "no: kdops is red"
-    ratio = f"{alternative.median / mine.median:.2f}x"
-    if alternative.median < mine.median:
-        ratio += " (slower)"
-    return ratio
 
 
 def _error(row: Row) -> str:
@@ -89,19 +69,6 @@ def tables(groups: Groups) -> list[str]:
                 cells += [megabytes(row), _error(row), speedup(rows, row)]
                 lines.append("| " + " | ".join(cells) + " |")
     return lines
-
-
-def losses(groups: Groups) -> list[str]:
-    """The cases in which an alternative is faster than kdops."""
-    slower = []
-    for group, rows in groups.items():
-        mine = ours(rows)
-        for row in rows:
-            if mine is not None and row.median < mine.median:
-                slower.append((mine.median / row.median, f"- {group}: {row.provider}"))
-    lines = ["", "### Where kdops is slower", ""]
-    found = [f"{text} is {ratio:.2f}x faster" for ratio, text in sorted(slower, reverse=True)]
-    return lines + (found or ["In no case of this run."])
 
 
 def scaling(groups: Groups) -> list[str]:
@@ -175,16 +142,16 @@ def _split(table: Table) -> list[str]:
     return [*lines, "operator of kdops); the second backward is 'two passes' over SoftTarget."]
 
 
-def header(record: dict[str, Any]) -> list[str]:
+def header(record: Record) -> list[str]:
     """The report's first lines."""
     lines = ["## Benchmark report", ""]
     return lines + [f"- {name}: {value}" for name, value in facts(record).items()]
 
 
-def floors(record: dict[str, Any], groups: Groups) -> list[str]:
+def floors(record: Record) -> list[str]:
     """GPU cases whose bytes and FLOP are known, against the ceilings measured in the same run."""
-    ceilings = record.get("machine_info", {}).get("ceilings")
-    mine = [row for row in map(ours, groups.values()) if row and "bytes" in row.info]
+    ceilings = record.machine.get("ceilings")
+    mine = [row for row in map(ours, record.groups.values()) if row and "bytes" in row.info]
     mine = [row for row in mine if row.info.get("device") == "cuda"]
     if not ceilings or not mine:
         return []
@@ -207,36 +174,9 @@ def floors(record: dict[str, Any], groups: Groups) -> list[str]:
     return lines
 
 
-def markdown(record: dict[str, Any], groups: Groups) -> str:
+def markdown(record: Record) -> str:
     """The whole report."""
+    groups = record.groups
     lines = header(record) + iteration_tables(groups) + tables(groups)
-    lines += scaling(groups) + floors(record, groups) + losses(groups)
+    lines += scaling(groups) + floors(record) + losses(groups)
     return "\n".join(lines) + "\n"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report")
-    parser.add_argument("results", type=Path, help="JSON of pytest --benchmark-json")
-    parser.add_argument("--out", type=Path, help="folder of report.md and the plots")
-    parser.add_argument("--readme", type=Path, help="page whose table and plots to renew")
-    options = parser.parse_args(arguments)
-    record, groups = load(options.results)
-    if options.readme is not None:
-        from benchmarks import readme
-
-        readme.write(options.readme, record, groups)
-        return
-    text = markdown(record, groups)
-    if options.out is None:
-        print(text)
-        return
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "report.md").write_text(text)
-    from benchmarks.plots import draw  # matplotlib, wanted for plots only
-
-    for path in draw(groups, options.out):
-        print(path)
-
-
-if __name__ == "__main__":
-    main()
