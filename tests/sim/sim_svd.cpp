@@ -1,10 +1,10 @@
-// The SVD kernels for test_svd_kernels.py, launched as svd_cuda.cu launches them.
+// The SVD kernels for test_svd_kernels.py, launched as full_cuda.cu launches them.
 #include "sim_module.h"
-#include "svd/svd_launch.h"
+#include "svd/full/full_launch.h"
 
 namespace {
 
-using namespace kdops::gpu;
+using namespace kdops::svd::gpu;
 
 template <int kLanes, class T>
 void run_small(const SvdArguments<T>& args) {
