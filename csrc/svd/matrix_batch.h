@@ -19,7 +19,7 @@ inline bool is_column_major(const Tensor& A) {
   return A.dim() >= 2 && !A.is_contiguous() && torch::stable::transpose(A, -2, -1).is_contiguous();
 }
 
-inline constexpr int64_t kLargestSmallSide = 128, kLargestK = 16;  // of every kernel, any device
+inline constexpr int64_t kLargestSmallSide = 128, kLargestK = 16;  // of the kernels
 
 // A [*, m, n] seen as `count` matrices, contiguous: row by row, or column by column where the
 // kernel takes both and A lies that way.
@@ -62,7 +62,6 @@ struct MatrixBatch {
   }
   // k of the triples of svd_topk; U has no columns where it was not asked for.
   int64_t check_triples(const char* op, const Tensor& U, const Tensor& S, const Tensor& Vh) const {
-    check_small_side(op);
     check_dim(op, "S", S, A.dim() - 1);
     const int64_t k = S.size(-1);
     check_k(op, k);

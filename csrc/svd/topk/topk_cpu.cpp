@@ -53,6 +53,7 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
   const char* op = "svd_topk_backward";
   const MatrixBatch batch(op, input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
+  batch.check_small_side(op);
   const int64_t k = batch.check_triples(op, U, S, Vh), stride = (p + kSavedRows) * p;
   batch.check_part(op, "saved", saved, {p + kSavedRows, p});
   const auto gu = cotangent(op, "gU", gU, U), gs = cotangent(op, "gS", gS, S),

@@ -63,6 +63,7 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
   const char* op = "svd_topk_backward";
   const MatrixBatch batch(op, input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
+  batch.check_small_side(op);
   const int64_t k = batch.check_triples(op, U, S, Vh);
   batch.check_part(op, "saved", saved, {p + 3, p});
   const auto u = cotangent(op, "gU", gU, U), s = cotangent(op, "gS", gS, S),
