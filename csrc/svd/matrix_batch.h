@@ -19,6 +19,8 @@ inline bool is_column_major(const Tensor& A) {
   return A.dim() >= 2 && !A.is_contiguous() && torch::stable::transpose(A, -2, -1).is_contiguous();
 }
 
+inline constexpr int64_t kLargestSmallSide = 128, kLargestK = 16;  // of the kernels
+
 // A [*, m, n] seen as `count` matrices, contiguous: row by row, or column by column where the
 // kernel takes both and A lies that way.
 struct MatrixBatch {
@@ -37,6 +39,38 @@ struct MatrixBatch {
   }
 
   int64_t small_side() const { return std::min(m, n); }
+
+  void check_small_side(const char* op) const {
+    STD_TORCH_CHECK(small_side() <= kLargestSmallSide, op,
+                    ": expected min(m, n) <= ", kLargestSmallSide, ", got A of shape ",
+                    shape_of(A));
+  }
+  void check_k(const char* op, int64_t k) const {
+    const int64_t most = std::min(kLargestK, small_side());
+    STD_TORCH_CHECK(k >= 1 && k <= most, op, ": expected 1 <= k <= min(m, n, ", kLargestK,
+                    ") = ", most, ", got k = ", k);
+  }
+  // What an earlier call returned for these matrices: [*, sizes...] of A's dtype and device.
+  void check_part(const char* op, const char* name, const Tensor& part,
+                  std::initializer_list<int64_t> sizes) const {
+    const int64_t lead = A.dim() - 2;
+    check_like(op, name, part, A);
+    check_dim(op, name, part, lead + static_cast<int64_t>(sizes.size()));
+    for (int64_t i = 0; i < lead; ++i) check_size(op, name, part, i, A.size(i));
+    for (int64_t i = lead; i < part.dim(); ++i)
+      check_size(op, name, part, i, sizes.begin()[i - lead]);
+  }
+  // k of the triples of svd_topk; U has no columns where it was not asked for.
+  int64_t check_triples(const char* op, const Tensor& U, const Tensor& S, const Tensor& Vh) const {
+    check_dim(op, "S", S, A.dim() - 1);
+    const int64_t k = S.size(-1);
+    check_k(op, k);
+    check_part(op, "S", S, {k});
+    check_part(op, "Vh", Vh, {k, n});
+    const bool without_u = U.dim() > 0 && U.size(-1) == 0;
+    check_part(op, "U", U, {m, without_u ? 0 : k});
+    return k;
+  }
 
   // An uninitialised tensor [*, sizes...] of A's dtype and device.
   Tensor result(std::initializer_list<int64_t> sizes) const {

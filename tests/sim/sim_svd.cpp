@@ -6,6 +6,14 @@ namespace {
 
 using namespace kdops::svd::gpu;
 
+template <int kLanes, class T>
+void run_small(const SvdArguments<T>& args) {
+  if (args.symmetric)
+    eigh_small_kernel<T, kLanes>(args);
+  else
+    svd_small_kernel<T, kLanes>(args);
+}
+
 // A [count, m, n] by rows or (not for eigh) by columns; outputs are None where the call does not
 // want them. shared_limit 0: the device's.
 template <class T>
@@ -15,17 +23,21 @@ void run_svd(const SvdArguments<T>& args, bool with_long, bool block, size_t sha
     const BlockLaunch<T> launch = plan_block<T>(args.m, args.n, with_long, shared_limit);
     std::vector<T> workspace(launch.workspace * args.count, std::numeric_limits<T>::quiet_NaN());
     cusim::launch(static_cast<unsigned>(args.count), launch.plan.threads, launch.shared_bytes, [&] {
-      svd_block_kernel<T>(args, launch.plan, workspace.empty() ? nullptr : workspace.data());
+      T* memory = workspace.empty() ? nullptr : workspace.data();
+      if (args.symmetric)
+        eigh_block_kernel<T>(args, launch.plan, memory);
+      else
+        svd_block_kernel<T>(args, launch.plan, memory);
     });
     return;
   }
   const auto blocks =
       static_cast<unsigned>((args.count * lanes + kSmallThreads - 1) / kSmallThreads);
   cusim::launch(blocks, kSmallThreads, 0, [&] {
-    if (lanes == 16) svd_small_kernel<T, 16>(args);
+    if (lanes == 16) run_small<16>(args);
     if constexpr (sizeof(T) == 4) {
-      if (lanes == 8) svd_small_kernel<T, 8>(args);
-      if (lanes == 32) svd_small_kernel<T, 32>(args);
+      if (lanes == 8) run_small<8>(args);
+      if (lanes == 32) run_small<32>(args);
     }
   });
 }

@@ -177,6 +177,35 @@ def test_eigh(solver, dtype, n, kind):
     assert np.linalg.norm(A @ vectors - vectors * values) <= gate * norm * np.sqrt(n)
 
 
+@pytest.mark.parametrize("kind", ["dense", "offset", "graded columns", "half rank"])
+@pytest.mark.parametrize("n", [8, 13, 32, 66])
+def test_eigh_is_as_exact_as_lapack(sim, dtype, n, kind):
+    """Residual and orthonormality of a few eps |A|: whatever shifts A by its norm loses more."""
+    A = np.random.default_rng(n).standard_normal((n, n))
+    if kind == "graded columns":
+        A = A * np.logspace(0, -6, n)
+    if kind == "half rank":
+        A = A[:, : n // 2] @ A[: n // 2] / n
+    A = (A + A.T + (3 if kind == "offset" else 0)).astype(dtype)[None]
+    values, vectors = Solver(sim, lambda call: call()).eigh(A)
+    A, values, Q = (x[0].astype(np.float64) for x in (A, values, vectors))
+    gate = 2 * np.sqrt(n) * np.finfo(dtype).eps
+    assert np.linalg.norm(A - (Q * values) @ Q.T) <= gate * np.linalg.norm(A)
+    assert np.linalg.norm(Q.T @ Q - np.eye(n)) <= gate * np.sqrt(n)
+
+
+@pytest.mark.parametrize("n", [6, 16, 40])
+def test_eigh_of_graded_matrices(sim, n):
+    """Small values have their own digits, though a norm in float32 would swallow them."""
+    diagonal = 0.45 ** np.arange(min(n, 20))
+    A = np.diag(diagonal) + np.diag(1e-4 * diagonal[:-1], -1)
+    A = np.kron(np.eye(1 + (n > 20)), A).astype(np.float32)
+    values, vectors = Solver(sim, lambda call: call()).eigh(A[None])
+    A = np.tril(A, -1) + np.tril(A).T
+    expected = np.linalg.eigvalsh(A.astype(np.float64))
+    assert (np.abs(values[0] - expected) <= 20 * np.finfo(np.float32).eps * expected).all()
+
+
 def test_eigh_of_a_bad_matrix(solver, dtype):
     A = normal((3, 6, 6), dtype)
     clean = solver.eigh(A)

@@ -16,12 +16,9 @@ Tensor svd_backward_cpu(const std::optional<Tensor>& gU, const std::optional<Ten
   const char* op = "svd_backward";
   const MatrixBatch left(op, U), right(op, Vh);
   const int64_t m = left.m, n = right.n, r = std::min(m, n);
-  check_size(op, "U", left.A, left.A.dim() - 1, r);
-  check_size(op, "Vh", right.A, right.A.dim() - 2, r);
-  check_like(op, "Vh", Vh, U);
-  check_like(op, "S", S, U);
-  STD_TORCH_CHECK(left.count == right.count && S.numel() == left.count * r, op,
-                  ": U, S and Vh do not belong together");
+  left.check_part(op, "U", U, {m, r});
+  left.check_part(op, "S", S, {r});
+  left.check_part(op, "Vh", Vh, {r, n});
   const Tensor values = contiguous_of(S);
   const auto gu = cotangent(op, "gU", gU, U), gs = cotangent(op, "gS", gS, S),
              gvh = cotangent(op, "gVh", gVh, Vh);

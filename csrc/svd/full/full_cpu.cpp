@@ -19,6 +19,7 @@ double svd_flops(const MatrixBatch& batch) {
 std::tuple<Tensor, Tensor, Tensor> svd_cpu(const Tensor& input, bool compute_u, bool canonical,
                                            bool fast, bool /*lorentz*/) {
   const MatrixBatch batch("svd", input, true);
+  batch.check_small_side("svd");
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   Tensor U = batch.result({m, compute_u ? p : 0}), S = batch.result({p}), Vh = batch.result({p, n});
   for_real_type("svd", batch.A, [&](auto kind) {
@@ -36,6 +37,7 @@ std::tuple<Tensor, Tensor, Tensor> svd_cpu(const Tensor& input, bool compute_u, 
 
 Tensor svdvals_cpu(const Tensor& input) {
   const MatrixBatch batch("svdvals", input, true);
+  batch.check_small_side("svdvals");
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   Tensor S = batch.result({p});
   for_real_type("svdvals", batch.A, [&](auto kind) {
@@ -54,6 +56,7 @@ Tensor svdvals_cpu(const Tensor& input) {
 std::tuple<Tensor, Tensor> eigh_cpu(const Tensor& input) {
   const MatrixBatch batch("eigh", input);
   STD_TORCH_CHECK(batch.m == batch.n, "eigh: expected square matrices, got ", shape_of(batch.A));
+  batch.check_small_side("eigh");
   const int64_t n = batch.n;
   Tensor values = batch.result({n}), vectors = batch.result({n, n});
   for_real_type("eigh", batch.A, [&](auto kind) {

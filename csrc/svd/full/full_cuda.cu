@@ -21,14 +21,14 @@ template <class T, int kLanes>
 void launch_small(const SvdArguments<T>& args, const OnDevice& device, const char* op) {
   const int64_t groups = gpu::kSmallThreads / kLanes;
   const dim3 grid = grid_of(op, (args.count + groups - 1) / groups);
-  gpu::svd_small_kernel<T, kLanes><<<grid, gpu::kSmallThreads, 0, device.stream()>>>(args);
+  const auto kernel =
+      args.symmetric ? gpu::eigh_small_kernel<T, kLanes> : gpu::svd_small_kernel<T, kLanes>;
+  kernel<<<grid, gpu::kSmallThreads, 0, device.stream()>>>(args);
 }
 
 template <class T>
 void launch_svd(const SvdArguments<T>& args, const MatrixBatch& batch, const char* op) {
-  STD_TORCH_CHECK(batch.small_side() <= gpu::kMaxSmallSide, op,
-                  ": expected min(m, n) <= ", gpu::kMaxSmallSide, ", got A of shape ",
-                  shape_of(batch.A));
+  batch.check_small_side(op);
   if (args.count == 0) return;
   const OnDevice device(batch.A);
   const int lanes = gpu::small_class<T>(args.m, args.n);
@@ -45,10 +45,10 @@ void launch_svd(const SvdArguments<T>& args, const MatrixBatch& batch, const cha
     const auto launch = gpu::plan_block<T>(args.m, args.n, with_long, shared);
     const Tensor workspace =
         empty_for(batch.A, {launch.workspace > 0 ? args.count : 0, launch.workspace});
-    allow_shared_memory(op, gpu::svd_block_kernel<T>, launch.shared_bytes);
-    gpu::svd_block_kernel<T>
-        <<<grid_of(op, args.count), launch.plan.threads, launch.shared_bytes, device.stream()>>>(
-            args, launch.plan, pointer<T>(workspace));
+    const auto kernel = args.symmetric ? gpu::eigh_block_kernel<T> : gpu::svd_block_kernel<T>;
+    allow_shared_memory(op, kernel, launch.shared_bytes);
+    kernel<<<grid_of(op, args.count), launch.plan.threads, launch.shared_bytes, device.stream()>>>(
+        args, launch.plan, pointer<T>(workspace));
   }
   check_launch(op);
 }

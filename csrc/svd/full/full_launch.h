@@ -1,17 +1,15 @@
-// Launch geometry of the full SVD, shared by full_cuda.cu and the simulator's tests. Host only.
+// Launch geometry of the full SVD and eigh, shared by full_cuda.cu and the simulator's tests. Host
+// only.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
-#include "svd/full/gpu/block_kernels.cuh"
-#include "svd/full/gpu/small_kernels.cuh"
+#include "svd/full/gpu/eigh_kernels.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
-
-inline constexpr int64_t kMaxSmallSide = 128;
 
 // Of the host's MatrixBatch (matrix_batch.h).
 template <class Batch>
@@ -19,8 +17,9 @@ BatchShape shape_of_batch(const Batch& batch) {
   return {batch.count, batch.m, batch.n, batch.column_major};
 }
 
-// The lanes per matrix of svd_small_kernel, or 0: a block per matrix. Double precision has one
-// size: 32 columns would need every register a thread can have, 8 are not worth compiling.
+// The lanes per matrix of svd_small_kernel and eigh_small_kernel, or 0: a block per matrix. Double
+// precision has one size: 32 columns would need every register a thread can have, 8 are not worth
+// compiling.
 template <class T>
 int small_class(int64_t m, int64_t n) {
   const int64_t side = std::max(m, n);

@@ -25,7 +25,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> svd_topk_cpu(const Tensor& input, int
                                                         bool /*lorentz*/) {
   const MatrixBatch batch("svd_topk", input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
-  STD_TORCH_CHECK(k >= 1 && k <= p, "svd_topk: expected 1 <= k <= min(m, n), got k = ", k);
+  batch.check_small_side("svd_topk");
+  batch.check_k("svd_topk", k);
   Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k}), Vh = batch.result({k, n}),
          saved = batch.result({p + kSavedRows, p});
   const int64_t stride = (p + kSavedRows) * p;
@@ -51,11 +52,10 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
                              const Tensor& S, const Tensor& Vh, const Tensor& saved, bool lorentz) {
   const char* op = "svd_topk_backward";
   const MatrixBatch batch(op, input, true);
-  const int64_t m = batch.m, n = batch.n, p = batch.small_side(), k = S.size(-1);
-  const int64_t stride = (p + kSavedRows) * p;
-  STD_TORCH_CHECK(saved.numel() == batch.count * stride && Vh.numel() == batch.count * k * n,
-                  "svd_topk_backward: saved or Vh does not belong to A of shape ",
-                  shape_of(batch.A));
+  const int64_t m = batch.m, n = batch.n, p = batch.small_side();
+  batch.check_small_side(op);
+  const int64_t k = batch.check_triples(op, U, S, Vh), stride = (p + kSavedRows) * p;
+  batch.check_part(op, "saved", saved, {p + kSavedRows, p});
   const auto gu = cotangent(op, "gU", gU, U), gs = cotangent(op, "gS", gS, S),
              gvh = cotangent(op, "gVh", gVh, Vh);
   const std::optional<Tensor> u = contiguous_of(U);

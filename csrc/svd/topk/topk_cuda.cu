@@ -15,15 +15,7 @@ namespace kdops::svd {
 namespace {
 
 // Static shared memory of the kernels and the runtime's own kilobyte come off the device's limit.
-constexpr int64_t kSharedReserve = 2048, kLargestSmallSide = 128;
-
-void check_topk(const char* op, const MatrixBatch& batch, int64_t k) {
-  STD_TORCH_CHECK(batch.small_side() <= kLargestSmallSide, op,
-                  ": expected min(m, n) <= ", kLargestSmallSide, ", got A of shape ",
-                  shape_of(batch.A));
-  STD_TORCH_CHECK(k >= 1 && k <= gpu::kMaxK && k <= batch.small_side(), op,
-                  ": expected 1 <= k <= min(m, n, ", gpu::kMaxK, "), got k = ", k);
-}
+constexpr int64_t kSharedReserve = 2048;
 
 // One block per matrix; the workspace lives until the launch, in stream order.
 template <class T, class Kernel, class Arguments, class Plan>
@@ -40,7 +32,8 @@ void launch(const char* op, const OnDevice& device, const MatrixBatch& batch, Ke
 std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_t k, bool compute_u,
                                                      bool canonical, bool /*lorentz*/) {
   const MatrixBatch batch("svd_topk", input, true);
-  check_topk("svd_topk", batch, k);
+  batch.check_small_side("svd_topk");
+  batch.check_k("svd_topk", k);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k});
   Tensor Vh = batch.result({k, n}), saved = batch.result({p + 3, p});
@@ -69,28 +62,27 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
                           const Tensor& S, const Tensor& Vh, const Tensor& saved, bool lorentz) {
   const char* op = "svd_topk_backward";
   const MatrixBatch batch(op, input, true);
-  const int64_t m = batch.m, n = batch.n, k = S.size(-1);
-  check_topk(op, batch, k);
+  const int64_t m = batch.m, n = batch.n, p = batch.small_side();
+  batch.check_small_side(op);
+  const int64_t k = batch.check_triples(op, U, S, Vh);
+  batch.check_part(op, "saved", saved, {p + 3, p});
+  const auto u = cotangent(op, "gU", gU, U), s = cotangent(op, "gS", gS, S),
+             vh = cotangent(op, "gVh", gVh, Vh);
   Tensor gA = batch.like_A();
   if (batch.count == 0) return gA;
-  const auto dense = [](const std::optional<Tensor>& g) {
-    return g.has_value() ? std::optional<Tensor>(contiguous_of(*g)) : std::nullopt;
-  };
-  const auto u = dense(gU), s = dense(gS), vh = dense(gVh);
   const Tensor left = contiguous_of(U), values = contiguous_of(S), right = contiguous_of(Vh);
   const Tensor factors = contiguous_of(saved);
   for_real_type(op, batch.A, [&]<class T>(T) {
     const OnDevice device(batch.A);
-    const auto data = [](const std::optional<Tensor>& x) { return x ? pointer<T>(*x) : nullptr; };
     const gpu::TopkGradientArguments<T> args{gpu::shape_of_batch(batch),
                                              pointer<T>(batch.A),
                                              left.numel() > 0 ? pointer<T>(left) : nullptr,
                                              pointer<T>(values),
                                              pointer<T>(right),
                                              pointer<T>(factors),
-                                             data(u),
-                                             data(s),
-                                             data(vh),
+                                             pointer_at<T>(u, 0),
+                                             pointer_at<T>(s, 0),
+                                             pointer_at<T>(vh, 0),
                                              pointer<T>(gA),
                                              static_cast<int>(k),
                                              lorentz};

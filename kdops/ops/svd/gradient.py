@@ -45,8 +45,13 @@ def _full_precision(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _inverse(x: Tensor, unit: Tensor, tau: float, degenerate: str) -> Tensor:
-    """1/x under the policy; x and its threshold tau are relative to unit, the result is not."""
-    nothing = unit == 0
+    """1/x under the policy; x and its threshold tau are relative to unit, the result is not.
+
+    A unit below the normal numbers counts as zero, and what overflows is the largest number: a zero
+    cotangent meets no infinity.
+    """
+    finfo = torch.finfo(x.dtype)
+    nothing = unit < finfo.tiny
     unit = torch.where(nothing, 1, unit)
     x = x / unit
     if degenerate == "lorentz":
@@ -54,7 +59,7 @@ def _inverse(x: Tensor, unit: Tensor, tau: float, degenerate: str) -> Tensor:
     else:
         small = x.abs() <= tau
         inverse = torch.where(small, 0, 1 / torch.where(small, 1, x))
-    return torch.where(nothing, 0, inverse / unit)
+    return torch.where(nothing, 0, (inverse / unit).clamp(-finfo.max, finfo.max))
 
 
 def _threshold(S: Tensor, r: int) -> float:
@@ -95,8 +100,9 @@ def left_vectors(A: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
     Those columns are harmless: without a cotangent for U, the gradient's coefficient of u_i is
     proportional to s_i.
     """
-    tau = _threshold(S, min(A.shape[-2:]))
-    inverse = _inverse(S, S[..., :1], tau, "mask")
+    scale = power_of_two_scale(A)  # does not change U
+    A, S = A * scale, S * scale[..., 0]
+    inverse = _inverse(S, S[..., :1], _threshold(S, min(A.shape[-2:])), "mask")
     return (A @ Vh.mT) * inverse.unsqueeze(-2)
 
 

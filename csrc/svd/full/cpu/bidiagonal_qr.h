@@ -16,10 +16,24 @@
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-// Couplings below this fraction of the largest entry are dropped. Smaller would not do: for
-// repeated values the rounding errors of a sweep can reproduce a coupling of one eps for ever.
-template <class T>
-inline constexpr T kNegligibleCoupling = 2 * std::numeric_limits<T>::epsilon();
+// What a sweep may drop: couplings below 2 eps times the root of the two entries beside them, so
+// that the small values of graded and nearly diagonal matrices, and their vectors, keep their own
+// digits; and whatever is far below one eps of the largest entry, so that zeros come to rest.
+// Smaller than 2 eps would not do: for repeated values the rounding errors of a sweep can reproduce
+// a coupling of one eps for ever.
+template <class V>
+struct Negligible {
+  using T = Scalar<V>;
+  static constexpr T kCoupling = 2 * std::numeric_limits<T>::epsilon();
+  V floor;
+
+  explicit Negligible(V largest)
+      : floor(V(kCoupling * std::numeric_limits<T>::epsilon()) * largest) {}
+  Mask<V> coupling(V e, V above, V below) const {
+    return e * e <= max(V(kCoupling * kCoupling) * abs(above * below), floor * floor);
+  }
+  Mask<V> diagonal(V d) const { return abs(d) <= floor; }
+};
 
 // The rotation with c f + s g = r, c g - s f = 0, c >= 0. Everything is kept before its division by
 // the root: a product x c + y s is normal(x * size + y * toward), whose numerator does not wait for
@@ -73,14 +87,14 @@ inline void lane_bounds(V low, V high, int& first, int& end) {
 
 // Sets negligible e to zero below `end` and finds the last block that is left.
 template <class V>
-ActiveBlock<V> find_block(const V* d, V* e, int end, V negligible) {
+ActiveBlock<V> find_block(const V* d, V* e, int end, const Negligible<V>& negligible) {
   using T = Scalar<V>;
   const V zero(T(0)), one(T(1)), never(T(1 << 20));
   ActiveBlock<V> block{never, zero, zero, zero, zero, d[0], zero > zero, 0, 0};
   Mask<V> found = zero > zero, closed = found;
   for (int i = end - 1; i >= 0; --i) {
     const V index(static_cast<T>(i));
-    const auto coupled = abs(e[i]) > negligible;
+    const auto coupled = !negligible.coupling(e[i], d[i], d[i + 1]);
     e[i] = select(coupled, e[i], zero);
     const auto opens = coupled & !found;
     block.high = select(opens, index + one, block.high);
@@ -88,20 +102,22 @@ ActiveBlock<V> find_block(const V* d, V* e, int end, V negligible) {
     block.last = select(opens, d[i + 1], block.last);
     block.before = select(opens, d[i], block.before);
     block.coupling = select(opens, e[i], block.coupling);
-    block.singular = block.singular | (opens & (abs(d[i + 1]) <= negligible));
+    block.singular = block.singular | (opens & negligible.diagonal(d[i + 1]));
     found = found | coupled;
     const auto closes = found & !coupled & !closed;
     block.low = select(closes, index + one, block.low);
     block.top = select(closes, d[i + 1], block.top);
     closed = closed | closes;
-    block.singular = block.singular | (found & !closed & (abs(d[i]) <= negligible));
+    block.singular = block.singular | (found & !closed & negligible.diagonal(d[i]));
     if (all(closed)) break;
   }
   lane_bounds(block.low, block.high, block.first, block.end);
   return block;
 }
 
-// The smaller singular value of [before, coupling; 0, last], 0 for a singular block.
+// The smaller singular value of [before, coupling; 0, last]; 0 for a singular block, and where the
+// top entry is so small that the shift would be all that is left of it: an unshifted sweep brings
+// the larger values up.
 template <class V>
 inline V bidiagonal_shift(const ActiveBlock<V>& block) {
   using T = Scalar<V>;
@@ -109,7 +125,8 @@ inline V bidiagonal_shift(const ActiveBlock<V>& block) {
   const V sum = f + h, difference = f - h;
   const V largest = V(T(0.5)) * (sqrt(add_product(g * g, sum, sum)) +
                                  sqrt(add_product(g * g, difference, difference)));
-  const auto safe = (largest > V(std::numeric_limits<T>::min())) & !block.singular;
+  const auto safe = (largest > V(std::numeric_limits<T>::min())) & !block.singular &
+                    (abs(block.top) > V(std::numeric_limits<T>::epsilon()) * largest);
   return select(safe, f * h / select(safe, largest, V(T(1))), V(T(0)));
 }
 
@@ -168,7 +185,7 @@ void chase_all(V* d, V* e, int n, Sink& sink, const Sweep& sweep) {
   using T = Scalar<V>;
   V largest = abs(d[0]);
   for (int i = 1; i < n; ++i) largest = max(max(abs(d[i]), abs(e[i - 1])), largest);
-  const V negligible = V(kNegligibleCoupling<T>) * largest;
+  const Negligible<V> negligible(largest);
   const int sweeps = 30 + 10 * n;  // 2 n is usual; the bound only guards against a surprise
   for (int count = 0, end = n - 1; count < sweeps; ++count) {
     const ActiveBlock<V> block = find_block(d, e, end, negligible);

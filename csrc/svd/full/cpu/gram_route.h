@@ -2,6 +2,7 @@
 #pragma once
 
 #include "svd/full/cpu/full.h"
+#include "svd/full/cpu/long_sum.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -19,30 +20,38 @@ void wide_gram(const T* x, int rows, int64_t length, T* gram, int gram_stride) {
         left[t] = x + std::min(i0 + t, rows - 1) * length;
         right[t] = x + std::min(j0 + t, rows - 1) * length;
       }
-      P acc[kTile][kTile];
+      LongSum<P> whole[kTile][kTile];
+      for (int64_t k = 0; k < length;) {
+        const int64_t end = std::min(k + kSumBlock * kLanes, length);
+        P acc[kTile][kTile];
 #pragma GCC unroll 16
-      for (auto& row : acc)
+        for (auto& row : acc)
 #pragma GCC unroll 16
-        for (auto& value : row) value = P(T(0));
-      const auto add = [&](const auto& load) {
-        P b[kTile];
+          for (auto& value : row) value = P(T(0));
+        const auto add = [&](const auto& load) {
+          P b[kTile];
 #pragma GCC unroll 16
-        for (int t = 0; t < kTile; ++t) b[t] = load(right[t]);
+          for (int t = 0; t < kTile; ++t) b[t] = load(right[t]);
 #pragma GCC unroll 16
-        for (int i = 0; i < kTile; ++i) {
-          const P value = load(left[i]);
+          for (int i = 0; i < kTile; ++i) {
+            const P value = load(left[i]);
 #pragma GCC unroll 16
-          for (int j = 0; j < kTile; ++j) acc[i][j] = fma(value, b[j], acc[i][j]);
-        }
-      };
-      int64_t k = 0;
-      for (; k + kLanes <= length; k += kLanes) add([&](const T* p) { return P::load(p + k); });
-      if (k < length)
-        add([&](const T* p) { return P::load_partial(p + k, static_cast<int>(length - k)); });
+            for (int j = 0; j < kTile; ++j) acc[i][j] = fma(value, b[j], acc[i][j]);
+          }
+        };
+        for (; k + kLanes <= end; k += kLanes) add([&](const T* p) { return P::load(p + k); });
+        if (k < end)
+          add([&](const T* p) { return P::load_partial(p + k, static_cast<int>(end - k)); });
+        k = end;
+        for (int i = 0; i < kTile; ++i)
+          for (int j = 0; j < kTile; ++j) whole[i][j].add(acc[i][j]);
+      }
 #pragma GCC unroll 16
       for (int i = 0; i < kTile; ++i) {
         T sums[kTile];
-        reduce_add4(acc[i], sums);
+        P lanes[kTile];
+        for (int j = 0; j < kTile; ++j) lanes[j] = whole[i][j].sum;
+        reduce_add4(lanes, sums);
         for (int j = 0; j < kTile && i0 + i < rows && j0 + j < rows; ++j)
           gram[(i0 + i) * gram_stride + j0 + j] = gram[(j0 + j) * gram_stride + i0 + i] = sums[j];
       }

@@ -4,7 +4,8 @@
 
 #include <algorithm>
 
-#include "common/simd/pack_math.h"
+#include "common/simd/scratch.h"
+#include "svd/full/cpu/long_sum.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -89,12 +90,15 @@ inline void gram_columns(const T* x, int c, int packs, int64_t stride, int rows,
 template <class T>
 void tall_gram(const T* x, int64_t m, int n, int64_t stride, T* gram, int gram_stride, T* partial) {
   constexpr int kLanes = Pack<T>::kLanes;
-  const int chunk = std::max(32, 16384 / static_cast<int>(sizeof(T)) / n);
-  std::fill(gram, gram + n * gram_stride, T(0));
+  const int chunk = std::clamp(16384 / static_cast<int>(sizeof(T)) / n, 32, int(kSumBlock));
+  const int size = n * gram_stride;
+  Scratch<T> lost(m > chunk ? size : 0);  // what LongSum keeps
+  std::fill(gram, gram + size, T(0));
+  std::fill_n(lost.get(), m > chunk ? size : 0, T(0));
   for (int64_t r0 = 0; r0 < m; r0 += chunk) {
     const int rows = static_cast<int>(std::min<int64_t>(chunk, m - r0));
     const T* block = x + r0 * stride;
-    std::fill(partial, partial + n * gram_stride, T(0));
+    std::fill(partial, partial + size, T(0));
     for (int c = 0; c < n;) {
       // The last register of columns gets a tile of its own width.
       const int packs = n - c > kLanes ? kProductPacks : 1;
@@ -105,8 +109,16 @@ void tall_gram(const T* x, int64_t m, int n, int64_t stride, T* gram, int gram_s
       gram_columns(block, c, packs, stride, rows, safe, n, last, partial, gram_stride);
       c += packs * kLanes;
     }
-    for (int i = 0; i < n * gram_stride; i += kLanes)
-      (Pack<T>::load(gram + i) + Pack<T>::load(partial + i)).store(gram + i);
+    if (m <= chunk) {
+      std::copy_n(partial, size, gram);
+      break;
+    }
+    for (int i = 0; i < size; i += kLanes) {
+      LongSum<Pack<T>> sum{Pack<T>::load(gram + i), Pack<T>::load(lost.get() + i)};
+      sum.add(Pack<T>::load(partial + i));
+      sum.sum.store(gram + i);
+      sum.lost.store(lost.get() + i);
+    }
   }
   for (int i = 0; i < n; ++i)
     for (int j = 0; j < i; ++j) gram[i * gram_stride + j] = gram[j * gram_stride + i];

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "svd/full/cpu/householder.h"
+#include "svd/full/cpu/long_sum.h"
 #include "svd/full/cpu/tall_products.h"
 
 namespace kdops::svd::KDOPS_ISA {
@@ -27,13 +28,10 @@ inline void qr_pass_columns(const TallQr<T>& qr, int k, int col, T pending) {
   constexpr int kLanes = P::kLanes, kRows = kPacks == 1 ? 4 : 2;
   const int64_t stride = qr.stride;
   const int previous = k > 0 ? k - 1 : 0;
-  P total[kRows][kPacks], update[kPacks];
+  P update[kPacks];
+  LongSum<P> whole[kPacks];
 #pragma GCC unroll 16
-  for (int p = 0; p < kPacks; ++p) {
-    update[p] = -P::load(qr.w + col + p * kLanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) total[i][p] = P(T(0));
-  }
+  for (int p = 0; p < kPacks; ++p) update[p] = -P::load(qr.w + col + p * kLanes);
   const auto step = [&](T* row, P* acc) {
     const P reflected(row[previous]), weight(row[k] - row[previous] * pending);
 #pragma GCC unroll 16
@@ -45,15 +43,24 @@ inline void qr_pass_columns(const TallQr<T>& qr, int k, int col, T pending) {
   };
   int64_t r = k + 1;
   T* row = qr.a + r * stride;
-  for (; r + kRows <= qr.m; r += kRows, row += kRows * stride)
+  while (r < qr.m) {
+    const int64_t end = std::min(r + kSumBlock, qr.m);
+    P total[kRows][kPacks];
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) step(row + i * stride, total[i]);
-  for (; r < qr.m; ++r, row += stride) step(row, total[0]);
+    for (auto& sums : total)
 #pragma GCC unroll 16
-  for (int p = 0; p < kPacks; ++p) {
-    for (int i = 1; i < kRows; ++i) total[0][p] += total[i][p];
-    total[0][p].store(qr.sum + col + p * kLanes);
+      for (P& sum : sums) sum = P(T(0));
+    for (; r + kRows <= end; r += kRows, row += kRows * stride)
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) step(row + i * stride, total[i]);
+    for (; r < end; ++r, row += stride) step(row, total[0]);
+#pragma GCC unroll 16
+    for (int p = 0; p < kPacks; ++p) {
+      for (int i = 1; i < kRows; ++i) total[0][p] += total[i][p];
+      whole[p].add(total[0][p]);
+    }
   }
+  for (int p = 0; p < kPacks; ++p) whole[p].sum.store(qr.sum + col + p * kLanes);
 }
 
 template <class T>

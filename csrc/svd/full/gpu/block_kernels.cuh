@@ -1,4 +1,4 @@
-// Full SVD, svdvals and eigh with a small side of up to 128 (any long side): one block per matrix.
+// Full SVD and svdvals with a small side of up to 128 (any long side): one block per matrix.
 // The method and the memory are described in block_context.cuh; launched by full_cuda.cu for
 // every matrix that small_kernels.cuh does not take. One launch, converged on the device.
 #pragma once
@@ -68,6 +68,20 @@ KDOPS_DEVICE void jacobi_by_size(const BlockContext<T>& shared) {
   jacobi_sweeps<T, 4>(b);
 }
 
+// The places of the values in descending order, equal ones in the order of their columns.
+template <class T>
+KDOPS_DEVICE void rank_values(const BlockContext<T>& b) {
+  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads) {
+    int rank = 0;
+    for (int other = 0; other < b.p; ++other) {
+      const T value = b.value[other];
+      if (value > b.value[c] || (value == b.value[c] && other < c)) ++rank;
+    }
+    b.rank[c] = rank;
+  }
+  __syncthreads();
+}
+
 // Norms of the columns of W and their places in descending order; W's columns become unit vectors.
 template <class T>
 KDOPS_DEVICE void sort_and_normalise(const BlockContext<T>& shared) {
@@ -83,15 +97,7 @@ KDOPS_DEVICE void sort_and_normalise(const BlockContext<T>& shared) {
     if (lane_id() == 0) b.value[c] = norm, b.sign[c] = T(1);
   }
   __syncthreads();
-  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads) {
-    int rank = 0;
-    for (int other = 0; other < b.p; ++other) {
-      const T value = b.value[other];
-      if (value > b.value[c] || (value == b.value[c] && other < c)) ++rank;
-    }
-    b.rank[c] = rank;
-  }
-  __syncthreads();
+  rank_values(b);
 }
 
 template <class T>
@@ -120,36 +126,6 @@ KDOPS_DEVICE T scan_matrix(const SvdArguments<T>& args, int64_t index, T* scratc
   }
   largest = reduce_block(largest, Max(), scratch);
   return block_all(finite) ? largest : T(-1);
-}
-
-// Positive definite by a shift of twice the norm: Jacobi's V are then the eigenvectors of A.
-template <class T>
-KDOPS_DEVICE T load_shifted(const SvdArguments<T>& args, const BlockContext<T>& b) {
-  T largest = T(0);
-  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads) {
-    T sum = T(0);
-    for (int i = 0; i < b.p; ++i) {
-      const T entry = load_oriented(args, blockIdx.x, i, c) * b.scale.up * kBoost<T>;
-      b.w[c * b.ld + i] = entry;
-      sum += abs(entry);
-    }
-    largest = max(largest, sum);
-  }
-  const T shift = 2 * reduce_block(largest, Max(), b.scratch);
-  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads) b.w[c * b.ld + c] += shift;
-  __syncthreads();
-  return shift;
-}
-
-template <class T>
-KDOPS_DEVICE void write_eigh(const SvdArguments<T>& args, const BlockContext<T>& b, T shift) {
-  const int64_t index = blockIdx.x;
-  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads)
-    args.S[index * b.p + b.p - 1 - b.rank[c]] = (b.value[c] - shift) / kBoost<T> * b.scale.down;
-  for (int i = static_cast<int>(threadIdx.x); i < b.p * b.p; i += b.threads) {
-    const int row = i / b.p, c = i % b.p;
-    args.U[(index * b.p + row) * b.p + b.p - 1 - b.rank[c]] = b.j[c * b.ld + row];
-  }
 }
 
 // The outputs of a full SVD once W and J have converged.
@@ -213,6 +189,24 @@ KDOPS_DEVICE void set_up(const SvdArguments<T>& args, const BlockPlan& plan, T* 
   b.limits = jacobi_limits(p, largest * b.scale.up * kBoost<T>);
 }
 
+// The start of a kernel: the context, J the identity. False, and results of NaN, for a matrix with
+// NaN or Inf. Ends without a barrier: J is not complete yet.
+template <class T>
+KDOPS_DEVICE bool begin_block(const SvdArguments<T>& args, const BlockPlan& plan, T* pool,
+                              T* workspace, BlockContext<T>& shared) {
+  const T largest = scan_matrix(args, blockIdx.x, pool);
+  if (largest < T(0)) {
+    fill_nan(args, blockIdx.x);
+    return false;
+  }
+  if (threadIdx.x == 0) set_up(args, plan, pool, workspace, largest, shared);
+  __syncthreads();
+  const BlockContext<T>& b = shared;
+  for (int i = static_cast<int>(threadIdx.x); b.j != nullptr && i < b.p * b.p; i += b.threads)
+    b.j[i / b.p * b.ld + i % b.p] = i / b.p == i % b.p ? T(1) : T(0);
+  return true;
+}
+
 // Grid: one block per matrix. workspace: W and J of each matrix where they are not in shared
 // memory.
 template <class T>
@@ -220,24 +214,12 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     svd_block_kernel(SvdArguments<T> args, BlockPlan plan, T* workspace) {
   KDOPS_DYNAMIC_SHARED(T, pool);
   KDOPS_SHARED(BlockContext<T>, shared, [1]);
-  const T largest = scan_matrix(args, blockIdx.x, pool);
-  if (largest < T(0)) return fill_nan(args, blockIdx.x);
-  if (threadIdx.x == 0) set_up(args, plan, pool, workspace, largest, shared[0]);
-  __syncthreads();
+  if (!begin_block(args, plan, pool, workspace, shared[0])) return;
   const BlockContext<T>& b = shared[0];
-  for (int i = static_cast<int>(threadIdx.x); b.j != nullptr && i < b.p * b.p; i += b.threads)
-    b.j[i / b.p * b.ld + i % b.p] = i / b.p == i % b.p ? T(1) : T(0);
-  T shift = T(0);
-  if (args.symmetric)
-    shift = load_shifted(args, b);
-  else
-    qr(b, args);
+  qr(b, args);
   jacobi_by_size(b);
   sort_and_normalise(b);
-  if (args.symmetric)
-    write_eigh(args, b, shift);
-  else
-    write_svd(args, b);
+  write_svd(args, b);
 }
 
 }  // namespace kdops::svd::gpu

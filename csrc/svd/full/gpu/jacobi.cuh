@@ -196,9 +196,10 @@ KDOPS_DEVICE bool meet(const BlockContext<T>& b, int first, int second, bool wit
   return state.again;
 }
 
-// Sweeps until all columns of W are orthogonal, the longest first. Ends with a block barrier.
-template <class T, int kRowsPerLane>
-KDOPS_DEVICE void jacobi_sweeps(const BlockContext<T>& b) {
+// meet(first, second, within) on all pairs of blocks of columns, until it reports no large angle
+// for a whole sweep. Ends with a block barrier.
+template <class T, class Meet>
+KDOPS_DEVICE void block_sweeps(const BlockContext<T>& b, const Meet& meet) {
   const int blocks = (b.p + 2 * kColumnBlock - 1) / (2 * kColumnBlock) * 2, pairs = blocks / 2;
   bool again = true;
 #pragma unroll 1
@@ -210,12 +211,20 @@ KDOPS_DEVICE void jacobi_sweeps(const BlockContext<T>& b) {
       for (int pair = warp_id(); pair < pairs; pair += b.threads / kWarp) {
         const int one = pair == 0 ? blocks - 1 : (round + pair) % (blocks - 1);
         const int other = (round - pair + blocks - 1) % (blocks - 1);
-        again = meet<T, kRowsPerLane>(b, min(one, other), max(one, other), round == 0) || again;
+        again = meet(min(one, other), max(one, other), round == 0) || again;
       }
       __syncthreads();
     }
     again = block_any(again);
   }
+}
+
+// Until all columns of W are orthogonal, the longest first.
+template <class T, int kRowsPerLane>
+KDOPS_DEVICE void jacobi_sweeps(const BlockContext<T>& b) {
+  block_sweeps(b, [&](int first, int second, bool within) {
+    return meet<T, kRowsPerLane>(b, first, second, within);
+  });
 }
 
 }  // namespace kdops::svd::gpu

@@ -1,4 +1,4 @@
-// Full SVD and eigh of matrices with both sides <= N (8, 16 or 32): a group of N lanes per matrix,
+// Full SVD of matrices with both sides <= N (8, 16 or 32): a group of N lanes per matrix,
 // lane j owns column j of B (length x p) and of V (p x p) in registers. One-sided Jacobi: partners
 // are lane ^ 1, lane ^ 2, ... lane ^ (N - 1), their columns arrive by shuffle, nothing is stored
 // until the columns of B V are orthogonal: B V = U diag(S). Launched by full_cuda.cu.
@@ -134,12 +134,11 @@ template <class T, int N>
 struct SmallProblem {
   int64_t index;
   bool exists;
-  T shift, scale_down, poison;  // of eigh; from scaled to true values; NaN for a bad matrix, else 1
+  T scale_down, poison;  // from scaled to true values; NaN for a bad matrix, else 1
   JacobiLimits<T> limits;
 };
 
-// Loads, checks and scales the group's matrix; eigh: makes it positive definite by a shift of
-// twice its norm, which moves the eigenvalues and keeps the eigenvectors.
+// Loads, checks and scales the group's matrix.
 template <class T, int N>
 KDOPS_DEVICE SmallProblem<T, N> load_small(const SvdArguments<T>& args, LaneColumns<T, N>& own) {
   const int lane = group_lane<N>(), p = args.p(), length = static_cast<int>(args.length());
@@ -159,18 +158,8 @@ KDOPS_DEVICE SmallProblem<T, N> load_small(const SvdArguments<T>& args, LaneColu
   finite = warp_all<N>(finite);
   largest = finite ? warp_max<N>(largest) : T(0);
   const Scale<T> scale = power_of_two_scale(largest);
-  T row_sum = T(0);
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    own.b[i] = finite ? own.b[i] * scale.up * kBoost<T> : T(0);
-    row_sum += abs(own.b[i]);
-  }
-  problem.shift = args.symmetric ? 2 * warp_max<N>(row_sum) : T(0);
-  if (args.symmetric) {
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (i == lane && lane < p) own.b[i] += problem.shift;
-  }
+  for (int i = 0; i < N; ++i) own.b[i] = finite ? own.b[i] * scale.up * kBoost<T> : T(0);
   problem.scale_down = scale.down;
   problem.poison = finite ? T(1) : kNaN<T>;
   problem.limits = jacobi_limits(p, largest * scale.up * kBoost<T>);
@@ -183,7 +172,7 @@ __global__ void __launch_bounds__(kSmallThreads) svd_small_kernel(SvdArguments<T
   LaneColumns<T, N> own;
   const SmallProblem<T, N> problem = load_small(args, own);
   const int lane = group_lane<N>(), p = args.p(), length = static_cast<int>(args.length());
-  const bool with_v = args.symmetric || args.Vh != nullptr;
+  const bool with_v = args.Vh != nullptr;
   bool done = false;
 #pragma unroll 1
   for (int sweep = 0; sweep < kMaxSweeps && !warp_all(done); ++sweep)
@@ -192,16 +181,6 @@ __global__ void __launch_bounds__(kSmallThreads) svd_small_kernel(SvdArguments<T
   const T norm_squared = squared_norm(own.b), norm = sqrt(norm_squared);
   const bool writes = problem.exists && lane < p;
   const int rank = descending_rank<T, N>(norm, p);
-  if (args.symmetric) {
-    const int place = p - 1 - rank;
-    if (!writes) return;
-    const T value = (norm - problem.shift) / kBoost<T>;
-    args.S[problem.index * p + place] = value * problem.scale_down * problem.poison;
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (i < p) args.U[(problem.index * p + i) * p + place] = own.v[i] * problem.poison;
-    return;
-  }
   if (writes)
     args.S[problem.index * p + rank] = norm / kBoost<T> * problem.scale_down * problem.poison;
   if (!with_v) return;
