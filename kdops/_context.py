@@ -33,7 +33,7 @@ def enter(block: Named) -> None:
 
 
 def leave(block: Named) -> None:
-    """Ends this block's innermost entry. Blocks may end in any order, and one may nest in itself."""
+    """Ends this block's innermost entry: blocks may end in any order and nest in themselves."""
     blocks = _blocks.get()
     for i in reversed(range(len(blocks))):
         if blocks[i] is block:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from kdops import _backends, _library
-from kdops._autograd import custom_op, loop_vmap, map_op
+from kdops._autograd import custom_op, differentiated_again, map_op
+from kdops._vmap import loop_vmap
 from kdops.ops.attention import gradient, reference
 
 _FLOATS = (torch.float32, torch.float64)
@@ -80,7 +81,7 @@ if not _library.missing:
 
     def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
         student, teacher, pull = ctx.saved_tensors
-        if torch.is_grad_enabled():  # pull is a constant to autograd: the formula is not
+        if differentiated_again():  # pull is a constant to autograd: the formula is not
             slope = gradient.attention_loss_gradient(student, teacher, *ctx.options)
             return (grad * slope, *[None] * 5)
         p, largest = ctx.options[:2]

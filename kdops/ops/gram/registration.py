@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from kdops import _backends, _library
-from kdops._autograd import loop_vmap, loss_op, map_op, wants_grad
+from kdops._autograd import loss_op, map_op, wants_grad
 from kdops._check import FLOATS
+from kdops._vmap import loop_vmap
 from kdops.ops.gram import gradient, reference
 
 

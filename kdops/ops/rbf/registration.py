@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from kdops import _backends, _library
-from kdops._autograd import loop_vmap, loss_op, map_op, wants_grad
+from kdops._autograd import loss_op, map_op, wants_grad
+from kdops._vmap import loop_vmap
 from kdops.ops.rbf import gradient, reference
 
 _FLOATS = (torch.float32, torch.float64)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from kdops import _backends, _library
-from kdops._autograd import loop_vmap, loss_op, map_op
+from kdops._autograd import loss_op, map_op
+from kdops._vmap import loop_vmap
 from kdops.ops.relation import gradient, reference
 
 _REAL = (torch.float64, torch.float32)
