@@ -105,7 +105,7 @@ def outside_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     if not torch._C._is_any_autocast_enabled():
         return tensors
     device = tensors[0].device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return tuple(t.float() if t.dtype in _HALVES else t for t in tensors)
     return tensors
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdops import _backends, _library
 from kdops._autograd import custom_op, differentiated_again, map_op
+from kdops._precision import full_precision
 from kdops._vmap import loop_vmap
 from kdops.ops.attention import gradient, reference
 
@@ -34,7 +35,8 @@ def attention_map(x: Tensor, p: float, largest: bool) -> Tensor:
     if _backends.choose_for("attention_map", x, *x.shape) != "reference":
         out: Tensor = _attention_op(x, p, largest)
         return out
-    return reference.attention_map(x, p, largest)
+    with full_precision(x):
+        return reference.attention_map(x, p, largest)
 
 
 def attention_loss(
@@ -45,7 +47,7 @@ def attention_loss(
     if _backends.choose_for("attention_loss", student, *student.shape) != "reference":
         loss: Tensor = _loss_op(student, teacher, *options)[0]
         return loss
-    with torch.autocast(student.device.type, enabled=False):
+    with full_precision(student):
         return reference.attention_loss(student, teacher, *options)
 
 
