@@ -5,12 +5,12 @@ differentiable function of tensors (kdops/ops/<op>/gradient.py). From the two th
 
 * `register_autograd` entries, so that `torch.ops.kdops.<op>` itself is differentiable and opcheck
   sees the truth (eager calls take this short way), and
-* one `autograd.Function` with setup_context and vmap, which torch.func (grad, vmap, jacrev) and
-  torch.compile trace.
+* one `autograd.Function` with setup_context, vmap and jvp, to which the op itself turns under
+  torch.func and which forward mode calls. torch.compile traces the op and never the Function: it
+  knows no jvp, and inside torch.func.grad it takes a differentiated input for a constant.
 
 First order uses the fused kernel. Second order differentiates the formula, so it is right without
-a second kernel. There is no jvp: one would break fullgraph compilation, and torch raises a clear
-error for forward mode.
+a second kernel. Forward mode transposes the backward (kdops/_forward.py).
 """
 
 from __future__ import annotations
@@ -20,28 +20,34 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-Outputs = Any  # a Tensor or a tuple of tensors
+from kdops import _forward
+from kdops._precision import full_precision
+from kdops._vmap import Outputs, Vmap, as_tuple, fold_vmap, leading_vmap
+
 Formula = Callable[..., Outputs]
-Vmap = Callable[..., tuple[Outputs, Any]]
 
 # Asked at every call, so that looking them up counts.
 _transforms_active = torch._C._are_functorch_transforms_active
 _autocast_enabled = torch._C._is_any_autocast_enabled
 _below_autograd = torch._C._AutoDispatchBelowAutograd  # saves a call's way through Python: 5 us
+_untracked_views = torch._C._ExcludeDispatchKeyGuard  # a view could not keep its own tangent
+_VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 _is_compiling = torch.compiler.is_compiling
 _grad_enabled = torch.is_grad_enabled
 
 
-def as_tuple(value: Outputs) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
 def wants_grad(*tensors: Tensor) -> bool:
     """Whether a gradient may be asked for: an op that fuses it into its forward can skip it."""
-    if _is_compiling() or _transforms_active():
+    if _is_compiling() or _transforms_active() or forward_ad._current_level >= 0:
         return True
     return _watched(tensors)
+
+
+def differentiated_again() -> bool:
+    """Whether a backward that runs now must be differentiable itself."""
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0
 
 
 def map_op(
@@ -132,6 +138,35 @@ def custom_op(
     return _differentiable(name, _overload(name), setup, backward, vmap)
 
 
+def python_op(
+    schema: str,
+    forward: Callable[..., Outputs],
+    *,
+    fake: Callable[..., Outputs],
+    setup: Callable[..., None],
+    backward: Callable[..., Outputs],
+) -> Callable[..., Outputs]:
+    """`custom_op` for what plain PyTorch computes, of tensors with any leading dimensions.
+
+    `schema` names it `kdops_plain::<name>`. It is no bare autograd.Function, which cannot be traced
+    inside torch.func (see the head of this file).
+    """
+    name = schema.partition("(")[0]
+    _PLAIN.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _PLAIN.impl(name, forward, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"kdops_plain::{name}", fake)
+    op = getattr(torch.ops.kdops_plain, name).default
+
+    def vmap(*arguments: Any) -> Any:
+        return leading_vmap(apply)(*arguments)
+
+    apply = _differentiable(name, op, setup, backward, vmap)
+    return apply
+
+
+_PLAIN = torch.library.Library("kdops_plain", "DEF")
+
+
 def gradient_op(name: str, formula: Formula, vmap: Vmap | None = None) -> Callable[..., Outputs]:
     """`kdops::<name>`, a fused gradient op, whose own gradient is that of the formula."""
 
@@ -143,48 +178,6 @@ def gradient_op(name: str, formula: Formula, vmap: Vmap | None = None) -> Callab
         return tuple(_vjp(formula, _saved(ctx), cotangents))
 
     return _differentiable(name, _overload(name), setup, backward, vmap)
-
-
-def fold_vmap(apply: Callable[..., Outputs]) -> Vmap:
-    """vmap for ops whose tensors all lead with a batch: the mapped dimension joins it."""
-
-    def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Outputs, Any]:
-        size = info.batch_size
-
-        def fold(value: Any, dim: int | None) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            full = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
-            return full.flatten(0, 1)
-
-        folded = [fold(v, d) for v, d in zip(inputs, in_dims, strict=True)]
-        outputs = apply(*folded)
-        if isinstance(outputs, Tensor):
-            return _unfold(outputs, size), 0
-        return tuple(_unfold(o, size) for o in outputs), (0,) * len(outputs)
-
-    return vmap
-
-
-def _unfold(value: Tensor, size: int) -> Tensor:
-    return value.reshape(size, value.shape[0] // max(size, 1), *value.shape[1:])
-
-
-def loop_vmap(apply: Callable[..., Outputs]) -> Vmap:
-    """vmap for ops without a batch dimension: one call per mapped index."""
-
-    def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Outputs, Any]:
-        def pick(value: Any, dim: int | None, i: int) -> Any:
-            return value.select(dim, i) if isinstance(value, Tensor) and dim is not None else value
-
-        results = [
-            as_tuple(apply(*(pick(v, d, i) for v, d in zip(inputs, in_dims, strict=True))))
-            for i in range(info.batch_size)
-        ]
-        stacked = tuple(torch.stack(column) for column in zip(*results, strict=True))
-        return stacked, (0,) * len(stacked)
-
-    return vmap
 
 
 # ---- internals -----------------------------------------------------------------------------------
@@ -205,6 +198,8 @@ def _vjp(formula: Formula, inputs: Sequence[Any], cotangents: Sequence[Tensor | 
     grads: list[Any] = [None] * len(inputs)
     if all(c is None for c in cotangents):
         return grads
+    # what a level of torch.func saved may be asked for after its end
+    inputs = [torch._C._functorch.unwrap_if_dead(v) if isinstance(v, Tensor) else v for v in inputs]
     where = [i for i, v in enumerate(inputs) if isinstance(v, Tensor) and v.is_floating_point()]
 
     def of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -214,8 +209,10 @@ def _vjp(formula: Formula, inputs: Sequence[Any], cotangents: Sequence[Tensor | 
         outputs = as_tuple(formula(*full))
         return tuple(o for o, c in zip(outputs, cotangents, strict=True) if c is not None)
 
-    pull = torch.func.vjp(of_tensors, *(inputs[i] for i in where))[1]
-    for i, grad in zip(where, pull(tuple(c for c in cotangents if c is not None)), strict=True):
+    with full_precision(*inputs):
+        pull = torch.func.vjp(of_tensors, *(inputs[i] for i in where))[1]
+        values = pull(tuple(c for c in cotangents if c is not None))
+    for i, grad in zip(where, values, strict=True):
         grads[i] = grad
     return grads
 
@@ -257,14 +254,16 @@ def _differentiable(
     vmap: Vmap | None,
 ) -> Callable[..., Outputs]:
     """Puts the two rules on the op and around it; the result picks the way that works."""
-    torch.library.register_autograd(f"kdops::{name}", backward, setup_context=setup)
+    full_name = op._schema.name
+    torch.library.register_autograd(full_name, backward, setup_context=setup)
     for device in ("cpu", "cuda"):
-        torch.library.register_autocast(f"kdops::{name}", device, torch.float32)
+        torch.library.register_autocast(full_name, device, torch.float32)
 
     kernel = op._op
 
     def forward(*inputs: Any) -> Outputs:
-        return op(*inputs)
+        with _below_autograd(), _untracked_views(_VIEWS):
+            return op(*inputs)
 
     def forward_and_setup(ctx: Any, *inputs: Any) -> Outputs:
         with _below_autograd():
@@ -273,18 +272,27 @@ def _differentiable(
         return outputs
 
     rules = {"backward": staticmethod(backward)}
-    separate = {"forward": staticmethod(forward), "setup_context": staticmethod(setup), **rules}
+    separate = {
+        "forward": staticmethod(forward),
+        "setup_context": staticmethod(_forward.setup_for_both(setup)),
+        "jvp": staticmethod(_forward.transposed(setup, backward)),
+        **rules,
+    }
     function: Any = type(f"Kdops_{name}", (torch.autograd.Function,), separate)
     function.vmap = staticmethod(vmap or fold_vmap(function.apply))
+    # under torch.func the op is this Function, also where torch.compile has traced the op
+    torch.library.impl(full_name, "FuncTorchDynamicLayerFrontMode", function.apply)
     # what eager code runs: no torch.func, but 10 us less than the other two ways
     together = {"forward": staticmethod(forward_and_setup), "eager": True, **rules}
     eager: Any = type(f"KdopsEager_{name}", (torch.autograd.Function,), together)
     record = super(torch.autograd.Function, eager).apply  # without what torch.func needs: 5 us
 
     def call(*inputs: Any) -> Outputs:
-        if _transforms_active():
+        if _is_compiling():
+            return op(*inputs)
+        if _transforms_active() or forward_ad._current_level >= 0:
             return function.apply(*inputs)
-        if _is_compiling() or _autocast_enabled():
+        if _autocast_enabled():
             return op(*inputs)
         if _watched(inputs):
             return record(*inputs)

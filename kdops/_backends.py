@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdops import _library
+from kdops import _context, _library
 
 NAMES = ("native", "triton", "reference")
 Predicate = Callable[..., "str | None"]  # (device type, dtype, *sizes)
@@ -34,7 +34,11 @@ class _Ladder:
 
 
 _ladders: dict[str, _Ladder] = {}
-_recorded: list[tuple[str, tuple[object, ...]]] | None = None
+
+# Asked at every call, so that looking them up counts.
+_is_compiling = torch.compiler.is_compiling
+_forced_here = _context.forced.get
+_recorded_here = _context.recorded.get
 
 
 def _from_environment() -> str | None:
@@ -44,7 +48,14 @@ def _from_environment() -> str | None:
     return name
 
 
-_forced: str | None = _from_environment()
+_of_process: str | None = _from_environment()
+_traced: str | None = None  # inside a `with kdops.backend(...)` that torch.compile traces
+
+
+def forced() -> str | None:
+    """The backend that is forced here: in this thread, asyncio task or trace."""
+    here = _context.forced_now if _is_compiling() else _forced_here()
+    return _traced or here or _of_process
 
 
 def register(
@@ -63,19 +74,20 @@ def register(
 
 def choose(op: str, device: str, dtype: torch.dtype, *sizes: int) -> str:
     """The backend that runs `op` for this problem; ValueError if a forced one cannot."""
-    if _recorded is not None:
-        _recorded.append((op, (device, dtype, *sizes)))
-    if _forced is not None:
-        if reason := obstacle(op, _forced, device, dtype, *sizes):
-            raise ValueError(f"{op}: backend {_forced!r} was asked for, but {reason}")
-        return _forced
+    recorded = _context.recorded_now if _is_compiling() else _recorded_here()
+    if recorded is not None:
+        recorded.append((op, (device, dtype, *sizes)))
+    if name := forced():
+        if reason := obstacle(op, name, device, dtype, *sizes):
+            raise ValueError(f"{op}: backend {name!r} was asked for, but {reason}")
+        return name
     return _first_able(op, device, dtype, *sizes)
 
 
 def choose_for(op: str, x: Tensor, *sizes: int) -> str:
     """`choose` by a tensor's device and dtype, for a call that must be cheap: it remembers."""
     device = "cpu" if x.is_cpu else x.device.type  # a device's `type` is slow to ask for
-    if _forced is None and _recorded is None and not torch.compiler.is_compiling():
+    if not _is_compiling() and forced() is None and _recorded_here() is None:
         try:
             return _remembered(op, device, x.dtype, *sizes)
         except TypeError:  # sizes that are symbols, as in a traced graph, cannot be remembered
@@ -156,6 +168,9 @@ def _names(dtypes: Sequence[torch.dtype]) -> str:
 class backend:
     """Forces a backend inside a `with` block; a problem it cannot run raises ValueError.
 
+    It counts for the thread or the asyncio task that enters it. A compiled function is compiled
+    again for a backend that it has not seen.
+
     >>> with kdops.backend("reference"):
     ...     kdops.gram(x)
     """
@@ -166,9 +181,11 @@ class backend:
         self.name = name
 
     def __enter__(self) -> None:
-        global _forced
-        self.before = _forced
-        _forced = self.name
+        global _traced
+        if _is_compiling():
+            self.before, _traced = _traced, self.name
+        else:
+            _context.enter(self)
 
     def __exit__(
         self,
@@ -176,8 +193,11 @@ class backend:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        global _forced
-        _forced = self.before
+        global _traced
+        if _is_compiling():
+            _traced = self.before
+        else:
+            _context.leave(self)
 
 
 def ladder_lines(op: str, *problem: object) -> list[str]:
@@ -200,13 +220,12 @@ def explain(function: Callable[..., object], *args: object, **kwargs: object) ->
 
     >>> kdops.explain(kdops.gram, torch.randn(8, 16, 32, 32))
     """
-    global _recorded
-    before, _recorded = _recorded, []
+    seen: list[_context.Problem] = []
+    token = _context.recorded.set(seen)
     try:
         function(*args, **kwargs)
-        seen = _recorded
     finally:
-        _recorded = before
+        _context.recorded.reset(token)
     for op, (device, dtype, *sizes) in dict.fromkeys(seen):
         print(f"{op} on {device}, {str(dtype).removeprefix('torch.')}, sizes {tuple(sizes)}:")
         print("\n".join(ladder_lines(op, device, dtype, *sizes)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _HALVES = (torch.float16, torch.bfloat16)
@@ -96,7 +97,7 @@ def flat(f: Tensor) -> Tensor:
 def constant(x: Tensor) -> Tensor:
     """x without its history."""
     has_history = x.requires_grad or torch._C._are_functorch_transforms_active()
-    return x.detach() if has_history else x
+    return x.detach() if has_history or forward_ad._current_level >= 0 else x
 
 
 def outside_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -104,7 +105,7 @@ def outside_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     if not torch._C._is_any_autocast_enabled():
         return tensors
     device = tensors[0].device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return tuple(t.float() if t.dtype in _HALVES else t for t in tensors)
     return tensors
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import torch
 
 VERSION = "0.1.0"  # the one place; pyproject.toml must agree (tests/test_build.py)
 _NAME = "_C.abi3.so"
+_INSTRUCTION_SETS = ("baseline", "avx2", "avx512")  # the names of csrc: isa_name
 _CURE = "run `pip install .` or `make build` again"
 
 
@@ -32,6 +34,14 @@ def _find() -> Path | None:
     for installed in importlib.metadata.distributions(name="kdops"):
         candidates.append(Path(str(installed.locate_file(f"kdops/{_NAME}"))))
     return next((c for c in candidates if c.is_file()), None)
+
+
+def _check_environment() -> None:
+    """The library takes the widest set where KDOPS_ISA names one that the processor lacks."""
+    wish = os.environ.get("KDOPS_ISA")
+    if wish and wish not in _INSTRUCTION_SETS:
+        names = ", ".join(_INSTRUCTION_SETS)
+        raise ValueError(f"KDOPS_ISA: expected one of {names}, got {wish!r}")
 
 
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
@@ -85,6 +95,7 @@ def _schemas(csrc: Path) -> Iterator[str]:
             yield "".join(re.findall(r'"([^"]*)"', literals))
 
 
+_check_environment()
 _handle, missing = _load()
 """`missing` is None when the binary is loaded, otherwise the reason as a sentence."""
 

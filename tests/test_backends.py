@@ -1,9 +1,11 @@
 """Backends: the choice, the forced choice, and what users are told."""
 
+import contextvars
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -256,3 +258,71 @@ def test_bfloat16_goes_where_it_is_fast(monkeypatch, multiplies):
         for dtype in (torch.bfloat16, torch.float16, torch.float32)
     ]
     assert chosen == ["reference" if multiplies else "native", "native", "native"]
+
+
+def forced_in(context_of):
+    """What a call sees where `context_of` runs it."""
+    seen = []
+    context_of(lambda: seen.append(_backends.forced()))
+    return seen[0]
+
+
+def in_a_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+def test_blocks_may_end_in_any_order_and_nest_in_themselves():
+    a, b = kdops.backend("reference"), kdops.backend("native")
+    a.__enter__()
+    b.__enter__()
+    a.__exit__(None, None, None)
+    assert _backends.forced() == "native"
+    b.__exit__(None, None, None)
+    assert _backends.forced() is None
+    with a:
+        with a:
+            pass
+        assert _backends.forced() == "reference"
+    assert _backends.forced() is None
+
+
+def test_a_thread_and_a_task_see_their_own_backend():
+    with kdops.backend("reference"):
+        assert forced_in(in_a_thread) is None
+        assert forced_in(contextvars.copy_context().run) == "reference"
+
+
+def test_explain_leaves_other_threads_alone(capsys):
+    kdops.explain(lambda: in_a_thread(lambda: kdops.gram(MAPS)))
+    assert "called no kdops op" in capsys.readouterr().out
+
+
+def test_a_compiled_function_follows_the_backend_of_its_thread():
+    targets = []
+
+    def count(module, inputs):
+        targets.append({str(node.target) for node in module.graph.nodes})
+        return module
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: kdops.gram(x), backend=count, fullgraph=True)
+    compiled(MAPS)
+    with kdops.backend("reference"):
+        compiled(MAPS)
+        in_a_thread(lambda: compiled(MAPS))
+    compiled(MAPS)
+    assert ["kdops.gram.default" in names for names in targets] == [True, False]
+
+
+def test_a_block_inside_a_compiled_function():
+    def both(x):
+        with kdops.backend("reference"):
+            first = _backends.choose_for("gram", x, 2, 3, 3, 16)
+        return x + (first == "reference") * (_backends.forced() is None)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(both, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(MAPS), MAPS + 1)
+    assert _backends.forced() is None

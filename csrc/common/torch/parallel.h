@@ -4,23 +4,38 @@
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <new>
 
 namespace kdops {
 
 // About 20 microseconds of work on one core: below that a second thread costs more than it brings.
 inline constexpr double kFlopsWorthAThread = 400e3;
 
-// body(begin, end) for disjoint ranges that cover 0..items.
+// body(begin, end) for disjoint ranges that cover 0..items. A range that gets no work memory ends the
+// call with an error that says so; torch's own pool would report a failed call and nothing else.
 template <class Body>
 void parallel_for(int64_t items, double flops_per_item, const Body& body) {
   if (items <= 0) return;
   const double grain = kFlopsWorthAThread / std::max(flops_per_item, 1.0);
   const int64_t grain_items = std::max<int64_t>(1, static_cast<int64_t>(std::min(grain, 1e9)));
-  if (items <= grain_items) return body(0, items);
-  torch::stable::parallel_for(0, items, grain_items, body);
+  std::atomic<bool> exhausted{false};
+  const auto guarded = [&](int64_t begin, int64_t end) {
+    try {
+      body(begin, end);
+    } catch (const std::bad_alloc&) {
+      exhausted = true;
+    }
+  };
+  if (items <= grain_items)
+    guarded(0, items);
+  else
+    torch::stable::parallel_for(0, items, grain_items, guarded);
+  STD_TORCH_CHECK(!exhausted, "kdops: out of memory: a kernel could not get its work memory");
 }
 
 // The sum of the items' values, in their order.

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from kdops import _backends, _library
-from kdops._autograd import custom_op, loop_vmap, map_op
+from kdops._autograd import custom_op, differentiated_again, map_op
+from kdops._precision import full_precision
+from kdops._vmap import loop_vmap
 from kdops.ops.attention import gradient, reference
 
 _FLOATS = (torch.float32, torch.float64)
@@ -33,7 +35,8 @@ def attention_map(x: Tensor, p: float, largest: bool) -> Tensor:
     if _backends.choose_for("attention_map", x, *x.shape) != "reference":
         out: Tensor = _attention_op(x, p, largest)
         return out
-    return reference.attention_map(x, p, largest)
+    with full_precision(x):
+        return reference.attention_map(x, p, largest)
 
 
 def attention_loss(
@@ -44,7 +47,7 @@ def attention_loss(
     if _backends.choose_for("attention_loss", student, *student.shape) != "reference":
         loss: Tensor = _loss_op(student, teacher, *options)[0]
         return loss
-    with torch.autocast(student.device.type, enabled=False):
+    with full_precision(student):
         return reference.attention_loss(student, teacher, *options)
 
 
@@ -80,7 +83,7 @@ if not _library.missing:
 
     def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
         student, teacher, pull = ctx.saved_tensors
-        if torch.is_grad_enabled():  # pull is a constant to autograd: the formula is not
+        if differentiated_again():  # pull is a constant to autograd: the formula is not
             slope = gradient.attention_loss_gradient(student, teacher, *ctx.options)
             return (grad * slope, *[None] * 5)
         p, largest = ctx.options[:2]

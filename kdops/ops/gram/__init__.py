@@ -7,6 +7,7 @@ from math import prod
 from torch import Tensor
 
 from kdops import _backends, _check
+from kdops._precision import full_precision
 from kdops.ops.gram import reference, registration
 from kdops.ops.gram.losses import fsp_loss, nst_loss
 
@@ -72,7 +73,8 @@ def _gram(x: Tensor, y: Tensor | None) -> Tensor:
     if _backends.choose_for("gram", x, batch, c1, c2, length) == "native":
         out: Tensor = registration.gram_op(x, y, scale)
         return out
-    return reference.gram(x, y, scale)
+    with full_precision(x):
+        return reference.gram(x, y, scale)
 
 
 def _check_maps(

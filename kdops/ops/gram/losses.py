@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kdops import _check
+from kdops._precision import full_precision
 from kdops.ops.gram import reference, registration
 
 VARIANTS = ("paper", "mse", "columns")
@@ -126,7 +127,7 @@ def _streamed(
     def part(a: Tensor, b: Tensor) -> Tensor:
         return reference.maximum_mean_discrepancy(a, b, kernel, degree, c, bandwidth).sum()
 
-    with torch.autocast(s.device.type, enabled=False):
+    with full_precision(s):
         if chunk >= batch:
             return part(s, t)
         parts = [

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from kdops import _backends, _library
-from kdops._autograd import loop_vmap, loss_op, map_op, wants_grad
+from kdops._autograd import loss_op, map_op, wants_grad
 from kdops._check import FLOATS
+from kdops._precision import full_precision
+from kdops._vmap import loop_vmap
 from kdops.ops.gram import gradient, reference
 
 
@@ -49,7 +51,7 @@ def gram_loss(
     length = prod(positions)
     scalars = (scale_s, scale_t, coefficient, columns)
     if _backends.choose_for("gram_loss", x1, batch, c1, c2, length) != "native":
-        with torch.autocast(x1.device.type, enabled=False):
+        with full_precision(x1):
             return reference.gram_loss(x1, x2, y1, y2, *scalars)
     watched = (x1,) if x2 is None else (x1, x2)
     by_positions = _by_positions(c1, c2, length) and not columns and prod(y1.shape[2:]) == length
@@ -61,7 +63,7 @@ def nst_loss(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
     batch, channels, *positions = student.shape
     length, others = prod(positions), teacher.shape[1]
     if _backends.choose_for("nst_loss", student, batch, channels, others, length) != "native":
-        with torch.autocast(student.device.type, enabled=False):
+        with full_precision(student):
             return reference.nst_loss(student, teacher, coefficient)
     by_channels = others == channels and 10 * channels < 4 * length  # see _by_positions
     return _nst_loss_op(student, teacher, coefficient, by_channels, wants_grad(student))[0]

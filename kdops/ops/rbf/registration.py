@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from kdops import _backends, _library
-from kdops._autograd import loop_vmap, loss_op, map_op, wants_grad
+from kdops._autograd import loss_op, map_op, wants_grad
+from kdops._precision import full_precision
+from kdops._vmap import loop_vmap
 from kdops.ops.rbf import gradient, reference
 
 _FLOATS = (torch.float32, torch.float64)
@@ -49,7 +51,7 @@ def rbf_affinity(x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float
         out: Tensor = _affinity_op(x, y, gamma, value)
         return out
     bandwidth = value if gamma is None else gamma[:, None, None]
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         return reference.rbf_affinity(x, y, bandwidth)
 
 
@@ -61,7 +63,7 @@ def rbf_affinity_loss(
     if _backends.choose_for("rbf_affinity_loss", student, *sizes) != "reference":
         watched = (student,) if gamma is None else (student, gamma)
         return _affinity_loss_op(student, gamma, teacher, value, wants_grad(*watched))[0]
-    with torch.autocast(student.device.type, enabled=False):
+    with full_precision(student):
         return reference.rbf_affinity_loss(student, teacher, value if gamma is None else gamma)
 
 
@@ -79,7 +81,8 @@ def svd_rbf_loss(
     sizes = (batch, front, student_back.shape[1], k)
     if _backends.choose_for("svd_rbf_loss", student_front, *sizes) == "native":
         return _svd_rbf_op(*inputs, beta, scale, wants_grad(student_front, student_back))[0]
-    return reference.svd_rbf_loss(*inputs, beta, scale)
+    with full_precision(*inputs):
+        return reference.svd_rbf_loss(*inputs, beta, scale)
 
 
 if not _library.missing:

@@ -158,7 +158,7 @@ def pairwise_angle(x: Tensor) -> Tensor:
     _check.rank("pairwise_angle", "x", x, "[N, D]", 2)
     x, result = _check.computed(x)
     if _backends.choose_for("pairwise_angle", x, x.shape[0], x.shape[1]) == "reference":
-        return _check.of_dtype(reference.pairwise_angle(x), result)
+        return _check.of_dtype(registration.references["pairwise_angle"](x), result)
     return _check.of_dtype(registration.ops["pairwise_angle"](x), result)
 
 

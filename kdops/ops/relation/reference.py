@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 CHUNK_ELEMENTS = 1 << 22  # cosines held at once
@@ -52,7 +53,8 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     exact = torch.cdist(
         x.detach(), y.detach(), compute_mode="donot_use_mm_for_euclid_dist"
     ).square()
-    return gram + (exact - gram.detach()) if torch.is_grad_enabled() else exact
+    differentiated = torch.is_grad_enabled() or forward_ad._current_level >= 0
+    return gram + (exact - gram.detach()) if differentiated else exact
 
 
 def safe_root(squared: Tensor) -> tuple[Tensor, Tensor]:

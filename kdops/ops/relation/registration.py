@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from kdops import _backends, _library
-from kdops._autograd import loop_vmap, loss_op, map_op
+from kdops._autograd import loss_op, map_op
+from kdops._precision import in_full_precision
+from kdops._vmap import loop_vmap
 from kdops.ops.relation import gradient, reference
 
 _REAL = (torch.float64, torch.float32)
@@ -17,11 +19,15 @@ _LOSSES = ("rkd_distance", "rkd_angle", "similarity")
 _PAIRS = ("pairwise_distance", "pairwise_cosine")
 
 references: dict[str, Callable[..., Tensor]] = {
-    "rkd_distance": reference.rkd_distance_loss,
-    "rkd_angle": reference.rkd_angle_loss,
-    "similarity": reference.similarity_loss,
-    "pairwise_distance": reference.pairwise_distance,
-    "pairwise_cosine": reference.pairwise_cosine,
+    name: in_full_precision(function)
+    for name, function in {
+        "rkd_distance": reference.rkd_distance_loss,
+        "rkd_angle": reference.rkd_angle_loss,
+        "similarity": reference.similarity_loss,
+        "pairwise_distance": reference.pairwise_distance,
+        "pairwise_cosine": reference.pairwise_cosine,
+        "pairwise_angle": reference.pairwise_angle,
+    }.items()
 }
 ops: dict[str, Callable[..., Any]] = {}
 

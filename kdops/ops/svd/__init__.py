@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from kdops import _backends, _check
+from kdops._precision import full_precision
 from kdops.ops.svd import reference, registration
 from kdops.ops.svd.gradient import DEGENERATE_POLICIES
 
@@ -247,7 +247,7 @@ def _align(student: Tensor, teacher: Tensor, *sizes: int) -> Tensor:
     if _backends.choose_for("align_singular_vectors", student, *sizes) == "native":
         aligned: Tensor = registration.ops["align_vectors"](student, teacher)[0]
         return aligned
-    with torch.autocast(student.device.type, enabled=False):
+    with full_precision(student):
         return reference.align_singular_vectors(student, teacher)
 
 

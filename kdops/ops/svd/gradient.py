@@ -19,29 +19,16 @@ No entry of A, S or a cotangent is squared unscaled: inputs of size 1e-20 or 1e2
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kdops._autograd import python_op
+from kdops._precision import in_full_precision
 from kdops.ops.svd.linalg import power_of_two_scale, safe_svd
 
 DEGENERATE_POLICIES = ("mask", "lorentz")
-
-
-def _full_precision(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A backward may run inside autocast, which would take these products to half precision."""
-
-    @wraps(formula)
-    def run(*values: Any) -> Tensor:
-        device = next(v.device.type for v in values if isinstance(v, Tensor))
-        if not torch.is_autocast_enabled(device):
-            return formula(*values)
-        with torch.autocast(device, enabled=False):
-            return formula(*values)
-
-    return run
 
 
 def _inverse(x: Tensor, unit: Tensor, tau: float, degenerate: str) -> Tensor:
@@ -93,7 +80,7 @@ def align_backward(grad: Tensor, choice: Tensor, candidates: int) -> Tensor:
     return grad.new_zeros((batch, length, candidates)).scatter_add(-1, index, turned)
 
 
-@_full_precision
+@in_full_precision
 def left_vectors(A: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
     """U = A V / s for a call that did not compute it; zero columns where s is zero.
 
@@ -106,7 +93,7 @@ def left_vectors(A: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
     return (A @ Vh.mT) * inverse.unsqueeze(-2)
 
 
-@_full_precision
+@in_full_precision
 def svd_backward(
     gU: Tensor | None,
     gS: Tensor | None,
@@ -163,7 +150,7 @@ def _core(
     return diagonal + (a + b) * difference + (a - b) * total
 
 
-@_full_precision
+@in_full_precision
 def svd_topk_backward(
     gU: Tensor | None,
     gS: Tensor | None,
@@ -218,7 +205,8 @@ def svd_topk_backward(
     return (inside + scale * (A @ x)) @ Vh + scale * ((A @ V) @ x.mT)
 
 
-class ComplementSolve(torch.autograd.Function):
+@in_full_precision
+def _solve(A: Tensor, S: Tensor, b: Tensor, degenerate: str) -> Tensor:
     """x_i = sum over j > k of v_j <v_j, b_i> / (s_i^2 - s_j^2): the resolvent off the top k.
 
     A (..., m, n) with n <= m, S (..., k) its largest values, b (..., n, k). The divisor is
@@ -227,41 +215,41 @@ class ComplementSolve(torch.autograd.Function):
 
         gb_i = z_i,   gS_i = -2 s_i <z_i, x_i>,   gA = sum_i (A x_i) z_i^T + (A z_i) x_i^T
 
-    The backward calls the Function again, so any order of derivative is right. (The parts of x and
-    b along the top k are the caller's: it projects with the differentiable V.)
+    The backward calls the op again, so any order of derivative is right. (The parts of x and b
+    along the top k are the caller's: it projects with the differentiable V.)
     """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    @_full_precision
-    def forward(A: Tensor, S: Tensor, b: Tensor, degenerate: str) -> Tensor:
-        k, n = S.shape[-1], A.shape[-1]
-        _, values, Vh = safe_svd(A)
-        rest = Vh[..., k:, :]
-        si, sj, unit = S.unsqueeze(-2), values[..., k:, None], values[..., :1, None]
-        tau = _threshold(S, n)
-        difference = _inverse(si - sj, unit, tau, degenerate)
-        total = _inverse(si + sj, unit, tau, degenerate)
-        return rest.mT @ (difference * total * (rest @ b))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        A, S, _, ctx.degenerate = inputs
-        ctx.save_for_backward(A, S, output)
-
-    @staticmethod
-    def backward(ctx: Any, gx: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        A, S, x = ctx.saved_tensors
-        z = _complement_solve(A, S, gx, ctx.degenerate)
-        gA = (A @ x) @ z.mT + (A @ z) @ x.mT
-        return gA, -2 * S * (z * x).sum(-2), z, None
+    k, n = S.shape[-1], A.shape[-1]
+    _, values, Vh = safe_svd(A)
+    rest = Vh[..., k:, :]
+    si, sj, unit = S.unsqueeze(-2), values[..., k:, None], values[..., :1, None]
+    tau = _threshold(S, n)
+    difference = _inverse(si - sj, unit, tau, degenerate)
+    total = _inverse(si + sj, unit, tau, degenerate)
+    return rest.mT @ (difference * total * (rest @ b))
 
 
-_complement_solve: Callable[..., Any] = ComplementSolve.apply
+def _solve_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    A, S, _, ctx.degenerate = inputs
+    ctx.save_for_backward(A, S, output)
 
 
-@_full_precision
+def _solve_backward(ctx: Any, gx: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    A, S, x = ctx.saved_tensors
+    z = _complement_solve(A, S, gx, ctx.degenerate)
+    gA = (A @ x) @ z.mT + (A @ z) @ x.mT
+    return gA, -2 * S * (z * x).sum(-2), z, None
+
+
+_complement_solve: Callable[..., Any] = python_op(
+    "complement_solve(Tensor A, Tensor S, Tensor b, str degenerate) -> Tensor",
+    _solve,
+    fake=lambda A, S, b, degenerate: b.new_empty(b.shape),
+    setup=_solve_setup,
+    backward=_solve_backward,
+)
+
+
+@in_full_precision
 def eigh_backward(
     gvalues: Tensor | None,
     gvectors: Tensor | None,

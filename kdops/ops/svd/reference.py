@@ -7,13 +7,13 @@ loss does not care. mode="fast" has no meaning here: the reference is always acc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdops import _check
+from kdops._autograd import python_op
 from kdops.ops.svd.gradient import eigh_backward, left_vectors, svd_backward, svd_topk_backward
 from kdops.ops.svd.linalg import canonical_signs, safe_eigh, safe_svd
 
@@ -64,72 +64,81 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.where(cosine.gather(-2, best) < 0, -chosen, chosen)
 
 
-def _to_front(x: Tensor, dim: int | None) -> Tensor:
-    return x if dim is None else x.movedim(dim, 0)
+def _svd(
+    A: Tensor, k: int | None, compute_u: bool, canonical: bool, degenerate: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """U (no columns if unwanted), S, Vh."""
+    U, S, Vh = safe_svd(A)
+    U, S, Vh = U[..., : k if compute_u else 0], S[..., :k], Vh[..., :k, :]
+    if canonical:
+        sign = canonical_signs(Vh)
+        Vh = Vh * sign.unsqueeze(-1)
+        U = U * sign.unsqueeze(-2) if compute_u else U
+    return U.contiguous(), S.contiguous(), Vh.contiguous()
 
 
-class ReferenceSVD(torch.autograd.Function):
-    """(A, k or None, compute_u, canonical, degenerate) -> U (no columns if unwanted), S, Vh."""
-
-    @staticmethod
-    def forward(
-        A: Tensor, k: int | None, compute_u: bool, canonical: bool, degenerate: str
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        U, S, Vh = safe_svd(A)
-        U, S, Vh = U[..., : k if compute_u else 0], S[..., :k], Vh[..., :k, :]
-        if canonical:
-            sign = canonical_signs(Vh)
-            Vh = Vh * sign.unsqueeze(-1)
-            U = U * sign.unsqueeze(-2) if compute_u else U
-        return U.contiguous(), S.contiguous(), Vh.contiguous()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        A, ctx.k, ctx.compute_u, _, ctx.degenerate = inputs
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(A, *output)
-
-    @staticmethod
-    def backward(ctx: Any, gU: Any, gS: Any, gVh: Any) -> Any:
-        A, U, S, Vh = ctx.saved_tensors
-        if not ctx.compute_u:
-            gU, U = None, None
-        if gU is None and gS is None and gVh is None:
-            return None, None, None, None, None
-        if ctx.k is not None:
-            gA = svd_topk_backward(gU, gS, gVh, A, U, S, Vh, ctx.degenerate)
-        else:
-            U = left_vectors(A, S, Vh) if U is None else U
-            gA = svd_backward(gU, gS, gVh, U, S, Vh, ctx.degenerate)
-        return gA, None, None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, A: Tensor, *options: Any) -> Any:
-        return _decompose(_to_front(A, in_dims[0]), *options), (0, 0, 0)
+def _fake_svd(
+    A: Tensor, k: int | None, compute_u: bool, canonical: bool, degenerate: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    *batch, m, n = A.shape
+    k = min(m, n) if k is None else k
+    U = A.new_empty((*batch, m, k if compute_u else 0))
+    return U, A.new_empty((*batch, k)), A.new_empty((*batch, k, n))
 
 
-class ReferenceEigh(torch.autograd.Function):
-    """A -> ascending eigenvalues, eigenvectors as columns."""
-
-    @staticmethod
-    def forward(A: Tensor) -> tuple[Tensor, Tensor]:
-        return safe_eigh(A)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*output)
-
-    @staticmethod
-    def backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
-        if gvalues is None and gvectors is None:
-            return None
-        return eigh_backward(gvalues, gvectors, *ctx.saved_tensors)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, A: Tensor) -> Any:
-        return _decompose_symmetric(_to_front(A, in_dims[0])), (0, 0)
+def _svd_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    A, ctx.k, ctx.compute_u, _, ctx.degenerate = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(A, *output)
 
 
-_decompose: Callable[..., Any] = ReferenceSVD.apply
-_decompose_symmetric: Callable[..., Any] = ReferenceEigh.apply
+def _svd_backward(ctx: Any, gU: Any, gS: Any, gVh: Any) -> Any:
+    A, U, S, Vh = ctx.saved_tensors
+    if not ctx.compute_u:
+        gU, U = None, None
+    if gU is None and gS is None and gVh is None:
+        return None, None, None, None, None
+    if ctx.k is not None:
+        gA = svd_topk_backward(gU, gS, gVh, A, U, S, Vh, ctx.degenerate)
+    else:
+        U = left_vectors(A, S, Vh) if U is None else U
+        gA = svd_backward(gU, gS, gVh, U, S, Vh, ctx.degenerate)
+    return gA, None, None, None, None
+
+
+def _fake_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
+    return A.new_empty(A.shape[:-1]), A.new_empty(A.shape)
+
+
+def _eigh(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Ascending eigenvalues, eigenvectors as columns."""
+    values, vectors = safe_eigh(A)
+    return values.contiguous(), vectors.contiguous()
+
+
+def _eigh_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output)
+
+
+def _eigh_backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
+    if gvalues is None and gvectors is None:
+        return None
+    return eigh_backward(gvalues, gvectors, *ctx.saved_tensors)
+
+
+_decompose = python_op(
+    "svd(Tensor A, int? k, bool compute_u, bool canonical, str degenerate)"
+    " -> (Tensor, Tensor, Tensor)",
+    _svd,
+    fake=_fake_svd,
+    setup=_svd_setup,
+    backward=_svd_backward,
+)
+_decompose_symmetric = python_op(
+    "eigh(Tensor A) -> (Tensor, Tensor)",
+    _eigh,
+    fake=_fake_eigh,
+    setup=_eigh_setup,
+    backward=_eigh_backward,
+)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kdops import _backends, _library
 from kdops._autograd import custom_op, gradient_op
+from kdops._vmap import Vmap, leading_vmap
 from kdops.ops.svd import gradient
 
 DTYPES = (torch.float32, torch.float64)
@@ -72,21 +73,8 @@ def policy(lorentz: bool) -> str:
     return "lorentz" if lorentz else "mask"
 
 
-def _leading_vmap(name: str) -> Callable[..., Any]:
-    """vmap for an op that takes any leading dimensions: the mapped one becomes the first."""
-
-    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        def lead(value: Any, dim: int | None) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            if dim is None:
-                return value.expand(info.batch_size, *value.shape)
-            return value.movedim(dim, 0)
-
-        outputs = ops[name](*(lead(v, d) for v, d in zip(inputs, in_dims, strict=True)))
-        return outputs, 0 if isinstance(outputs, Tensor) else (0,) * len(outputs)
-
-    return vmap
+def _leading_vmap(name: str) -> Vmap:
+    return leading_vmap(lambda *inputs: ops[name](*inputs))
 
 
 # ---- shapes -------------------------------------------------------------------------------------

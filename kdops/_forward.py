@@ -1,0 +1,110 @@
+"""Forward-mode derivatives of every op, out of the backward that it has anyway.
+
+The backward is linear in its cotangents, v -> Jᵀ v. Its own backward is therefore t -> J t, which
+is the tangent: one backward and the backward of the formula. So an op needs no second rule, and
+its tangents agree with its gradients at degenerate points too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from kdops._precision import full_precision
+from kdops._vmap import Outputs, as_tuple
+
+Setup = Callable[..., None]
+Backward = Callable[..., Outputs]
+
+_TENSOR = object()  # where a tensor stood among kept values
+
+
+class _Replay:
+    """The ctx of a backward that runs outside of any autograd graph."""
+
+    def __init__(self, needs_input_grad: Sequence[bool]) -> None:
+        self.needs_input_grad = tuple(needs_input_grad)
+        self.saved_tensors: tuple[Tensor, ...] = ()
+        self.constants: tuple[Tensor, ...] = ()
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        self.saved_tensors = tensors
+
+    def mark_non_differentiable(self, *outputs: Tensor) -> None:
+        self.constants = outputs
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Every cotangent that matters is given."""
+
+
+def setup_for_both(setup: Setup) -> Setup:
+    """`setup`, which also keeps what `transposed` wants."""
+
+    def both(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+        setup(ctx, inputs, output)
+        values = (*inputs, *as_tuple(output))
+        ctx.kept = [_TENSOR if isinstance(v, Tensor) else v for v in values]
+        ctx.single = isinstance(output, Tensor)
+        ctx.places = len(inputs)
+        ctx.save_for_forward(*(v for v in values if isinstance(v, Tensor)))
+
+    return both
+
+
+def transposed(setup: Setup, backward: Backward) -> Callable[..., Any]:
+    """The jvp of an autograd.Function with this setup_context and backward."""
+
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        # torch switches forward mode off in here, but an outer level may still want it
+        with forward_ad._set_fwd_grad_enabled(True):
+            tensors = iter(ctx.saved_tensors)
+            values = [_primal(next(tensors)) if v is _TENSOR else v for v in ctx.kept]
+            inputs, outputs = values[: ctx.places], values[ctx.places :]
+            with full_precision(*inputs):
+                pushed = _push(setup, backward, inputs, outputs, ctx.single, tangents)
+        return pushed[0] if ctx.single else tuple(pushed)
+
+    return jvp
+
+
+def _push(
+    setup: Setup,
+    backward: Backward,
+    inputs: list[Any],
+    outputs: list[Any],
+    single: bool,
+    tangents: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The tangents of the outputs; None for those that are constants or integers."""
+    moving = [i for i, t in enumerate(tangents) if t is not None and t.is_floating_point()]
+    replay = _Replay([i in moving for i in range(len(inputs))])
+    setup(replay, tuple(inputs), outputs[0] if single else tuple(outputs))
+    wanted = [
+        i
+        for i, value in enumerate(outputs)
+        if value.is_floating_point() and not any(value is c for c in replay.constants)
+    ]
+
+    def pull(*cotangents: Tensor) -> tuple[Tensor, ...]:
+        full: list[Tensor | None] = [None] * len(outputs)
+        for i, cotangent in zip(wanted, cotangents, strict=True):
+            full[i] = cotangent
+        grads = as_tuple(backward(replay, *full))
+        return tuple(torch.zeros_like(inputs[i]) if grads[i] is None else grads[i] for i in moving)
+
+    push = torch.func.vjp(pull, *(torch.zeros_like(outputs[i]) for i in wanted))[1]
+    pushed: list[Tensor | None] = [None] * len(outputs)
+    for i, tangent in zip(wanted, push(tuple(tangents[i] for i in moving)), strict=True):
+        pushed[i] = tangent
+    return pushed
+
+
+def _primal(tensor: Tensor) -> Tensor:
+    """The tensor without its tangent of this level; a copy, as views stay bound to the tangent."""
+    if not tensor.is_floating_point():
+        return tensor
+    return forward_ad.unpack_dual(tensor, level=0).primal.clone()
