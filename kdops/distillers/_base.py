@@ -115,7 +115,7 @@ def warn_without_gradient(method: str, student: Sequence[Tensor]) -> bool:
         f"{method}: the student's features at {', '.join(map(repr, layers))} need no gradient, so "
         "the loss teaches it nothing; was its forward run under torch.no_grad, is it frozen, or is "
         "the tap on another network (a teacher, an EMA copy)? Reentrant checkpointing detaches too",
-        stacklevel=6,  # the caller of a method whose forward asks for its pairs
+        stacklevel=7,  # the caller of a method whose forward asks for its pairs
     )
     return True
 
