@@ -200,7 +200,7 @@ def test_eigh_of_graded_matrices(sim, n):
     diagonal = 0.45 ** np.arange(min(n, 20))
     A = np.diag(diagonal) + np.diag(1e-4 * diagonal[:-1], -1)
     A = np.kron(np.eye(1 + (n > 20)), A).astype(np.float32)
-    values, vectors = Solver(sim, lambda call: call()).eigh(A[None])
+    values, _ = Solver(sim, lambda call: call()).eigh(A[None])
     A = np.tril(A, -1) + np.tril(A).T
     expected = np.linalg.eigvalsh(A.astype(np.float64))
     assert (np.abs(values[0] - expected) <= 20 * np.finfo(np.float32).eps * expected).all()
