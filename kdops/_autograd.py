@@ -24,6 +24,7 @@ from torch.autograd import forward_ad
 
 from kdops import _forward
 from kdops._precision import full_precision
+from kdops._saved import save, saved
 from kdops._vmap import Outputs, Vmap, as_tuple, fold_vmap, leading_vmap
 
 Formula = Callable[..., Outputs]
@@ -34,6 +35,9 @@ _autocast_enabled = torch._C._is_any_autocast_enabled
 _below_autograd = torch._C._AutoDispatchBelowAutograd  # saves a call's way through Python: 5 us
 _untracked_views = torch._C._ExcludeDispatchKeyGuard  # a view could not keep its own tangent
 _VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
+_NO_TANGENT = (
+    "a compiled function loses forward_ad's tangents; use torch.func.jvp, or do not compile"
+)
 _is_compiling = torch.compiler.is_compiling
 _grad_enabled = torch.is_grad_enabled
 
@@ -75,12 +79,12 @@ def map_op(
         outputs = as_tuple(output)
         if constant_outputs:
             ctx.mark_non_differentiable(*(outputs[i] for i in constant_outputs))
-        _save(ctx, (*inputs, *outputs) if saves_outputs else inputs)
+        save(ctx, (*inputs, *outputs) if saves_outputs else inputs)
         ctx.input_count = len(inputs)
 
     def backward(ctx: Any, *cotangents: Tensor) -> Outputs:
         kept = [c for i, c in enumerate(cotangents) if i not in constant_outputs]
-        grads = as_tuple(gradient(*kept, *_saved(ctx)))
+        grads = as_tuple(gradient(*kept, *saved(ctx)))
         full: list[Any] = [None] * ctx.input_count
         for place, grad in zip(places, grads, strict=True):
             full[place] = grad
@@ -104,11 +108,11 @@ def loss_op(
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
         ctx.set_materialize_grads(False)
-        _save(ctx, (*inputs, *output[1:]))
+        save(ctx, (*inputs, *output[1:]))
         ctx.input_count = len(inputs)
 
     def backward(ctx: Any, loss_cotangent: Tensor | None, *cotangents: Tensor | None) -> Outputs:
-        values = _saved(ctx)
+        values = saved(ctx)
         inputs, grads = values[: ctx.input_count], values[ctx.input_count :]
         full = _vjp(formula, inputs, cotangents)
         if loss_cotangent is not None:
@@ -172,10 +176,10 @@ def gradient_op(name: str, formula: Formula, vmap: Vmap | None = None) -> Callab
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
         ctx.set_materialize_grads(False)
-        _save(ctx, inputs)
+        save(ctx, inputs)
 
     def backward(ctx: Any, *cotangents: Tensor | None) -> Outputs:
-        return tuple(_vjp(formula, _saved(ctx), cotangents))
+        return tuple(_vjp(formula, saved(ctx), cotangents))
 
     return _differentiable(name, _overload(name), setup, backward, vmap)
 
@@ -232,20 +236,6 @@ def _last_use(ctx: Any, cotangent: Tensor) -> bool:
     return not torch._C._autograd._get_current_graph_task_keep_graph()
 
 
-_TENSOR = object()  # where a tensor stood among saved values
-
-
-def _save(ctx: Any, values: Sequence[Any]) -> None:
-    """Keeps tensors where autograd watches them, and everything else beside."""
-    ctx.others = [_TENSOR if isinstance(v, Tensor) else v for v in values]
-    ctx.save_for_backward(*[v for v in values if isinstance(v, Tensor)])
-
-
-def _saved(ctx: Any) -> list[Any]:
-    tensors = iter(ctx.saved_tensors)
-    return [next(tensors) if value is _TENSOR else value for value in ctx.others]
-
-
 def _differentiable(
     name: str,
     op: Any,
@@ -289,6 +279,8 @@ def _differentiable(
 
     def call(*inputs: Any) -> Outputs:
         if _is_compiling():
+            if forward_ad._current_level >= 0 and not _transforms_active():
+                raise RuntimeError(f"{name}: {_NO_TANGENT}")
             return op(*inputs)
         if _transforms_active() or forward_ad._current_level >= 0:
             return function.apply(*inputs)

@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from kdops._precision import full_precision
+from kdops._saved import TENSOR
 from kdops._vmap import Outputs, as_tuple
 
 Setup = Callable[..., None]
 Backward = Callable[..., Outputs]
-
-_TENSOR = object()  # where a tensor stood among kept values
 
 
 class _Replay:
@@ -47,7 +46,7 @@ def setup_for_both(setup: Setup) -> Setup:
     def both(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
         setup(ctx, inputs, output)
         values = (*inputs, *as_tuple(output))
-        ctx.kept = [_TENSOR if isinstance(v, Tensor) else v for v in values]
+        ctx.kept = [TENSOR if isinstance(v, Tensor) else v for v in values]
         ctx.single = isinstance(output, Tensor)
         ctx.places = len(inputs)
         ctx.save_for_forward(*(v for v in values if isinstance(v, Tensor)))
@@ -62,7 +61,7 @@ def transposed(setup: Setup, backward: Backward) -> Callable[..., Any]:
         # torch switches forward mode off in here, but an outer level may still want it
         with forward_ad._set_fwd_grad_enabled(True):
             tensors = iter(ctx.saved_tensors)
-            values = [_primal(next(tensors)) if v is _TENSOR else v for v in ctx.kept]
+            values = [_primal(next(tensors)) if v is TENSOR else v for v in ctx.kept]
             inputs, outputs = values[: ctx.places], values[ctx.places :]
             with full_precision(*inputs):
                 pushed = _push(setup, backward, inputs, outputs, ctx.single, tangents)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import kdops
 
@@ -64,3 +65,13 @@ def test_batched_cotangents(rows):
     grads = torch.autograd.grad(loss, student, weights, is_grads_batched=True)[0]
     torch.testing.assert_close(grads[1], -2 * grads[0])
     assert grads[0].any()
+
+
+def test_a_compiled_function_refuses_dual_tensors(rows):
+    """torch.compile would drop the tangent without a word."""
+    student, teacher = (t.detach() for t in rows)
+    torch._dynamo.reset()
+    compiled = torch.compile(kdops.similarity_loss, backend="eager", fullgraph=True)
+    compiled(student, teacher)
+    with forward_ad.dual_level(), pytest.raises(Exception, match=r"use torch\.func\.jvp"):
+        compiled(forward_ad.make_dual(student, teacher), teacher)

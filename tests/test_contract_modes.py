@@ -198,3 +198,24 @@ def test_meta(spec, device):
             total = sum(s.sum() for s in shapes if s.requires_grad)
             grads = torch.autograd.grad(total, differentiable(onto))
             assert [g.shape for g in grads] == [a.shape for a in differentiable(onto)]
+
+
+@contract
+def test_dynamic_batch(spec, device):
+    """One graph serves twelve sizes of the leading dimension."""
+    arguments = spec.cases[0].build(Maker(device=device))
+    if not all(map(torch.is_tensor, arguments)):
+        pytest.skip("the case holds arguments that are no tensors")
+    graphs = []
+
+    def count(module, inputs):
+        graphs.append(module)
+        return module
+
+    torch._dynamo.reset()
+    compiled = torch.compile(spec.function, backend=count, dynamic=True, fullgraph=True)
+    for times in range(1, 13):
+        repeated = tuple(a.repeat(times, *[1] * (a.dim() - 1)) for a in arguments)
+        expected = spec.invariant(spec.function(*repeated))
+        assert_close(spec.invariant(compiled(*repeated)), expected, torch.float64)
+    assert len(graphs) == 1
