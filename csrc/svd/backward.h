@@ -10,7 +10,7 @@
 
 #include "common/gemm.h"
 #include "common/scratch.h"
-#include "svd/policy.h"
+#include "svd/shared/policy.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
