@@ -8,8 +8,8 @@
 
 #include "attention/power.h"
 #include "attention/unit.h"
-#include "common/pack_loop.h"
-#include "common/scratch.h"
+#include "common/simd/pack_loop.h"
+#include "common/simd/scratch.h"
 
 namespace kdops::attention::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

@@ -1,9 +1,9 @@
-// CPU entry points of the attention room, one copy per instruction set (common/isa.h).
+// CPU entry points of the attention room, one copy per instruction set (common/simd/isa.h).
 #pragma once
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 
 namespace kdops::attention {
 

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "common/pack.h"
+#include "common/simd/pack.h"
 
 namespace kdops::attention::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

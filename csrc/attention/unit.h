@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "common/pack_loop.h"
+#include "common/simd/pack_loop.h"
 
 namespace kdops::attention::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

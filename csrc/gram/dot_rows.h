@@ -1,9 +1,9 @@
-// Gram entries of maps whose channels are long contiguous rows (common/dot_tile.h): no packing.
+// Gram entries of maps whose channels are long contiguous rows (common/blas/dot_tile.h): no packing.
 #pragma once
 
 #include <algorithm>
 
-#include "common/dot_tile.h"
+#include "common/blas/dot_tile.h"
 
 namespace kdops::gram::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

@@ -7,8 +7,8 @@
 
 #include <optional>
 
-#include "common/check.h"
-#include "common/tensors.h"
+#include "common/torch/check.h"
+#include "common/torch/tensors.h"
 
 namespace kdops::gram {
 

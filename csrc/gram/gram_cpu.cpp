@@ -5,10 +5,10 @@
 #include <optional>
 #include <tuple>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/tensors.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "gram/flat_maps.h"
 #include "gram/gram_simd.h"
 #include "gram/maps_of.h"

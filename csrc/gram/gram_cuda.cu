@@ -1,6 +1,6 @@
 // gram and gram_backward on CUDA: both are batched products with free strides (gram_launch.cuh), so
 // tensors are read where they lie.
-#include "common/stream.h"
+#include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -8,9 +8,9 @@
 #include <optional>
 #include <tuple>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/tensors.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/tensors.h"
 #include "gram/flat_maps.h"
 #include "gram/gram_launch.cuh"
 
@@ -38,8 +38,8 @@ Tensor gram_cuda(const Tensor& x_maps, const std::optional<Tensor>& y_maps, doub
   return out;
 }
 
-// grad (B, C1, C2). gx = scale * grad y, or scale * (grad + gradT) x without y; gy = scale * gradT
-// x.
+// grad (B, C1, C2). gx = scale * grad y, or scale * (grad + gradT) x without y;
+// gy = scale * gradT x.
 std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& x_maps,
                                               const std::optional<Tensor>& y_maps, double scale) {
   const char* op = "gram_backward";

@@ -5,8 +5,8 @@
 
 #include <type_traits>
 
-#include "common/gemm.h"
-#include "common/half.h"
+#include "common/blas/gemm.h"
+#include "common/simd/half.h"
 #include "gram/dot_rows.h"
 
 namespace kdops::gram::KDOPS_ISA {

@@ -1,10 +1,10 @@
-// CPU entry points of the gram room, one copy per instruction set (common/isa.h).
+// CPU entry points of the gram room, one copy per instruction set (common/simd/isa.h).
 #pragma once
 
 #include <cstdint>
 
-#include "common/half.h"
-#include "common/isa.h"
+#include "common/simd/half.h"
+#include "common/simd/isa.h"
 
 namespace kdops::gram {
 

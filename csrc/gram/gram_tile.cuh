@@ -6,7 +6,7 @@
 // The kernels: gram_kernels.cuh, loss_kernels.cuh.
 #pragma once
 
-#include "common/lane.cuh"
+#include "common/gpu/lane.cuh"
 
 namespace kdops::gram::gpu {
 using namespace kdops::gpu;

@@ -4,7 +4,7 @@
 
 #include <optional>
 
-#include "common/check.h"
+#include "common/torch/check.h"
 #include "gram/flat_maps.h"
 
 namespace kdops::gram {

@@ -6,10 +6,10 @@
 #include <optional>
 #include <tuple>
 
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/scratch.h"
-#include "common/tensors.h"
+#include "common/simd/scratch.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "gram/loss_check.h"
 #include "gram/loss_simd.h"
 #include "gram/maps_of.h"

@@ -1,6 +1,6 @@
 // gram_loss and nst_loss on CUDA: stable tensors to operands, unit rows of nst_loss before and
 // after its Gram loss (loss_launch.cuh). No host synchronisation.
-#include "common/stream.h"
+#include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

@@ -1,6 +1,6 @@
 // Launches of the fused Gram losses (loss_kernels.cuh, positions_kernels.cuh): loss and cotangents
 // of maps that are given as operands, so that nst_loss can read its maps the other way round.
-// Included by loss_cuda.cu, after common/stream.h. Nothing here waits for the GPU.
+// Included by loss_cuda.cu, after common/torch/stream.h. Nothing here waits for the GPU.
 #pragma once
 
 #include "gram/gram_launch.cuh"

@@ -11,8 +11,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/gemm.h"
-#include "common/transpose.h"
+#include "common/blas/gemm.h"
+#include "common/simd/transpose.h"
 #include "gram/dot_rows.h"
 #include "gram/unit_rows.h"
 

@@ -1,7 +1,7 @@
 // CPU entry point of the fused Gram losses (fsp_loss, nst_loss), one copy per instruction set.
 #pragma once
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 #include "gram/gram_simd.h"
 
 namespace kdops::gram {

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
-#include "common/gemm.h"
-#include "common/pack_loop.h"
+#include "common/blas/gemm.h"
+#include "common/simd/pack_loop.h"
 
 namespace kdops::gram::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

@@ -8,7 +8,7 @@
 
 #include <numbers>
 
-#include "common/transpose.h"
+#include "common/simd/transpose.h"
 #include "rbf/affinity_problem.h"
 #include "rbf/rows.h"
 

@@ -6,7 +6,7 @@
 // the gradient and no two threads write to the same place.
 #pragma once
 
-#include "common/scratch.h"
+#include "common/simd/scratch.h"
 #include "rbf/affinity.h"
 
 namespace kdops::rbf::KDOPS_ISA {

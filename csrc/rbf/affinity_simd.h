@@ -1,7 +1,7 @@
 // CPU entry points of rbf_affinity and rbf_affinity_loss, one copy per instruction set.
 #pragma once
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 #include "rbf/affinity_problem.h"
 
 namespace kdops::rbf {

@@ -8,9 +8,9 @@
 
 #include <cmath>
 
-#include "common/gemm.h"
-#include "common/pack_loop.h"
-#include "rbf/exp.h"
+#include "common/blas/gemm.h"
+#include "common/simd/exp.h"
+#include "common/simd/pack_loop.h"
 
 namespace kdops::rbf::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

@@ -1,7 +1,7 @@
 // The shape rules of svd_rbf_loss, shared by the CPU and the CUDA glue.
 #pragma once
 
-#include "common/check.h"
+#include "common/torch/check.h"
 
 namespace kdops::rbf {
 

@@ -5,9 +5,9 @@
 #include <tuple>
 #include <vector>
 
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/tensors.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "rbf/svd_rbf_check.h"
 #include "rbf/svd_rbf_simd.h"
 

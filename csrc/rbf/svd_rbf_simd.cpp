@@ -4,9 +4,9 @@
 
 #include <numbers>
 
-#include "common/scratch.h"
-#include "rbf/svd_direct.h"
-#include "rbf/svd_low_rank.h"
+#include "common/simd/scratch.h"
+#include "rbf/svd_rbf_direct.h"
+#include "rbf/svd_rbf_low_rank.h"
 
 namespace kdops::rbf::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

@@ -1,10 +1,10 @@
-// CPU entry points of svd_rbf_loss, one copy per instruction set (common/isa.h).
+// CPU entry points of svd_rbf_loss, one copy per instruction set (common/simd/isa.h).
 #pragma once
 
 #include <cstdint>
 
-#include "common/isa.h"
-#include "rbf/svd_problem.h"
+#include "common/simd/isa.h"
+#include "rbf/svd_rbf_problem.h"
 
 namespace kdops::rbf {
 

@@ -8,11 +8,11 @@
 #include <cstring>
 #include <vector>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/scratch.h"
-#include "common/tensors.h"
+#include "common/simd/scratch.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "relation/relation_simd.h"
 
 namespace kdops::relation {

@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
-#include "common/gemm.h"
-#include "common/transpose.h"
+#include "common/blas/gemm.h"
+#include "common/simd/transpose.h"
 #include "relation/relation_simd.h"
 
 namespace kdops::relation::KDOPS_ISA {

@@ -8,7 +8,7 @@
 // loss. With r = 1/d, a = d/2: cos_ijk = r_ik (a_ij - 2 r_ij a_jk^2) + r_ij a_ik (angle.h).
 #pragma once
 
-#include "common/lane.cuh"
+#include "common/gpu/lane.cuh"
 
 namespace kdops::relation::gpu {
 using namespace kdops::gpu;

@@ -1,10 +1,10 @@
-// CPU entry points of the relation room, one copy per instruction set (common/isa.h). Each works on
-// a range of rows, columns or blocks; the glue gives ranges to threads. T is float or double.
+// CPU entry points of the relation room, one copy per instruction set (common/simd/isa.h). Each works
+// on a range of rows, columns or blocks; the glue gives ranges to threads. T is float or double.
 #pragma once
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 
 namespace kdops::relation {
 

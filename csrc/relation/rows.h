@@ -9,7 +9,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "common/pack_loop.h"
+#include "common/simd/pack_loop.h"
 #include "relation/relation_simd.h"
 
 namespace kdops::relation::KDOPS_ISA {

@@ -1,5 +1,5 @@
-// svd_rbf_loss's kernels on the simulator, launched exactly as rbf_cuda.cu launches them.
-#include "rbf/rbf_kernels.cuh"
+// svd_rbf_loss's kernels on the simulator, launched exactly as svd_rbf_cuda.cu launches them.
+#include "rbf/svd_rbf_kernels.cuh"
 #include "sim_module.h"
 
 namespace {

@@ -1,6 +1,6 @@
-// The SVD kernels for test_svd_kernels.py, launched as svd_cuda.cu launches them.
+// The SVD kernels for test_svd_kernels.py, launched as full_cuda.cu launches them.
 #include "sim_module.h"
-#include "svd/svd_launch.h"
+#include "svd/full/full_launch.h"
 
 namespace {
 

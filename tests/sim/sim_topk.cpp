@@ -1,6 +1,6 @@
 // The top-k SVD kernels for test_topk_kernels.py, launched as topk_cuda.cu launches them.
 #include "sim_module.h"
-#include "svd/topk_launch.h"
+#include "svd/topk/topk_launch.h"
 
 namespace {
 

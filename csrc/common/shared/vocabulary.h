@@ -11,7 +11,7 @@
 
 #if defined(__CUDACC__) || defined(KDOPS_SIM)
 
-#include "common/device_math.cuh"
+#include "common/gpu/device_math.cuh"
 #define KDOPS_WHERE gpu
 #define KDOPS_FN KDOPS_DEVICE
 
@@ -29,7 +29,7 @@ KDOPS_FN V quotient(V a, V b) {
 
 #else
 
-#include "common/pack.h"
+#include "common/simd/pack.h"
 #define KDOPS_WHERE KDOPS_ISA
 #define KDOPS_FN inline
 

@@ -1,0 +1,135 @@
+// Gradient of the top-k SVD, the lanes' part: everything of size k x k and k x p.
+//
+// Named for the small side (P, k x p rows) and the long side (Q), so that tall and wide are one
+// case: B = Q diag(s) Pᵀ + rest, B = A (tall) or Aᵀ (wide). With X = QᵀgQ, Y = PᵀgP, N = BᵀgQ,
+// inv() the reciprocal under the degenerate policy, and everything taken of f B, whose norm is
+// about one:
+//     core = skew(X + Y) inv(s_j - s_i) + skew(X - Y) inv(s_j + s_i) + diag(gS)
+//     rhs_i = (I - P Pᵀ)(gP_i + N_i inv(s_i))
+//     x_i = Σ_{j > k} v_j v_jᵀ rhs_i inv(s_i - s_j) inv(s_i + s_j) = (s_i² - G)⁺ rhs_i
+//     gB = (B x + Q core + (gQ - Q X) inv(s)) Pᵀ + Q diag(s) xᵀ
+// x comes from tridiagonal solves between two sweeps of the saved reflectors; what a solution picks
+// up along P, where s_i² - G is singular, is kept small (solve_complement) and projected out.
+// gradient.h does the long side.
+#pragma once
+
+#include "common/simd/pack_twin.h"
+#include "svd/shared/policy.h"
+#include "svd/topk/cpu/few_vectors.h"
+#include "svd/topk/cpu/inverse_iteration.h"
+#include "svd/topk/cpu/layout.h"
+
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
+
+// One group's numbers, lane by lane; the order is that of the row that a matrix contributes.
+template <class V>
+struct TopkCotangents {
+  V *P, *gP, *N, *X, *sigma, *gS, *f, *doubt;
+  static int64_t size(int p, int k) { return 3 * k * p + k * k + 2 * k + 2; }
+  TopkCotangents(V* base, int p, int k)
+      : P(base),
+        gP(P + k * p),
+        N(gP + k * p),
+        X(N + k * p),
+        sigma(X + k * k),
+        gS(sigma + k),
+        f(gS + k),
+        doubt(f + 1) {}
+};
+
+// core (k x k), in the units of A. work: k * k packs.
+template <class V>
+void core_matrix(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V>& inverse, V* core,
+                 V* Y) {
+  using T = Scalar<V>;
+  for (int i = 0; i < k; ++i)
+    for (int j = 0; j < k; ++j) Y[i * k + j] = dot(g.P + i * p, g.gP + j * p, p);
+  const V half = V(T(0.5)) * g.f[0];
+  for (int i = 0; i < k; ++i) {
+    core[i * k + i] = g.gS[i];
+    for (int j = i + 1; j < k; ++j) {
+      const V a = half * (g.X[i * k + j] - g.X[j * k + i]);
+      const V b = half * (Y[i * k + j] - Y[j * k + i]);
+      const V even = (a + b) * inverse(g.sigma[j] - g.sigma[i]);
+      const V odd = (a - b) * inverse(g.sigma[j] + g.sigma[i]);
+      core[i * k + j] = even + odd;
+      core[j * k + i] = even - odd;  // a, b and s_j - s_i change sign, s_j + s_i does not
+    }
+  }
+}
+
+template <class V>
+void right_hand_sides(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V>& inverse,
+                      V* rhs) {
+  for (int i = 0; i < k; ++i) {
+    const V weight = g.f[0] * inverse(g.sigma[i]);
+    for (int q = 0; q < p; ++q) rhs[i * p + q] = fma(weight, g.N[i * p + q], g.gP[i * p + q]);
+    remove_components(g.P, k, p, rhs + i * p);
+  }
+}
+
+// Two vectors of a matrix per lane, and its band for both: one hides the other's latency.
+template <class V>
+struct TwinEntries {
+  V *first, *second;
+  Twin<V> get(int i) const { return {first[i], second[i]}; }
+  void set(int i, Twin<V> value) const { first[i] = value.low, second[i] = value.high; }
+};
+template <class V>
+struct TwinBand {
+  const V *d, *e;
+  Twin<V> diagonal(int i) const { return {d[i], d[i]}; }
+  Twin<V> coupling(int i) const { return {e[i], e[i]}; }
+};
+
+// work: kResolveArrays p numbers of type V.
+inline constexpr int kResolveArrays = ShiftedFactor<float>::kArrays + 1;
+template <class V, class Band, class Vector>
+void resolve_shifted(const Band& t, int p, V shift, V offset, V least, const Vector& x, V* work) {
+  const ShiftedFactor<V> factor(work, p);
+  factor_shifted(t, p, shift, least, factor);
+  solve_complement<V>(factor, p, offset, x, Entries<V>{work + ShiftedFactor<V>::kArrays * p});
+}
+
+// x (k x p; rhs on entry) <- (s_i² - G)⁺ x_i on the complement of P.
+// work: 2 kResolveArrays p packs.
+template <class V>
+void resolve_complement(const TopkCotangents<V>& g, const Tridiagonal<V>& t, int k, V* x, V* work) {
+  using T = Scalar<V>;
+  const int p = t.p;
+  const auto square = [&](int i) { return g.sigma[i] * g.sigma[i]; };
+  const V distance = safe_distance(g.doubt[0], square(0));
+  const V least = V(std::numeric_limits<T>::epsilon()) * square(0);
+  apply_q(t, x, k, true);
+  int i = 0;
+  for (; i + 1 < k; i += 2) {
+    const Twin<V> own(square(i), square(i + 1));
+    const Twin<V> shift(clear_shift(square, i, distance), clear_shift(square, i + 1, distance));
+    resolve_shifted(TwinBand<V>{t.d, t.e}, p, shift, shift - own, Twin<V>(least, least),
+                    TwinEntries<V>{x + i * p, x + (i + 1) * p}, reinterpret_cast<Twin<V>*>(work));
+  }
+  if (i < k) {
+    const V shift = clear_shift(square, i, distance);
+    resolve_shifted(TridiagonalBand<V>{t.d, t.e}, p, shift, shift - square(i), least,
+                    Entries<V>{x + i * p}, work);
+  }
+  apply_q(t, x, k, false);
+  for (i = 0; i < k; ++i) remove_components(g.P, k, p, x + i * p);
+}
+
+// The same for one right-hand side of one matrix, from all its values and vectors (dense route).
+template <class T>
+void resolve_dense(const T* sigma, const T* vectors, int p, int k, int i,
+                   const PolicyInverse<T>& inverse, const T* rhs, T* x) {
+  for (int q = 0; q < p; ++q) x[q] = T(0);
+  for (int j = k; j < p; ++j) {
+    const T* v = vectors + j * p;
+    T along(0);
+    for (int q = 0; q < p; ++q) along += v[q] * rhs[q];
+    along *= inverse(sigma[i] - sigma[j]) * inverse(sigma[i] + sigma[j]);
+    for (int q = 0; q < p; ++q) x[q] += along * v[q];
+  }
+}
+
+}  // namespace kdops::svd::KDOPS_ISA

@@ -1,0 +1,133 @@
+// Inverse iteration for the k largest eigenvectors: the shifted solves of shared/, one lane each
+// for k shifts at once, and the check that what they found are eigenvectors.
+#pragma once
+
+#include "svd/shared/tridiagonal_solve.h"
+#include "svd/topk/gpu/tridiagonal.cuh"
+
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
+
+// Factors of k matrices: entry q of row i of matrix c at data[(q * p + i) * k + c]; q: 0 the
+// inverse pivot, 1 and 2 the entries right of it, 3 the multiplier. swapped: rows i and i + 1 were.
+template <class T>
+struct TridiagonalFactors {
+  T* data;
+  unsigned char* swapped;
+  int p, k, c;
+  KDOPS_DEVICE T& at(int q, int i) const { return data[(q * p + i) * k + c]; }
+  KDOPS_DEVICE void keep(int i, T inverse, T right, T right2, T multiplier, bool swap) const {
+    at(0, i) = inverse, at(1, i) = right, at(2, i) = right2, at(3, i) = multiplier;
+    swapped[i * k + c] = swap;
+  }
+  KDOPS_DEVICE FactorRow<T> row(int i) const {
+    return {at(0, i), at(1, i), at(2, i), at(3, i), swapped[i * k + c] != 0};
+  }
+};
+
+// Every stride-th number from data on.
+template <class T>
+struct StridedVector {
+  T* data;
+  int stride;
+  KDOPS_DEVICE T get(int i) const { return data[i * stride]; }
+  KDOPS_DEVICE void set(int i, T value) const { data[i * stride] = value; }
+};
+
+// Orthonormal columns of X, in order: classical Gram-Schmidt, twice.
+template <class T>
+KDOPS_DEVICE void orthonormalise(const TopkContext<T>& t) {
+  const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll 1
+  for (int c = 0; c < t.k; ++c) {
+#pragma unroll 1
+    for (int pass = 0; pass < 3; ++pass) {
+      // the first pass only scales by the largest entry, lest squares overflow or vanish
+      const int others = pass == 0 ? 0 : c;
+      for (int a = warp_id(); a <= others; a += kTopkThreads / kWarp) {
+        const int with = a < others ? a : c;
+        T dot = T(0);
+        for (int i = lane_id(); i < t.p; i += kWarp) {
+          const T entry = t.x[i * t.kx + c];
+          dot = pass == 0 ? max(dot, abs(entry)) : fma(t.x[i * t.kx + with], entry, dot);
+        }
+        dot = pass == 0 ? warp_max(dot) : warp_sum(dot);
+        if (lane_id() == 0) t.line[a] = dot;
+      }
+      __syncthreads();
+      T inside = T(0);
+      for (int a = 0; a < others; ++a) inside = fma(t.line[a], t.line[a], inside);
+      // what is left of the squared length; a vector that vanishes is given a finite one
+      const T left = max(t.line[others] - inside, kEpsilon<T> * kEpsilon<T>);
+      const T scale = pass == 0 ? T(1) / max(t.line[others], kTiny<T>) : rsqrt(left);
+      for (int i = thread; i < t.p; i += kTopkThreads) {
+        T entry = t.x[i * t.kx + c];
+        for (int a = 0; a < others; ++a) entry = fma(-t.line[a], t.x[i * t.kx + a], entry);
+        t.x[i * t.kx + c] = entry * scale;
+      }
+      __syncthreads();
+    }
+  }
+}
+
+// A fixed number in [-1, 1) for entry i of start vector c.
+template <class T>
+KDOPS_DEVICE T start_entry(int i, int c) {
+  unsigned h = static_cast<unsigned>(i * kMaxK + c) * 2654435769u + 12345u;
+  h = (h ^ (h >> 15)) * 2246822519u;
+  h = (h ^ (h >> 13)) * 3266489917u;
+  return T(h >> 8) * T(1.0 / (1 << 23)) - T(1);
+}
+
+// Whether the columns of X are eigenvectors of T to rounding. Ends with a barrier.
+template <class T>
+KDOPS_DEVICE bool residuals_are_small(const TopkContext<T>& t) {
+  bool bad = false;
+#pragma unroll 1
+  for (int c = warp_id(); c < t.k; c += kTopkThreads / kWarp) {
+    const auto image = [&](int i) {
+      T sum = t.d[i] * t.x[i * t.kx + c];
+      if (i > 0) sum = fma(t.e[i - 1], t.x[(i - 1) * t.kx + c], sum);
+      return i + 1 < t.p ? fma(t.e[i], t.x[(i + 1) * t.kx + c], sum) : sum;
+    };
+    T quotient = T(0), square = T(0);
+    for (int i = lane_id(); i < t.p; i += kWarp)
+      quotient = fma(image(i), t.x[i * t.kx + c], quotient);
+    quotient = warp_sum(quotient);
+    for (int i = lane_id(); i < t.p; i += kWarp) {
+      const T r = fma(-quotient, t.x[i * t.kx + c], image(i));
+      square = fma(r, r, square);
+    }
+    bad = bad || !(sqrt(warp_sum(square)) <= kLargestResidual<T> * t.value[0]);
+  }
+  return !block_any(bad);
+}
+
+// X: orthonormal eigenvectors of the tridiagonal matrix for value[0..k). Equal and close values are
+// told apart by their start vectors and by orthogonalisation after each of three solves. False:
+// they are not good enough, or a value outside the k lies so close that only all vectors can tell.
+template <class T>
+KDOPS_DEVICE bool inverse_iteration(const TopkContext<T>& t, T norm, T* factors,
+                                    unsigned char* swapped) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const TridiagonalBand<T> band{t.d, t.e};
+  const TridiagonalFactors<T> f{factors, swapped, t.p, t.k, thread};
+  bool crowded = false;
+  for (int at = thread; at < t.p * t.k; at += kTopkThreads)
+    t.x[at / t.k * t.kx + at % t.k] = start_entry<T>(at / t.k, at % t.k);
+  if (thread < t.k) factor_shifted(band, t.p, t.value[thread], norm * kEpsilon<T>, f);
+  if (thread == kWarp)  // meanwhile, in another warp
+    crowded =
+        eigenvalues_above(t, t.value[t.k - 1] - separation<T>(t.p) * t.value[0], norm) > T(t.k);
+  __syncthreads();
+#pragma unroll 1
+  for (int iteration = 0; iteration < 3; ++iteration) {
+    if (thread < t.k) solve_shifted<T>(f, t.p, StridedVector<T>{t.x + thread, t.kx});
+    __syncthreads();
+    orthonormalise(t);
+  }
+  const bool alone = !block_any(crowded);
+  return residuals_are_small(t) && alone;
+}
+
+}  // namespace kdops::svd::gpu
