@@ -148,3 +148,37 @@ def failures(names, errors, limit):
         for name, value in zip(names, values.tolist(), strict=True)
         if not value <= (0 if measure in ("S descending", "S negative") else limit)
     ]
+
+
+NEARLY_SPLIT = ["nearly diagonal", "upper bidiagonal", "lower bidiagonal", "planted zeros"]
+NEARLY_SPLIT += ["block diagonal", "orthogonal columns plus noise"]
+
+
+def nearly_split(kind, values, coupling, m, n, generator):
+    """m x n with about the given singular values (descending), which fall apart but for couplings.
+
+    float64; a coupling so small that it is zero in another type gives an exactly split matrix.
+    """
+    r = min(m, n)
+    noise = torch.randn(m, n, generator=generator, dtype=torch.float64)
+    A = torch.zeros(m, n, dtype=torch.float64)
+    A[:r, :r] = torch.diag(torch.as_tensor(values, dtype=torch.float64))
+    match kind:
+        case "nearly diagonal":
+            return A + coupling * noise
+        case "upper bidiagonal":
+            return A + coupling * torch.diag(torch.ones(max(m, n) - 1), 1)[:m, :n]
+        case "lower bidiagonal":
+            return A + coupling * torch.diag(torch.ones(max(m, n) - 1), -1)[:m, :n]
+        case "planted zeros":
+            return A + coupling * noise * (noise > 0.5)
+        case "block diagonal":
+            for begin in range(0, r, 4):
+                block = A[begin : min(begin + 4, r), begin : min(begin + 4, r)]
+                turn = torch.linalg.qr(torch.randn(*block.shape, generator=generator).double())[0]
+                block.copy_(turn @ block @ turn.roll(1, 0).mT)
+            return A + coupling * noise
+        case "orthogonal columns plus noise":
+            basis = torch.linalg.qr(torch.randn(m, m, generator=generator).double())[0]
+            return basis @ A + coupling * noise
+    raise ValueError(kind)

@@ -25,6 +25,32 @@ def assert_orthonormal_columns(Q, gate):
     assert np.abs(gram - np.eye(Q.shape[2])).max() <= gate
 
 
+SPLIT_KINDS = ["nearly diagonal", "bidiagonal with tiny coupling", "planted zeros"]
+SPLIT_KINDS += ["block diagonal", "orthogonal columns plus noise"]
+
+
+def nearly_split(kind, values, coupling, m, n, seed=0):
+    """m x n (float64) with about the given singular values, which falls apart but for couplings."""
+    rng, p = np.random.default_rng(seed), min(m, n)
+    A, noise = np.zeros((m, n)), coupling * rng.standard_normal((m, n))
+    np.fill_diagonal(A, values)
+    match kind:
+        case "nearly diagonal":
+            return A + noise
+        case "bidiagonal with tiny coupling":
+            return A + coupling * np.eye(m, n, 1)
+        case "planted zeros":
+            return A + noise * (rng.random((m, n)) < 0.3)
+        case "block diagonal":
+            for begin in range(0, p, 4):
+                block = A[begin : min(begin + 4, p), begin : min(begin + 4, p)]
+                block[:] = orthogonal(len(block), begin + 1) @ block @ orthogonal(len(block), begin)
+            return A + noise
+        case "orthogonal columns plus noise":
+            return orthogonal(m, 3) @ A + noise
+    raise ValueError(kind)
+
+
 def special(name, m, n, dtype):
     """One matrix (1, m, n) of the kind that breaks SVD codes."""
     small, p, rng = dtype.itemsize == 4, min(m, n), np.random.default_rng(7)
@@ -53,8 +79,10 @@ def special(name, m, n, dtype):
             A = A * (1e25 if small else 1e150)
         case "tiny":
             A = A * (1e-25 if small else 1e-150)
+        case _ if name in SPLIT_KINDS:
+            A = nearly_split(name, 1 / (1 + np.arange(p)), 1e-14 if small else 1e-120, m, n)
     return A.astype(dtype)[None]
 
 
 KINDS = ["identity", "zero", "ones", "rank 2", "dead channels", "duplicate channels", "repeated"]
-KINDS += ["ill-conditioned", "graded", "large", "tiny"]
+KINDS += ["ill-conditioned", "graded", "large", "tiny", *SPLIT_KINDS]

@@ -11,8 +11,10 @@ import pytest
 from sim_matrices import (
     FULL_SHARED,
     KINDS,
+    SPLIT_KINDS,
     assert_orthonormal_columns,
     by_columns,
+    nearly_split,
     normal,
     orthogonal,
     special,
@@ -190,6 +192,52 @@ def test_gradient(solver, dtype, shape, k, wanted):
     expected = perturbation_gradient(A[0], state[1][0], state[2][0], *arguments)
     tolerance = 1e-3 if dtype.itemsize == 4 else 1e-10
     np.testing.assert_allclose(gA, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+COUPLINGS = [1e-1, 1e-4, 1e-6, 1e-8, 1e-12, 1e-15, 1e-20, 1e-30, 1e-60, 1e-100, 1e-150, 1e-200]
+
+
+def split_batch(m, n, dtype, couplings):
+    """Every kind and coupling with values of powers of two and with random ones, well apart."""
+    p, rng = min(m, n), np.random.default_rng(11)
+    random = 1 - (np.arange(p) + rng.random(p) / 2) / (1.5 * p)
+    batch = [
+        nearly_split(kind, values, coupling, m, n, seed)
+        for seed, kind in enumerate(SPLIT_KINDS)
+        for values in (2.0 ** -np.arange(p), random)
+        for coupling in couplings
+    ]
+    return np.stack(batch).astype(dtype)
+
+
+def check_split(solver, A, k):
+    """Triples as ever; the gradient to rounding over the smallest gap of the squares."""
+    p, eps = min(A.shape[1:]), np.finfo(A.dtype).eps
+    state = solver.forward(A, k)
+    assert_triples(A, *state[:3])
+    cotangents = [normal(x.shape, A.dtype, seed) for seed, x in enumerate(state[:3])]
+    gA = solver.backward(cotangents, A, state)
+    for i in range(len(A)):
+        own = [g[i].astype(np.float64) for g in cotangents]
+        expected = perturbation_gradient(A[i], state[1][i], state[2][i], *own)
+        squares = np.linalg.svd(A[i].astype(np.float64), compute_uv=False) ** 2
+        gap = -np.diff(squares)[: min(k, p - 1)].max() / squares[0]
+        error = np.linalg.norm(gA[i] - expected) / np.linalg.norm(expected)
+        yardstick = 200 * np.finfo(np.float64).eps  # LAPACK rounds too
+        assert error <= ((30 + 4 * p) * eps + yardstick) / gap, (i, error, gap)
+
+
+@pytest.mark.parametrize(("shape", "k"), [((5, 5), 1), ((9, 9), 3), ((8, 20), 3)], ids=str)
+def test_nearly_split_matrices(solver, dtype, shape, k):
+    """What falls apart but for tiny couplings: the solves are singular and rows trade places."""
+    check_split(solver, split_batch(*shape, dtype, [1e-4, 1e-15, 1e-150]), k)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", range(1, 17))
+def test_nearly_split_matrices_everywhere(sim, dtype, k):
+    solver = Solver(sim, lambda call: [*result] if isinstance(result := call(), list) else [result])
+    check_split(solver, split_batch(2 * k + 1, 2 * k + 3, dtype, COUPLINGS), k)
 
 
 def matrix_with_tail(kind, m, n, dtype):

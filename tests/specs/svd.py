@@ -17,6 +17,30 @@ def _spectrum(make, *shape):
     return make.of(U * values @ Vh)
 
 
+_SPLIT_KINDS = ("nearly diagonal", "bidiagonal", "block diagonal", "orthogonal columns plus noise")
+
+
+def _nearly_split(make, kind, *shape):
+    """Matrices (*batch, m, n) with about the values ..., 1, 0.6 that only tiny couplings join."""
+    lead = shape if make.batch is None else (make.batch, *shape)
+    noise = torch.randn(lead, generator=make.generator, dtype=torch.float64)
+    A, coupling = torch.zeros_like(noise), 1e-14
+    diagonal = A.diagonal(dim1=-2, dim2=-1)
+    diagonal.copy_(0.2 + 0.4 * torch.arange(diagonal.shape[-1], 0, -1, dtype=torch.float64))
+    match kind:
+        case "nearly diagonal":
+            A = A + coupling * noise
+        case "bidiagonal":
+            A = A + coupling * torch.eye(*shape[-2:], dtype=torch.float64).roll(1, -1)
+        case "block diagonal":
+            blocks = torch.arange(shape[-2]) // 4
+            inside = blocks[:, None] == blocks
+            A = torch.linalg.qr(noise @ noise.mT * inside)[0] @ A + coupling * noise
+        case "orthogonal columns plus noise":
+            A = torch.linalg.qr(noise @ noise.mT)[0] @ A + coupling * noise
+    return make.of(A)
+
+
 def _symmetric(make, *shape):
     """Symmetric matrices with eigenvalues ..., -0.4, 0, 0.4, ..."""
     lead = shape if make.batch is None else (make.batch, *shape)
@@ -54,6 +78,10 @@ def _svd(name, op_calls, **options):
             Case("tall", lambda make: (_spectrum(make, 5, 40, 6),)),
             Case("wide", lambda make: (_spectrum(make, 2, 7, 33),)),
             Case("leading dims", lambda make: (_spectrum(make, 2, 3, 12, 10),)),
+            *(
+                Case(kind, lambda make, kind=kind: (_nearly_split(make, kind, 2, 12, 9),))
+                for kind in _SPLIT_KINDS
+            ),
         ),
         small_cases=(
             Case("square", lambda make: (_spectrum(make, 2, 4, 4),)),

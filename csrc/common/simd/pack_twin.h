@@ -97,6 +97,10 @@ inline Twin<V> abs(Twin<V> a) {
   return {abs(a.low), abs(a.high)};
 }
 template <class V>
+inline Twin<V> copysign(Twin<V> a, Twin<V> b) {
+  return {copysign(a.low, b.low), copysign(a.high, b.high)};
+}
+template <class V>
 inline Twin<V> multiply_sign(Twin<V> a, Twin<V> b) {
   return {multiply_sign(a.low, b.low), multiply_sign(a.high, b.high)};
 }

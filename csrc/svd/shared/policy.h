@@ -1,13 +1,11 @@
-// The reciprocal under the degenerate policies "mask" and "lorentz" (kdops/ops/svd/gradient.py).
-// Used by the gradients of the full and of the top-k SVD, on a number or on a lane per matrix.
+// The reciprocal under the degenerate policies "mask" and "lorentz" (kdops/ops/svd/gradient.py):
+// one text for the gradients of the full and of the top-k SVD, on either device.
 #pragma once
 
-#include <limits>
+#include "common/shared/vocabulary.h"
 
-#include "common/simd/pack.h"
-
-namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
+namespace kdops::svd::KDOPS_WHERE {
+using namespace kdops::KDOPS_WHERE;
 
 // 1 / x under the policy; what counts as small is relative to `unit` (the largest singular value).
 // A unit below the normal numbers counts as zero, and what overflows is the largest number: a zero
@@ -17,13 +15,14 @@ struct PolicyInverse {
   V unit, scale, threshold;
   bool lorentz;
 
-  PolicyInverse(V largest, int p, bool lorentz_policy) : unit(largest), lorentz(lorentz_policy) {
+  KDOPS_FN PolicyInverse(V largest, int p, bool lorentz_policy)
+      : unit(largest), lorentz(lorentz_policy) {
     using T = Scalar<V>;
     const Mask<V> present = unit >= V(std::numeric_limits<T>::min());
     scale = select(present, V(T(1)), V(T(0))) / select(present, unit, V(T(1)));
     threshold = V(T(p) * std::numeric_limits<T>::epsilon());
   }
-  V operator()(V x) const {
+  KDOPS_FN V operator()(V x) const {
     using T = Scalar<V>;
     x = x * scale;
     if (lorentz) return within(x * scale / fma(x, x, threshold * threshold));
@@ -36,4 +35,4 @@ struct PolicyInverse {
   }
 };
 
-}  // namespace kdops::svd::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_WHERE

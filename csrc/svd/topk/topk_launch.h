@@ -75,11 +75,11 @@ TopkLaunch<TopkDensePlan> plan_topk_dense(int64_t m, int64_t n, int k, size_t sh
       {block.plan, rows.plan}, std::max(block.shared_bytes, rows.shared_bytes), block.workspace};
 }
 
-// Complex factors; rows are staged with their two coefficients per vector.
+// Rows are staged with their two coefficients per vector.
 template <class T>
 TopkLaunch<TopkPlan> plan_topk_backward(int64_t m, int64_t n, int k, size_t shared_limit) {
   const int p = static_cast<int>(std::min(m, n)), kp = (k + 3) / 4 * 4;
-  return plan_topk<T>(m, n, k, {8, false, topk_gradient_numbers(p, k), 2 * kp}, shared_limit);
+  return plan_topk<T>(m, n, k, {4, false, topk_gradient_numbers(p, k), 2 * kp}, shared_limit);
 }
 
 }  // namespace kdops::svd::gpu

@@ -99,18 +99,17 @@ template <class T>
 void TopkForward<T>::eigenvectors(const TopkOutputs<T>& out, int matrices, bool* dense) {
   const int p = shape.p, k = shape.k;
   const int64_t stride = shape.saved_size();
-  constexpr T eps = std::numeric_limits<T>::epsilon();
   gather_lanes(out.saved + shape.packed_at(), stride, matrices, packed_size(p), t.packed);
   tridiagonalise(t, work);
   largest_eigenvalues(t.d, t.e, p, k, lambda, work);
   // One more count: does anything outside the top k lie so close that only all vectors can tell?
-  V below = lambda[k - 1] - V(4 * T(p) * eps) * lambda[0], count;
-  count_above<1>(t.d, work, p, &below, &count);
+  V below = lambda[k - 1] - V(separation<T>(p)) * lambda[0], count;
+  count_above<1>(SquaredBand<V>{t.d, work}, p, &below, V(kTinyPivot<T>), &count);
   tridiagonal_vectors(t.d, t.e, p, k, lambda, z, work);
   auto bad = count > V(T(k));
   for (int i = 0; i < k; ++i) {
     const V residual = tridiagonal_residual(t.d, t.e, p, z + i * p, lambda[i], work);
-    bad = bad | !(residual <= V(32 * eps) * lambda[0]);
+    bad = bad | !(residual <= V(kLargestResidual<T>) * lambda[0]);
     bad = bad | !(lambda[i] > V(kSmallestRatio<T> * kSmallestRatio<T>) * lambda[0]);
     if (i > 0) lambda[i] = min(lambda[i], lambda[i - 1]);
   }
@@ -150,6 +149,10 @@ void TopkForward<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, co
     }
     rayleigh_ritz(image.get(), shape.length, shape.length, P, p, k, refined);
   }
+  T doubt(0);
+  for (int i = 0; i < k; ++i)
+    doubt = max(doubt, std::fabs(refined[i] * refined[i] - sigma[i] * sigma[i]));
+  out.saved[TopkShape::kDoubt] = doubt;
   write(out, f, refined, P, image.get(), have_image);
   T* kept = out.saved + shape.vectors_at();
   for (int i = 0; i < k * p; ++i) kept[i] = P[i];

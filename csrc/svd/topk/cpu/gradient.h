@@ -5,6 +5,8 @@
 // (wide).
 #pragma once
 
+#include <algorithm>
+
 #include "common/simd/scratch.h"
 #include "svd/topk/cpu/gradient_lanes.h"
 #include "svd/topk/cpu/refine.h"
@@ -55,7 +57,8 @@ struct TopkBackward {
         rows(kLanes * row_size),
         results(kLanes * result_size()),
         buffer(buffer_size()),
-        lanes(row_size + packed_size(of.p) + (8 + 2 * of.k) * of.p + 2 * of.k * of.k + of.k),
+        lanes(row_size + packed_size(of.p) + (3 + 2 * kResolveArrays + 2 * of.k) * of.p +
+              2 * of.k * of.k + of.k),
         g(lanes.get(), of.p, of.k) {
     const int p = of.p, k = of.k;
     V* next = lanes.get() + row_size;
@@ -132,10 +135,14 @@ template <class T>
 void TopkBackward<T>::fill_row(const TopkInputs<T>& in, T* row) {
   const int p = shape.p, k = shape.k;
   const int64_t m = shape.m, n = shape.n;
-  for (int64_t i = 0; i < row_size; ++i) row[i] = T(0);
   const T f = in.saved[1];
   T *P = row, *gP = P + k * p, *N = gP + k * p, *X = N + k * p, *sigma = X + k * k;
-  if (route(in.saved) == TopkRoute::not_finite) return;
+  if (route(in.saved) == TopkRoute::not_finite) {
+    std::fill(row, row + row_size, T(0));
+    return;
+  }
+  if (!(shape.tall ? in.gVh : in.gU)) std::fill(gP, N, T(0));
+  if (!long_cotangent(in)) std::fill(N, sigma, T(0));
   const T* vectors = small_vectors(in.saved);
   for (int i = 0; i < k * p; ++i) P[i] = vectors[i];
   for (int i = 0; i < k; ++i) {
@@ -143,6 +150,7 @@ void TopkBackward<T>::fill_row(const TopkInputs<T>& in, T* row) {
     sigma[k + i] = in.gS ? in.gS[i] : T(0);
   }
   sigma[2 * k] = f;
+  sigma[2 * k + 1] = in.saved[TopkShape::kDoubt];  // read after the Gram route only
   if (shape.tall) {
     for (int i = 0; in.gVh && i < k * p; ++i) gP[i] = in.gVh[i];
     if (!in.gU) return;

@@ -8,10 +8,12 @@
 //     rhs_i = (I - P Pᵀ)(gP_i + N_i inv(s_i))
 //     x_i = Σ_{j > k} v_j v_jᵀ rhs_i inv(s_i - s_j) inv(s_i + s_j) = (s_i² - G)⁺ rhs_i
 //     gB = (B x + Q core + (gQ - Q X) inv(s)) Pᵀ + Q diag(s) xᵀ
-// x comes from a tridiagonal solve between two sweeps of the saved reflectors; what a solution
-// picks up along P, where s_i² - G is singular, is projected out. gradient.h does the long side.
+// x comes from tridiagonal solves between two sweeps of the saved reflectors; what a solution picks
+// up along P, where s_i² - G is singular, is kept small (solve_complement) and projected out.
+// gradient.h does the long side.
 #pragma once
 
+#include "common/simd/pack_twin.h"
 #include "svd/shared/policy.h"
 #include "svd/topk/cpu/few_vectors.h"
 #include "svd/topk/cpu/inverse_iteration.h"
@@ -23,8 +25,8 @@ using namespace kdops::KDOPS_ISA;
 // One group's numbers, lane by lane; the order is that of the row that a matrix contributes.
 template <class V>
 struct TopkCotangents {
-  V *P, *gP, *N, *X, *sigma, *gS, *f;
-  static int64_t size(int p, int k) { return 3 * k * p + k * k + 2 * k + 1; }
+  V *P, *gP, *N, *X, *sigma, *gS, *f, *doubt;
+  static int64_t size(int p, int k) { return 3 * k * p + k * k + 2 * k + 2; }
   TopkCotangents(V* base, int p, int k)
       : P(base),
         gP(P + k * p),
@@ -32,7 +34,8 @@ struct TopkCotangents {
         X(N + k * p),
         sigma(X + k * k),
         gS(sigma + k),
-        f(gS + k) {}
+        f(gS + k),
+        doubt(f + 1) {}
 };
 
 // core (k x k), in the units of A. work: k * k packs.
@@ -66,19 +69,53 @@ void right_hand_sides(const TopkCotangents<V>& g, int p, int k, const PolicyInve
   }
 }
 
-// x (k x p; rhs on entry) <- (s_i² - G)⁺ x_i on the complement of P. work: 5 p packs.
+// Two vectors of a matrix per lane, and its band for both: one hides the other's latency.
+template <class V>
+struct TwinEntries {
+  V *first, *second;
+  Twin<V> get(int i) const { return {first[i], second[i]}; }
+  void set(int i, Twin<V> value) const { first[i] = value.low, second[i] = value.high; }
+};
+template <class V>
+struct TwinBand {
+  const V *d, *e;
+  Twin<V> diagonal(int i) const { return {d[i], d[i]}; }
+  Twin<V> coupling(int i) const { return {e[i], e[i]}; }
+};
+
+// work: kResolveArrays p numbers of type V.
+inline constexpr int kResolveArrays = ShiftedFactor<float>::kArrays + 1;
+template <class V, class Band, class Vector>
+void resolve_shifted(const Band& t, int p, V shift, V offset, V least, const Vector& x, V* work) {
+  const ShiftedFactor<V> factor(work, p);
+  factor_shifted(t, p, shift, least, factor);
+  solve_complement<V>(factor, p, offset, x, Entries<V>{work + ShiftedFactor<V>::kArrays * p});
+}
+
+// x (k x p; rhs on entry) <- (s_i² - G)⁺ x_i on the complement of P.
+// work: 2 kResolveArrays p packs.
 template <class V>
 void resolve_complement(const TopkCotangents<V>& g, const Tridiagonal<V>& t, int k, V* x, V* work) {
+  using T = Scalar<V>;
   const int p = t.p;
-  const ShiftedFactor<V> factor(work, p);
+  const auto square = [&](int i) { return g.sigma[i] * g.sigma[i]; };
+  const V distance = safe_distance(g.doubt[0], square(0));
+  const V least = V(std::numeric_limits<T>::epsilon()) * square(0);
   apply_q(t, x, k, true);
-  for (int i = 0; i < k; ++i) {
-    factor_shifted(t.d, t.e, p, g.sigma[i] * g.sigma[i], factor);
-    solve_shifted(factor, p, x + i * p);
-    for (int q = 0; q < p; ++q) x[i * p + q] = -x[i * p + q];
+  int i = 0;
+  for (; i + 1 < k; i += 2) {
+    const Twin<V> own(square(i), square(i + 1));
+    const Twin<V> shift(clear_shift(square, i, distance), clear_shift(square, i + 1, distance));
+    resolve_shifted(TwinBand<V>{t.d, t.e}, p, shift, shift - own, Twin<V>(least, least),
+                    TwinEntries<V>{x + i * p, x + (i + 1) * p}, reinterpret_cast<Twin<V>*>(work));
+  }
+  if (i < k) {
+    const V shift = clear_shift(square, i, distance);
+    resolve_shifted(TridiagonalBand<V>{t.d, t.e}, p, shift, shift - square(i), least,
+                    Entries<V>{x + i * p}, work);
   }
   apply_q(t, x, k, false);
-  for (int i = 0; i < k; ++i) remove_components(g.P, k, p, x + i * p);
+  for (i = 0; i < k; ++i) remove_components(g.P, k, p, x + i * p);
 }
 
 // The same for one right-hand side of one matrix, from all its values and vectors (dense route).

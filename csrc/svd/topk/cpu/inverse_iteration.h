@@ -1,78 +1,50 @@
-// Eigenvectors of a symmetric tridiagonal matrix for given eigenvalues, and shifted solves.
+// Eigenvectors of a symmetric tridiagonal matrix for given eigenvalues, on the CPU.
 //
-// V is Pack<T> (a lane is a matrix) or T. T - x I is factored with partial pivoting (the pivoting
-// is a blend, so lanes may differ). Every vector is kept orthogonal to the earlier ones: that is a
-// rounding error's work for separated eigenvalues and is what makes a repeated one give a basis.
+// V is Pack<T> (a lane is a matrix) or T; the shifted solves are those of shared/. Every vector is
+// kept orthogonal to the earlier ones: that is a rounding error's work for separated eigenvalues
+// and is what makes a repeated one give a basis.
 #pragma once
 
-#include "common/simd/pack.h"
+#include "svd/shared/tridiagonal_solve.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-// P (T - x I) = L U: U has the diagonal 1 / inverse and two further diagonals.
+template <class V>
+struct TridiagonalBand {
+  const V *d, *e;
+  V diagonal(int i) const { return d[i]; }
+  V coupling(int i) const { return e[i]; }
+};
+
+template <class V>
+struct Entries {
+  V* x;
+  V get(int i) const { return x[i]; }
+  void set(int i, V value) const { x[i] = value; }
+};
+
+// Where the factors of one shift lie; `swapped` is 1 for a row that came up, else 0.
 template <class V>
 struct ShiftedFactor {
-  V* inverse;
-  V* upper;
-  V* upper2;
-  V* multiplier;
-  V* swapped;  // 1 where rows i and i + 1 were exchanged, else 0
+  V *inverse, *right, *right2, *multiplier, *swapped;
   static constexpr int kArrays = 5;
 
   ShiftedFactor(V* work, int p)
       : inverse(work),
-        upper(work + p),
-        upper2(work + 2 * p),
+        right(work + p),
+        right2(work + 2 * p),
         multiplier(work + 3 * p),
         swapped(work + 4 * p) {}
+  void keep(int i, V pivot_inverse, V next, V next2, V factor, Mask<V> swap) const {
+    using T = Scalar<V>;
+    inverse[i] = pivot_inverse, right[i] = next, right2[i] = next2;
+    multiplier[i] = factor, swapped[i] = select(swap, V(T(1)), V(T(0)));
+  }
+  FactorRow<V> row(int i) const {
+    return {inverse[i], right[i], right2[i], multiplier[i], swapped[i] > V(Scalar<V>(0))};
+  }
 };
-
-template <class V>
-inline void factor_shifted(const V* d, const V* e, int p, V shift, const ShiftedFactor<V>& f) {
-  using T = Scalar<V>;
-  const V zero(T(0)), one(T(1));
-  // The matrix has norm ~ 1: a smaller pivot is rounding, and eps is what inverse iteration wants.
-  const V floor(std::numeric_limits<T>::epsilon());
-  V diagonal = d[0] - shift, super = p > 1 ? e[0] : zero;
-  for (int i = 0; i + 1 < p; ++i) {
-    const V below = e[i], next = d[i + 1] - shift, next_super = i + 2 < p ? e[i + 1] : zero;
-    const Mask<V> swap = abs(below) > abs(diagonal);
-    V pivot = select(swap, below, diagonal);
-    const V other = select(swap, diagonal, below);
-    pivot = select(abs(pivot) < floor, copysign(floor, pivot), pivot);
-    const V inverse = one / pivot;
-    const V multiplier = other * inverse;
-    const V first = select(swap, next, super), second = select(swap, next_super, zero);
-    f.inverse[i] = inverse, f.upper[i] = first, f.upper2[i] = second;
-    f.multiplier[i] = multiplier, f.swapped[i] = select(swap, one, zero);
-    diagonal = select(swap, super, next) - multiplier * first;
-    super = select(swap, zero, next_super) - multiplier * second;
-  }
-  f.inverse[p - 1] = one / select(abs(diagonal) < floor, copysign(floor, diagonal), diagonal);
-  f.upper[p - 1] = f.upper2[p - 1] = zero;
-}
-
-// x -> (T - shift I)^-1 x.
-template <class V>
-inline void solve_shifted(const ShiftedFactor<V>& f, int p, V* x) {
-  using T = Scalar<V>;
-  const V zero(T(0));
-  V current = x[0];
-  for (int i = 0; i + 1 < p; ++i) {
-    const Mask<V> swap = f.swapped[i] > zero;
-    const V next = x[i + 1];
-    x[i] = select(swap, next, current);
-    current = select(swap, current, next) - f.multiplier[i] * x[i];
-  }
-  V after = current * f.inverse[p - 1], after2 = zero;
-  x[p - 1] = after;
-  for (int i = p - 2; i >= 0; --i) {
-    const V value = (x[i] - f.upper[i] * after - f.upper2[i] * after2) * f.inverse[i];
-    x[i] = value;
-    after2 = after, after = value;
-  }
-}
 
 template <class V>
 inline V dot(const V* a, const V* b, int length) {
@@ -116,6 +88,8 @@ template <class V>
 void tridiagonal_vectors(const V* d, const V* e, int p, int k, const V* lambda, V* z, V* work) {
   using T = Scalar<V>;
   const ShiftedFactor<V> factor(work, p);
+  // A smaller pivot is rounding, and this size is what inverse iteration wants.
+  const V least = V(std::numeric_limits<T>::epsilon()) * lambda[0];
   uint32_t random = 12345;
   for (int c = 0; c < k; ++c) {
     V* x = z + c * p;
@@ -124,9 +98,9 @@ void tridiagonal_vectors(const V* d, const V* e, int p, int k, const V* lambda, 
       random = random * 1664525u + 1013904223u;
       x[i] = V(T(random >> 8) * T(1.0 / (1 << 24)) + T(0.25)) * V(T((random >> 7) & 1 ? 1 : -1));
     }
-    factor_shifted(d, e, p, lambda[c], factor);
+    factor_shifted(TridiagonalBand<V>{d, e}, p, lambda[c], least, factor);
     for (int iteration = 0; iteration < 3; ++iteration) {
-      solve_shifted(factor, p, x);
+      solve_shifted<V>(factor, p, Entries<V>{x});
       normalise(x, p);
       remove_components(z, c, p, x);
       if (iteration == 2) {

@@ -5,8 +5,9 @@
 // contiguously, `length` numbers for each of the p small-side indices. The long vectors follow
 // another rule: U is m x k, Vh k x n.
 //
-// saved, p (p + 3) numbers a matrix: [route, f, ...]. After the Gram route: d (p), e (p - 1),
-// tau (p - 2), the packed reflectors (tridiagonal.h) and the small-side vectors (k x p) of f A.
+// saved, p (p + 3) numbers a matrix: [route, f, doubt, ...]. After the Gram route: d (p),
+// e (p - 1), tau (p - 2), the packed reflectors (tridiagonal.h) and the small-side vectors (k x p)
+// of f A; doubt: by how much the squares of the k values differ from T's eigenvalues, at most.
 // After the dense route: all p singular values of f A, then all p small-side vectors as rows.
 #pragma once
 
@@ -37,7 +38,7 @@ struct TopkShape {
   bool always_dense() const { return 2 * k >= p; }
   int64_t saved_size() const { return static_cast<int64_t>(p) * (p + 3); }
 
-  static constexpr int kHeader = 2;
+  static constexpr int kDoubt = 2, kHeader = 3;
   int diagonal_at() const { return kHeader; }
   int off_diagonal_at() const { return kHeader + p; }
   int tau_at() const { return off_diagonal_at() + p - 1; }

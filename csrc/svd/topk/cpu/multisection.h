@@ -6,37 +6,28 @@
 // The absolute error is that of a backward stable method: a few eps times the norm.
 #pragma once
 
-#include "common/simd/pack.h"
+#include "svd/shared/sturm.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-// How many eigenvalues lie above each of N shifts x: the positive pivots of T - x I.
-template <int N, class V>
-inline void count_above(const V* d, const V* e2, int p, const V* x, V* count) {
-  using T = Scalar<V>;
-  // Smaller pivots would overflow e² / q; a pivot of zero counts as just below.
-  const V tiny(std::numeric_limits<T>::min() * T(1 << 20));
-  const V zero(T(0)), one(T(1));
-  V q[N];
-  for (int c = 0; c < N; ++c) count[c] = zero, q[c] = d[0] - x[c];
-  for (int i = 0;; ++i) {
-    for (int c = 0; c < N; ++c) {
-      count[c] += select(q[c] > zero, one, zero);
-      q[c] = select(abs(q[c]) < tiny, -tiny, q[c]);
-    }
-    if (i + 1 == p) return;
-    const V di = d[i + 1], ei = e2[i];
-    for (int c = 0; c < N; ++c) q[c] = (di - x[c]) - ei / q[c];
-  }
-}
+template <class V>
+struct SquaredBand {
+  const V *d, *e2;
+  V diagonal(int i) const { return d[i]; }
+  V square(int i) const { return e2[i]; }
+};
+
+// The smallest pivot of a count, for a matrix of trace one.
+template <class T>
+inline constexpr T kTinyPivot = std::numeric_limits<T>::min() * T(1 << 20);
 
 template <int N, class V>
-inline void halve(const V* d, const V* e2, int p, int first, V* low, V* high) {
+inline void halve(const SquaredBand<V>& t, int p, int first, V* low, V* high) {
   using T = Scalar<V>;
   V middle[N], count[N];
   for (int c = 0; c < N; ++c) middle[c] = V(T(0.5)) * (low[c] + high[c]);
-  count_above<N>(d, e2, p, middle, count);
+  count_above<N>(t, p, middle, V(kTinyPivot<T>), count);
   for (int c = 0; c < N; ++c) {
     const Mask<V> above = count[c] > V(T(first + c));
     low[c] = select(above, middle[c], low[c]);
@@ -69,13 +60,14 @@ void largest_eigenvalues(const V* d, const V* e, int p, int k, V* lambda, V* wor
   V *e2 = work, *low = work + p, *high = low + k;
   for (int i = 0; i + 1 < p; ++i) e2[i] = e[i] * e[i];
   eigenvalue_bounds(d, e, p, k, low, high);
+  const SquaredBand<V> t{d, e2};
   constexpr int kSteps = std::numeric_limits<T>::digits + 3;
   for (int step = 0; step < kSteps; ++step) {
     int c = 0;
-    for (; c + 4 <= k; c += 4) halve<4>(d, e2, p, c, low + c, high + c);
-    if (k - c == 3) halve<3>(d, e2, p, c, low + c, high + c);
-    if (k - c == 2) halve<2>(d, e2, p, c, low + c, high + c);
-    if (k - c == 1) halve<1>(d, e2, p, c, low + c, high + c);
+    for (; c + 4 <= k; c += 4) halve<4>(t, p, c, low + c, high + c);
+    if (k - c == 3) halve<3>(t, p, c, low + c, high + c);
+    if (k - c == 2) halve<2>(t, p, c, low + c, high + c);
+    if (k - c == 1) halve<1>(t, p, c, low + c, high + c);
   }
   for (int i = 0; i < k; ++i) lambda[i] = V(T(0.5)) * (low[i] + high[i]);
 }

@@ -24,7 +24,7 @@ struct TopkGradientArguments : BatchShape {
 
 inline constexpr int topk_gradient_numbers(int p, int k) {
   const int kx = k | 1, kp = (k + 3) / 4 * 4;
-  return 3 * kMaxK * kMaxK + 2 * kMaxK + p * kp + 2 * p * kx + 4;
+  return 3 * kMaxK * kMaxK + 2 * kMaxK + p * kp + p * kx + 4;
 }
 
 // What the gradient keeps in shared memory beside the context.
@@ -33,7 +33,7 @@ struct GradientContext {
   T *X, *Y, *core;      // kMaxK x kMaxK
   T *inverse, *masked;  // 1/s under the policy, and under "mask"
   T* x_columns;         // x, padded like t.columns
-  T *spare, *imaginary;
+  T* spare;             // p x kx
   T* pool;
   LongSide<const T> U, gl;  // data null: not there; zero
   T up;
@@ -44,8 +44,7 @@ struct GradientContext {
     X = next, Y = X + kMaxK * kMaxK, core = Y + kMaxK * kMaxK, next = core + kMaxK * kMaxK;
     inverse = next, masked = next + kMaxK, next += 2 * kMaxK;
     spare = next, next += t.p * t.kx;
-    imaginary = next, next += t.p * t.kx;
-    pool = next + (4 - 2 * t.p * t.kx % 4) % 4;
+    pool = next + (4 - t.p * t.kx % 4) % 4;
   }
   KDOPS_DEVICE T* staged(const TopkPlan& plan) const { return pool + plan.rows * plan.stride; }
 };
@@ -126,9 +125,9 @@ KDOPS_DEVICE void coefficient_table(const TopkContext<T>& t, const GradientConte
   T entry = T(0);
   if (i < t.k && j < t.k) {
     const T left = (g.X[thread] - g.X[other]) / 2, right = (g.Y[thread] - g.Y[other]) / 2;
-    const T unit = t.value[0], threshold = kEpsilon<T> * t.p;
-    const T difference = policy_inverse(t.value[j] - t.value[i], unit, threshold, lorentz);
-    const T total = policy_inverse(t.value[j] + t.value[i], unit, threshold, lorentz);
+    const PolicyInverse<T> inverse(t.value[0], t.p, lorentz);
+    const T difference = inverse(t.value[j] - t.value[i]);
+    const T total = inverse(t.value[j] + t.value[i]);
     if (i != j) entry = g.up * ((left + right) * difference + (left - right) * total);
     if (i == j && gS != nullptr) entry = gS[i];
     entry -= g.up * g.X[thread] * g.inverse[j];
@@ -154,7 +153,7 @@ KDOPS_DEVICE void solve_small_side(const TopkContext<T>& t, const GradientContex
     if (is_dense(saved, t.p))
       resolve_dense(t, saved, lorentz, g.spare);
     else
-      resolve_tridiagonal(t, plan, saved, lorentz, factors, g.pool, g.spare, g.imaginary);
+      resolve_tridiagonal(t, plan, saved, factors, g.pool, g.spare);
     project_out(t);
   } else {
     for (int at = static_cast<int>(threadIdx.x); at < t.p * t.kx; at += kTopkThreads)
@@ -271,8 +270,8 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   if (thread < k) {
     const T s = args.S[index * k + thread] * g.up, unit = args.S[index * k] * g.up;
     t.value[thread] = s;
-    g.inverse[thread] = policy_inverse(s, unit, kEpsilon<T> * t.p, args.lorentz);
-    g.masked[thread] = policy_inverse(s, unit, kEpsilon<T> * t.p, false);
+    g.inverse[thread] = PolicyInverse<T>(unit, t.p, args.lorentz)(s);
+    g.masked[thread] = PolicyInverse<T>(unit, t.p, false)(s);
   }
   __syncthreads();
   load_small_side(t, g, plan, B, wide ? U : Vh);
@@ -286,7 +285,7 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   __syncthreads();
   const T* gS = side(args.gS, k);
   coefficient_table(t, g, gS, small_cotangent, args.lorentz);
-  if (!plan.factors_shared) workspace += index * 8 * t.p * k;
+  if (!plan.factors_shared) workspace += index * 4 * t.p * k;
   solve_small_side(t, g, plan, B, saved, args.lorentz, workspace);
   write_gradient(t, g, plan, B, gA);
 }

@@ -9,8 +9,9 @@
 //                column k), then d, tau, e of T, a row each
 //   dense route: all p small-side vectors as rows, then their singular values (of B, descending) in
 //                the place of d
-// The last entry of tau's row, which no reflector needs, holds the route, that of e's row the
-// scale.
+// The last two entries of tau's row, which no reflector needs, hold the doubt (by how much the
+// squares of the k values differ from the eigenvalues of T, at most; Gram route with k < p) and the
+// route, the last one of e's row the scale.
 #pragma once
 
 #include "svd/full/gpu/block_context.cuh"
@@ -42,6 +43,8 @@ template <class T>
 KDOPS_DEVICE bool is_dense(const T* saved, int p) {
   return saved[p * (p + 2) - 1] == static_cast<T>(static_cast<int>(TopkRoute::dense));
 }
+
+KDOPS_DEVICE int doubt_at(int p) { return p * (p + 2) - 2; }
 
 // A long-side matrix (length x k): entry (row, c) of U (tall) or of Vh (wide).
 template <class T>

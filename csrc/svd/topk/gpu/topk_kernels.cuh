@@ -37,7 +37,8 @@ KDOPS_DEVICE T topk_scan(const T* A, int64_t count, T* scratch) {
 }
 
 // X = the k leading eigenvectors of B^T B; reflectors, d, tau, e, route and scale go to `saved`.
-// False, and nothing in X: the Gram matrix has lost the smallest of the values.
+// False, and nothing of use in X: the Gram matrix has lost the smallest of the values, or the
+// vectors cannot be told from others.
 template <class T>
 KDOPS_DEVICE bool leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
                                   const Oriented<T>& B, T* saved, T* factors) {
@@ -58,12 +59,20 @@ KDOPS_DEVICE bool leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
   }
   const T norm = tridiagonal_norm(t);
   multisection(t, norm);
-  const bool resolved = t.value[t.k - 1] > kSmallestRatio<T> * kSmallestRatio<T> * t.value[0];
+  const bool resolved = t.value[t.k - 1] > kSmallestRatio<T> * kSmallestRatio<T> * t.value[0] &&
+                        inverse_iteration(t, norm, factors, swapped);
   if (thread == 0) set_route(saved, p, resolved ? TopkRoute::gram : TopkRoute::dense);
-  if (!resolved) return false;
-  inverse_iteration(t, norm, factors, swapped);
-  apply_reflectors(t, g, ld, false);
-  return true;
+  if (resolved) apply_reflectors(t, g, ld, false);
+  return resolved;
+}
+
+// How far the squares of the final values lie from multisection's eigenvalues, at most.
+template <class T>
+KDOPS_DEVICE T largest_doubt(const TopkContext<T>& t) {
+  T doubt = T(0);
+  for (int c = 0; c < t.k; ++c)
+    doubt = max(doubt, abs(t.value[c] * t.value[c] - (t.low[c] + t.high[c]) / 2));
+  return doubt;
 }
 
 // Signs, S and the small-side output, once t.x and the long side are final.
@@ -130,8 +139,10 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   if (largest < T(0)) return topk_fill_nan(args);
   const Oriented<T> B = orient(args, power_of_two_scale(largest).up);
   T* factors = plan.factors_shared ? nullptr : workspace + index * 4 * t.p * t.k;
-  if (leading_vectors(t, plan, B, args.saved + index * t.p * (t.p + 3), factors))
-    finish_topk(t, args, plan, largest);
+  T* saved = args.saved + index * t.p * (t.p + 3);
+  if (!leading_vectors(t, plan, B, saved, factors)) return;
+  finish_topk(t, args, plan, largest);
+  if (threadIdx.x == 0 && t.k < t.p) saved[doubt_at(t.p)] = largest_doubt(t);
 }
 
 }  // namespace kdops::svd::gpu

@@ -3,6 +3,7 @@
 // the spectrum that is asked for is ever computed: O(p^2 k) after the 4/3 p^3 of the reduction.
 #pragma once
 
+#include "svd/shared/sturm.h"
 #include "svd/topk/gpu/context.cuh"
 
 namespace kdops::svd::gpu {
@@ -90,7 +91,8 @@ KDOPS_DEVICE void tridiagonalise(const TopkContext<T>& t, T* g, int ld) {
     for (int i = k + 2 + lane_id(); i < p; i += kWarp) rest = fma(column[i], column[i], rest);
     rest = warp_sum(rest);
     const T alpha = column[k + 1], norm = sqrt(fma(alpha, alpha, rest));
-    const bool trivial = rest == T(0);
+    // what would lose digits to underflow is dropped: far below rounding of G
+    const bool trivial = rest <= kEpsilon<T> * kEpsilon<T> * kEpsilon<T>;
     const T beta = trivial ? alpha : -copysign(norm, alpha);
     const T inverse = trivial ? T(0) : T(1) / (alpha - beta);
     const T factor = trivial ? T(0) : (beta - alpha) / beta;
@@ -164,18 +166,20 @@ KDOPS_DEVICE void apply_reflectors(const TopkContext<T>& t, const T* g, int ld, 
   __syncthreads();
 }
 
+template <class T>
+struct TridiagonalBand {
+  const T *d, *e;
+  KDOPS_DEVICE T diagonal(int i) const { return d[i]; }
+  KDOPS_DEVICE T coupling(int i) const { return e[i]; }
+  KDOPS_DEVICE T square(int i) const { return e[i] * e[i]; }
+};
+
 // How many eigenvalues of the tridiagonal matrix are larger than x.
 template <class T>
-KDOPS_DEVICE int eigenvalues_above(const TopkContext<T>& t, T x, T smallest_pivot) {
-  T pivot = t.d[0] - x;
-  int above = 0;
-#pragma unroll 4
-  for (int i = 0;;) {
-    if (abs(pivot) < smallest_pivot) pivot = -smallest_pivot;
-    above += pivot > T(0);
-    if (++i == t.p) return above;
-    pivot = (t.d[i] - x) - t.e[i - 1] * t.e[i - 1] * reciprocal(pivot);
-  }
+KDOPS_DEVICE T eigenvalues_above(const TopkContext<T>& t, T x, T norm) {
+  T count;
+  count_above<1>(TridiagonalBand<T>{t.d, t.e}, t.p, &x, norm * kEpsilon<T> * kEpsilon<T>, &count);
+  return count;
 }
 
 // A bound of the tridiagonal matrix's norm, 1 for the zero matrix. Every warp computes it.
@@ -206,8 +210,7 @@ KDOPS_DEVICE void multisection(const TopkContext<T>& t, T norm) {
   while (width > norm * kEpsilon<T> / 2) {
     const T step = (t.high[c] - t.low[c]) / (points + 1);
     const T x = fma(T(point + 1), step, t.low[c]);
-    const T smallest_pivot = norm * kEpsilon<T> * kEpsilon<T>;
-    if (point < points && eigenvalues_above(t, x, smallest_pivot) > c) atomicAdd(&t.counter[c], 1);
+    if (point < points && eigenvalues_above(t, x, norm) > T(c)) atomicAdd(&t.counter[c], 1);
     __syncthreads();
     if (thread < t.k) {
       t.low[c] = fma(T(t.counter[c]), step, t.low[c]);

@@ -1,0 +1,41 @@
+// Sturm counts of a symmetric tridiagonal matrix, one text for both devices.
+#pragma once
+
+#include "common/shared/vocabulary.h"
+
+namespace kdops::svd::KDOPS_WHERE {
+using namespace kdops::KDOPS_WHERE;
+
+// How many eigenvalues lie above each of N shifts x: the positive pivots of T - x I. t.diagonal(i)
+// and t.square(i), the squared coupling of i and i + 1, are T's. Pivots below `tiny` would overflow
+// the quotient; a pivot of zero counts as just below.
+template <int N, class V, class Band>
+KDOPS_FN void count_above(Band t, int p, const V* x, V tiny, V* count) {
+  using T = Scalar<V>;
+  const V zero(T(0)), one(T(1));
+  V q[N];
+  for (int c = 0; c < N; ++c) count[c] = zero, q[c] = t.diagonal(0) - x[c];
+  for (int i = 0;; ++i) {
+    for (int c = 0; c < N; ++c) {
+      count[c] += select(q[c] > zero, one, zero);
+      q[c] = select(abs(q[c]) < tiny, -tiny, q[c]);
+    }
+    if (i + 1 == p) return;
+    const V next = t.diagonal(i + 1), square = t.square(i);
+    for (int c = 0; c < N; ++c) q[c] = (next - x[c]) - quotient(square, q[c]);
+  }
+}
+
+// How far below the k-th eigenvalue the next one must lie, relative to the largest, for the k
+// vectors and the gradient to be taken without the others: nearer, only all vectors can tell.
+template <class T>
+KDOPS_FN constexpr T separation(int p) {
+  return T(4 * p) * std::numeric_limits<T>::epsilon();
+}
+
+// What |T x - (x'T x) x| may be for a vector x that inverse iteration has found, relative to the
+// largest eigenvalue.
+template <class T>
+inline constexpr T kLargestResidual = 32 * std::numeric_limits<T>::epsilon();
+
+}  // namespace kdops::svd::KDOPS_WHERE
