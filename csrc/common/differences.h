@@ -19,8 +19,10 @@ struct Cancellation {
     sizes = fma(weight, size, sizes);
     lengths = fma(weight, length, lengths);
   }
-  // False for NaN, which differences would not cure.
-  bool lossy() const { return reduce_add(sizes) > T(kLossyFactor) * reduce_add(lengths); }
+  // False for NaN, which differences would not cure. unit: of the lengths.
+  bool lossy(T unit = T(1)) const {
+    return reduce_add(sizes) > T(kLossyFactor) * unit * reduce_add(lengths);
+  }
 };
 
 // out += sum_j w_j (x - y_j) scale for `count` rows y_j, `stride` apart. A pair without weight adds
