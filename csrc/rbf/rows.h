@@ -6,7 +6,9 @@
 // Such pairs are few; they are taken again, directly, from the rows as they were given.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "common/differences.h"
 #include "common/gemm.h"
@@ -98,11 +100,12 @@ void mean_of(const T* x, int64_t n, const T* y, int64_t m, int64_t width, T* mea
 template <class T>
 void centre_rows(const T* x, const T* centre, int64_t count, int64_t width, int64_t begin,
                  int64_t end, T* centred, T* transposed, T* norms, T* sizes) {
+  constexpr T kMostSize = std::numeric_limits<T>::max() / 4;  // no weight times it is NaN
   for (int64_t i = begin; i < end; ++i) {
     T* row = centred + i * width;
     for (int64_t k = 0; k < width; ++k) row[k] = x[i * width + k] - centre[k];
     norms[i] = dot(row, row, width);
-    sizes[i] = std::sqrt(norms[i]);
+    sizes[i] = std::min(std::sqrt(norms[i]), kMostSize);  // NaN stays
   }
   if (transposed == nullptr) return;
   constexpr int64_t kBlock = 16;

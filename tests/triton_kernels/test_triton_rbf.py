@@ -78,8 +78,9 @@ def test_interpreter_against_the_references(dtype):
 
 KERNELS = (
     ("affinity_kernel", "x x_given x_norms y y_given y_norms gamma out", {}),
-    ("pull_kernel", "grad k x y gamma out", {}),
-    ("loss_kernel", "s s_given s_norms t t_given t_norms gamma losses slopes gradient", {}),
+    ("slope_kernel", "grad k x x_given x_norms y y_given y_norms sums", {}),
+    ("pull_kernel", "grad k x x_given x_sizes y y_given y_sizes gamma out", {"EPS": 1e-7}),
+    ("loss_kernel", "s s_given s_norms s_sizes t t_given t_norms gamma losses slopes gradient", {}),
 )
 
 

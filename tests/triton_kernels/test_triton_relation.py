@@ -66,8 +66,8 @@ def test_interpreter_against_the_references(dtype):
 
 
 KERNELS = (
-    ("pairs_kernel", "x x_norms y y_norms unit out", {}),
-    ("pull_kernel", "grad out x y result", {}),
+    ("pairs_kernel", "x x_given x_norms y y_given y_norms unit out", {}),
+    ("pull_kernel", "grad out x x_given x_sizes y y_given y_sizes unit result", {}),
     ("similarity_kernel", "student teacher factor losses", {}),
 )
 
