@@ -302,10 +302,11 @@ def _slope(
     m = y[0].shape[1]
     options = tiling(k.dtype)
     tiles = cdiv(n, options["TILE"]), cdiv(m, options["TILE"])
+    grid = (*tiles, batch)
     sums = k.new_zeros((batch, *tiles))
     if sums.numel():
         norms = [rows[0].square().sum(-1) for rows in (x, y)]
-        slope_kernel[(*tiles, batch)](
+        slope_kernel[grid](
             grad, k, *x, norms[0], *y, norms[1], sums, n, m, width, SAME=same, **options
         )
     return -sums.double().sum((1, 2)).to(k.dtype)
