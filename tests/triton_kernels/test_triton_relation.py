@@ -37,6 +37,14 @@ def check_pairs(x, y):
 check_pairs(torch.randn(2, 70, 5), torch.randn(2, 40, 5))
 check_pairs(torch.randn(1, 33, 70), torch.randn(1, 65, 70))
 check_pairs(5 + torch.randn(2, 66, 37), None)
+# rows of which a product keeps few digits
+for width, apart, far in ((1e-2, 100, 1), (1, 0, 1e5)):
+    x = width * torch.randn(1, 24, 6)
+    x[0, :12] += apart
+    x[0, 3] *= far
+    check_pairs(x, None)
+    check_pairs(x, x[:, :5])
+
 x = torch.randn(1, 40, 3)
 x[0, 30] = x[0, 2]
 d = check_pairs(x, None)[0]
