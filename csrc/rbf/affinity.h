@@ -10,11 +10,12 @@
 #include <limits>
 #include <numbers>
 
-#include "common/transpose.h"
+#include "common/simd/transpose.h"
 #include "rbf/affinity_problem.h"
 #include "rbf/rows.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // K = 2^(-rate d^2). Finite, so that equal rows have affinity one with the largest bandwidths too.
 template <class T>
@@ -151,4 +152,4 @@ double slope_block(const Rows<T>& x, const Rows<T>& y, const T* grad, const T* k
   return total;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

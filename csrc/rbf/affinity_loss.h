@@ -7,10 +7,11 @@
 // part of a row's gradient is taken from differences.
 #pragma once
 
-#include "common/scratch.h"
+#include "common/simd/scratch.h"
 #include "rbf/affinity.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 inline constexpr int64_t kLossColumns = 256;
 
@@ -117,4 +118,4 @@ LossSums loss_block(const Rows<T>& s, const Rows<T>& t, int64_t i0, int64_t i1, 
   return sums;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

@@ -7,7 +7,7 @@
 
 #include "relation/prepare.h"
 
-namespace kdops {
+namespace kdops::relation {
 
 // Completes `out`, what products with w made of centred rows (see Finish). Cheap where no row of it
 // is lossy and the unit is one.
@@ -43,4 +43,4 @@ void multiply_by(T factor, const Tensor& grad) {
   });
 }
 
-}  // namespace kdops
+}  // namespace kdops::relation

@@ -3,7 +3,8 @@
 
 #include "relation/rows.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::relation::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // See common/shared/unit_row.h for the rule.
 template <class T>
@@ -185,4 +186,4 @@ void angles_backward(const T* grad, const T* inverse, const T* half, int64_t n, 
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::relation::KDOPS_ISA

@@ -10,15 +10,15 @@
 #include <limits>
 #include <vector>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/scratch.h"
 #include "common/shared/unit_row.h"
-#include "common/tensors.h"
+#include "common/simd/scratch.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "relation/relation_simd.h"
 
-namespace kdops {
+namespace kdops::relation {
 
 template <class T>
 Rows<T> rows_of(const Tensor& x) {
@@ -194,8 +194,8 @@ struct Common {
     const T largest = centre_of(parts, centre);
     if (!options.centre) std::fill(centre.begin(), centre.end(), T(0));
     const T lift = std::ldexp(T(1), options.lift);
-    const T most = KDOPS_ISA::row_scale(std::numeric_limits<T>::denorm_min());
-    scale = std::min(KDOPS_ISA::row_scale(largest), most / lift) * lift;
+    const T most = kdops::KDOPS_ISA::row_scale(std::numeric_limits<T>::denorm_min());
+    scale = std::min(kdops::KDOPS_ISA::row_scale(largest), most / lift) * lift;
   }
   // Rows begin .. end of `part` into target, `stride` apart.
   void apply(const Rows<T>& part, T* target, int64_t stride, std::vector<T>& norms, int64_t begin,
@@ -276,4 +276,4 @@ void for_both_sides(const Tensor& student, const Tensor& teacher, const Body& bo
 // Cost per pair of rows.h's distances, in the units of parallel_for.
 inline constexpr double kPairFlops = 8;
 
-}  // namespace kdops
+}  // namespace kdops::relation

@@ -1,12 +1,12 @@
-// CPU entry points of the relation room, one copy per instruction set (common/isa.h). Each works on
-// a range of rows, columns or blocks; the glue gives ranges to threads. T is float or double.
+// CPU entry points of the relation room, one copy per instruction set (common/simd/isa.h). Each works
+// on a range of rows, columns or blocks; the glue gives ranges to threads. T is float or double.
 #pragma once
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 
-namespace kdops {
+namespace kdops::relation {
 
 // `count` rows of `length` contiguous numbers, `stride` apart.
 template <class T>
@@ -198,7 +198,7 @@ KDOPS_PER_ISA(template <class T> void distance_weights(const PairLengths<T>& pai
 KDOPS_PER_ISA(template <class T>
               void laplacian(T* v, int64_t n, T scale, int64_t begin, int64_t end);)
 
-// lossy[i] = whether row i of w times the rows cancels, see common/differences.h.
+// lossy[i] = whether row i of w times the rows cancels, see common/blas/differences.h.
 KDOPS_PER_ISA(template <class T> void mark_lossy(const PairLengths<T>& pairs, const T* w,
                                                  uint8_t* lossy, int64_t begin, int64_t end);)
 
@@ -216,4 +216,4 @@ KDOPS_PER_ISA(template <class T> void angles_backward(const T* grad, const T* in
                                                       const T* half, int64_t n, T* w, T* m,
                                                       int64_t begin, int64_t end);)
 
-}  // namespace kdops
+}  // namespace kdops::relation

@@ -10,11 +10,12 @@
 #include <cmath>
 #include <cstdint>
 
-#include "common/differences.h"
+#include "common/blas/differences.h"
 #include "common/shared/unit_row.h"
 #include "relation/relation_simd.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::relation::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Squared distances below this have lost digits to underflow, or are zero.
 template <class T>
@@ -153,4 +154,4 @@ bool distances(const GramRows<T>& g, bool squared, T unit, T* out, int64_t begin
   return near;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::relation::KDOPS_ISA

@@ -19,11 +19,11 @@
 #include <limits>
 
 #if defined(__CUDACC__) || defined(KDOPS_SIM)
-#include "common/lane.cuh"
+#include "common/gpu/lane.cuh"
 #define KDOPS_UNIT_ROW gpu
 #define KDOPS_UNIT_ROW_FN KDOPS_DEVICE
 #else
-#include "common/isa.h"
+#include "common/simd/isa.h"
 #define KDOPS_UNIT_ROW KDOPS_ISA
 #define KDOPS_UNIT_ROW_FN inline
 #endif
