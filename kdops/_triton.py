@@ -10,6 +10,10 @@ import torch
 import triton
 import triton.language as tl
 
+# csrc/common/shared/close_pair.h says what they mean.
+CLOSE_PART = tl.constexpr(1 / 32)
+LOSSY_FACTOR = tl.constexpr(8.0)
+
 PROGRAMS = 512  # enough to fill a large GPU a few times
 
 
@@ -36,3 +40,29 @@ def symmetric(tile):
     """The mean of a tile and its transpose: a product may round the two halves differently, and a
     tile on the diagonal is stored as both."""
     return 0.5 * tile + 0.5 * tl.trans(tile)
+
+
+@triton.jit
+def is_lossy(weights, x_sizes, y_sizes, lengths, itself):
+    """Whether sum_j w_ij (x_i - y_j) of a tile, as the product x sum_j w_ij - W y, cancels in some
+    row; lengths may be too short, never too long."""
+    magnitude = tl.where(itself, 0.0, tl.abs(weights))
+    added = tl.sum(magnitude * (x_sizes[:, None] + y_sizes[None, :]), 1)
+    least = tl.sum(magnitude * lengths, 1) * LOSSY_FACTOR
+    return tl.max((added > least).to(tl.int32)) > 0
+
+
+@triton.jit
+def sum_of_differences(weights, mine, y, cols, chunk, m, width, TILE: tl.constexpr):
+    """sum_j w_ij (x_i - y_j) of a tile, from the differences. A pair without weight adds nothing,
+    however far it is."""
+    total = tl.zeros((TILE, TILE), weights.dtype)
+    place = tl.arange(0, TILE)
+    first = tl.min(cols, 0)
+    y += first * width
+    for j in range(0, TILE):
+        weight = tl.sum(tl.where(place[None, :] == j, weights, 0.0), 1)[:, None]
+        other = tl.load(y + chunk, (first + j < m) & (chunk < width), 0.0)
+        total += tl.where(weight == 0.0, 0.0, weight * (mine - other[None, :]))
+        y += width
+    return total

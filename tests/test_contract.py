@@ -99,6 +99,41 @@ def test_gradient(spec, device, dtype):
 
 
 @contract
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_hard_cases(spec, device, dtype):
+    """Rows that a Gram expansion or an underflow would ruin: value and gradient as elsewhere."""
+    for case in spec.hard_cases:
+        arguments = case.build(Maker(dtype, device, requires_grad=True))
+        reference, exact = on_reference(spec, arguments)
+        expected = spec.invariant(reference(*exact))
+        expected_grads = gradients(_through(spec.invariant, reference), exact)
+        for name in backends_for(device):
+            if runs_on(name, spec.function, arguments):
+                with kdops.backend(name):
+                    result = spec.invariant(spec.function(*arguments))
+                    actual = gradients(_through(spec.invariant, spec.function), arguments)
+                assert_close(result, expected, dtype)
+                assert_close(actual, expected_grads, dtype, factor=4)
+
+
+@contract
+def test_value_without_gradient(spec, device):
+    """Whether somebody watches changes no bit of the value."""
+    for case in (*spec.cases[:2], *spec.hard_cases):
+        arguments = case.build(Maker(torch.float32, device, requires_grad=True))
+        plain = tuple(a.detach() if torch.is_tensor(a) else a for a in arguments)
+        for name in backends_for(device):
+            if runs_on(name, spec.function, plain):
+                with kdops.backend(name):
+                    watched, unwatched = spec.function(*arguments), spec.function(*plain)
+                    with torch.no_grad():
+                        switched_off = spec.function(*arguments)
+                for other in (unwatched, switched_off):
+                    pairs = zip(tensors_in(watched), tensors_in(other), strict=True)
+                    assert all(torch.equal(a, b) for a, b in pairs), (case.label, name)
+
+
+@contract
 def test_gradcheck(spec, device):
     for case in spec.small_cases:
         arguments = case.build(Maker(device=device, requires_grad=True))

@@ -2,10 +2,12 @@
 //
 // Forward: blocks of rows of K. With y = x a block computes what lies right of its diagonal and
 // mirrors it. Backward: with P = grad * K, gx_i = -2 gamma (sum_j P_ij x_i - (P y)_i), a block of
-// rows of P at a time; gy from the transpose of P; y = x from P + P'. Entry points are serial on
-// a range of blocks.
+// rows of P at a time, and rows where that cancels from differences; gy from the transpose of P;
+// y = x from P + P'. Entry points are serial on a range of blocks.
 #pragma once
 
+#include <algorithm>
+#include <limits>
 #include <numbers>
 
 #include "common/simd/transpose.h"
@@ -15,12 +17,18 @@
 namespace kdops::rbf::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
+// K = 2^(-rate d^2). Finite, so that equal rows have affinity one with the largest bandwidths too.
+template <class T>
+T rate_of(T gamma) {
+  return std::min(gamma * std::numbers::log2e_v<T>, std::numeric_limits<T>::max());
+}
+
 // out[j0..j1) of row i: exp(-gamma |x_i - y_j|^2), from the inner products that lie there.
 template <class T>
 void exponentiate_row(const Rows<T>& x, int64_t i, const Rows<T>& y, int64_t j0, int64_t j1,
                       T gamma, T* out) {
   using P = Pack<T>;
-  const P rate(gamma * std::numbers::log2e_v<T>);
+  const P rate(rate_of(gamma));
   for (int64_t j = j0; j < j1; j += P::kLanes) {
     const int count = static_cast<int>(std::min<int64_t>(P::kLanes, j1 - j));
     const P squared = distances(x, i, y, j, count, load_some(out + j, count));
@@ -49,15 +57,24 @@ void affinity_block(const Rows<T>& x, const Rows<T>& y, bool symmetric, T gamma,
   mirror_block(out, m, i0, i1);
 }
 
-// weights (i1 - i0) x m: grad * K of rows i0..i1, or of columns i0..i1 (transposed), or their sum.
+// sqrt(gamma) |x - y| from below: 1 - exp(-t) <= t. K near one is known to half a unit only.
+template <class T>
+T length_of(T k) {
+  return std::sqrt(std::max(T(0), T(1) - std::numeric_limits<T>::epsilon() - k));
+}
+
+// weights (i1 - i0) x m: grad * K of rows i0..i1, or of columns i0..i1 (transposed), or their sum;
+// and in `lengths` the length_of the K's.
 template <class T>
 void weight_block(const T* grad, const T* k, int64_t n, int64_t m, Sides sides, int64_t i0,
-                  int64_t i1, T* weights) {
+                  int64_t i1, T* weights, T* lengths) {
   const int64_t width = sides == Sides::columns ? n : m;
   if (sides != Sides::columns)
     for (int64_t i = i0; i < i1; ++i)
-      for (int64_t j = 0; j < m; ++j)
+      for (int64_t j = 0; j < m; ++j) {
         weights[(i - i0) * width + j] = grad[i * m + j] * k[i * m + j];
+        lengths[(i - i0) * width + j] = length_of(k[i * m + j]);
+      }
   if (sides == Sides::rows) return;
   constexpr int64_t kBlock = 16;
   const bool add = sides == Sides::both;
@@ -67,6 +84,7 @@ void weight_block(const T* grad, const T* k, int64_t n, int64_t m, Sides sides, 
         const T value = grad[j * m + i] * k[j * m + i];
         T& target = weights[(i - i0) * width + j];
         target = add ? target + value : value;
+        if (!add) lengths[(i - i0) * width + j] = length_of(k[j * m + i]);
       }
 }
 
@@ -79,18 +97,59 @@ T sum_of(const T* values, int64_t count) {
   return reduce_add(sum);
 }
 
-// g[i] = factor * (sum_j w_ij x_i - (w y)_i) for the block, and its inner product with x unless
-// `moments` is null.
+// Whether row i of x cancels with its weights; lengths are in units of 1 / sqrt(gamma).
 template <class T>
-void pull_block(const T* weights, const T* x, const T* y, int64_t rows, int64_t others,
-                int64_t width, T factor, T* g, double* moments) {
-  gemm<T>(rows, width, others, T(1), {weights, others, 1}, {y, width, 1}, {g, width, 1});
-  for (int64_t i = 0; i < rows; ++i) {
-    const T sum = sum_of(weights + i * others, others);
-    T* row = g + i * width;
-    for (int64_t k = 0; k < width; ++k) row[k] = factor * (sum * x[i * width + k] - row[k]);
-    if (moments != nullptr) moments[i] = static_cast<double>(dot(row, x + i * width, width));
+bool is_lossy(const T* weights, const T* lengths, const Rows<T>& x, int64_t i, const Rows<T>& y,
+              T gamma) {
+  using P = Pack<T>;
+  Cancellation<T> cancellation;
+  for_packs<T>(y.count, [&](int64_t j, int lanes) {
+    cancellation.add(abs(load_some(weights + j, lanes)),
+                     P(x.sizes[i]) + load_some(y.sizes + j, lanes), load_some(lengths + j, lanes));
+  });
+  return cancellation.lossy(1 / std::sqrt(gamma));
+}
+
+// Rows i0..i1 of g: -2 gamma (sum_j w_ij x_i - (w y)_i).
+template <class T>
+void pull_block(const T* weights, const T* lengths, const Rows<T>& x, const Rows<T>& y, int64_t i0,
+                int64_t i1, T gamma, T* g) {
+  const int64_t width = x.width, others = y.count;
+  gemm<T>(i1 - i0, width, others, T(1), {weights, others, 1}, {y.centred, width, 1}, {g, width, 1});
+  for (int64_t i = i0; i < i1; ++i, weights += others, lengths += others, g += width) {
+    if (is_lossy(weights, lengths, x, i, y, gamma)) {
+      std::fill(g, g + width, T(0));
+      add_differences(weights, others, x.given + i * width, y.given, width, width, T(1), g);
+      for (int64_t k = 0; k < width; ++k) g[k] *= -2 * gamma;
+      continue;
+    }
+    const T sum = sum_of(weights, others);
+    const T* row = x.centred + i * width;
+    for (int64_t k = 0; k < width; ++k) g[k] = -2 * gamma * (sum * row[k] - g[k]);
   }
+}
+
+// Sum of grad * K * d^2 over rows i0..i1; products: scratch for these rows.
+template <class T>
+double slope_block(const Rows<T>& x, const Rows<T>& y, const T* grad, const T* k, int64_t i0,
+                   int64_t i1, T* products) {
+  using P = Pack<T>;
+  const int64_t m = y.count;
+  gemm<T>(i1 - i0, m, x.width, T(1), {x.centred + i0 * x.width, x.width, 1}, {y.transposed, m, 1},
+          {products, m, 1});
+  double total = 0;
+  for (int64_t i = i0; i < i1; ++i) {
+    P sum(T(0));
+    for_packs<T>(m, [&](int64_t j, int lanes) {
+      const P squared = distances(x, i, y, j, lanes, load_some(products + (i - i0) * m + j, lanes));
+      const P affinity = load_some(k + i * m + j, lanes);
+      const auto far = affinity == P(T(0));  // and may be at Inf
+      const P slope = load_some(grad + i * m + j, lanes) * affinity * select(far, P(T(0)), squared);
+      sum += slope;
+    });
+    total += static_cast<double>(reduce_add(sum));
+  }
+  return total;
 }
 
 }  // namespace kdops::rbf::KDOPS_ISA

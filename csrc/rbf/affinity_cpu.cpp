@@ -31,11 +31,13 @@ class Prepared {
       : tensor_(contiguous_of(rows)),
         centred_(rows.numel()),
         transposed_(products ? rows.numel() : 0),
-        norms_(products ? rows.size(0) * rows.size(1) : 0) {
+        norms_(rows.size(0) * rows.size(1)),
+        sizes_(rows.size(0) * rows.size(1)) {
     set_ = {static_cast<const T*>(tensor_.data_ptr()),
             centred_.get(),
             products ? transposed_.get() : nullptr,
-            products ? norms_.get() : nullptr,
+            norms_.get(),
+            sizes_.get(),
             rows.size(1),
             rows.size(2)};
   }
@@ -51,7 +53,7 @@ class Prepared {
 
  private:
   Tensor tensor_;
-  Scratch<T> centred_, transposed_, norms_;
+  Scratch<T> centred_, transposed_, norms_, sizes_;
   RowSet<T> set_;
 };
 
@@ -120,14 +122,12 @@ Tensor rbf_affinity_cpu(const Tensor& x, const std::optional<Tensor>& y,
   return out;
 }
 
-// The gradient of one set of rows; with `moments`, also <row, gradient> for all batch * count.
+// The gradient of one set of rows.
 template <class T>
 Tensor backward_side(const Tensor& like, const RowSet<T>& own, const RowSet<T>& other, Sides sides,
-                     const std::vector<T>& gammas, const Tensor& grad, const Tensor& k,
-                     std::vector<double>* moments) {
+                     const std::vector<T>& gammas, const Tensor& grad, const Tensor& k) {
   const int64_t batch = grad.size(0);
   Tensor out = empty_for(like, {batch, own.count, own.width});
-  if (moments != nullptr) moments->assign(static_cast<size_t>(batch * own.count), 0.0);
   const AffinityBackward<T> problem{own,
                                     other,
                                     sides,
@@ -135,31 +135,37 @@ Tensor backward_side(const Tensor& like, const RowSet<T>& own, const RowSet<T>& 
                                     static_cast<const T*>(grad.data_ptr()),
                                     static_cast<const T*>(k.data_ptr()),
                                     static_cast<T*>(out.data_ptr()),
-                                    moments == nullptr ? nullptr : moments->data(),
                                     kBlock,
                                     blocks_of(own.count)};
-  const double flops = 2.0 * static_cast<double>(kBlock * other.count * (own.width + 8));
+  const double flops = 2.0 * static_cast<double>(kBlock * other.count * (own.width + 12));
   parallel_for(batch * problem.blocks, flops, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(rbf_affinity_backward_blocks<T>)(problem, begin, end);
   });
   return out;
 }
 
-// Euler: gamma dL/dgamma = (x . gx + y . gy) / 2, for every batch entry.
+// dL/dgamma = -sum grad K d^2 for every batch entry. Not from the gradients of the rows (Euler's
+// theorem): their inner products with far rows cancel.
 template <class T>
-Tensor gamma_gradient(const Tensor& like, const std::vector<T>& gammas,
-                      std::initializer_list<const std::vector<double>*> moments) {
-  const auto batch = static_cast<int64_t>(gammas.size());
+Tensor gamma_gradient(const Tensor& like, const RowSet<T>& x, const RowSet<T>& y,
+                      const Tensor& grad, const Tensor& k) {
+  const int64_t batch = grad.size(0), blocks = blocks_of(x.count);
+  std::vector<double> sums(static_cast<size_t>(batch * blocks));
+  const AffinitySlope<T> problem{x,
+                                 y,
+                                 static_cast<const T*>(grad.data_ptr()),
+                                 static_cast<const T*>(k.data_ptr()),
+                                 sums.data(),
+                                 kBlock,
+                                 blocks};
+  const double flops = 2.0 * static_cast<double>(kBlock * y.count * (x.width + 8));
+  parallel_for(batch * blocks, flops, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(rbf_affinity_slopes<T>)(problem, begin, end);
+  });
   Tensor out = empty_for(like, {batch});
-  T* target = static_cast<T*>(out.data_ptr());
-  for (int64_t b = 0; b < batch; ++b) {
-    double sum = 0;
-    for (const auto* side : moments) {
-      const auto count = static_cast<int64_t>(side->size()) / batch;
-      for (int64_t i = b * count; i < (b + 1) * count; ++i) sum += (*side)[static_cast<size_t>(i)];
-    }
-    target[b] = static_cast<T>(sum / (2 * static_cast<double>(gammas[static_cast<size_t>(b)])));
-  }
+  for (int64_t b = 0; b < batch; ++b)
+    static_cast<T*>(out.data_ptr())[b] =
+        static_cast<T>(-ordered_sum(sums.data() + b * blocks, blocks));
   return out;
 }
 
@@ -180,19 +186,15 @@ std::tuple<Tensor, Tensor, Tensor> rbf_affinity_backward_cpu(const Tensor& grad,
   Tensor gx, gy = empty_for(x, {0}), g_gamma = empty_for(x, {0});
   for_real_type(op, x, [&](auto kind) {
     using T = decltype(kind);
-    Prepared<T> rows(x, false);
+    Prepared<T> rows(x, gamma && !y);
     std::unique_ptr<Prepared<T>> others;
-    if (y) others = std::make_unique<Prepared<T>>(*y, false);
+    if (y) others = std::make_unique<Prepared<T>>(*y, gamma.has_value());
     centre_sets(x.size(0), rows, others.get());
     const std::vector<T> gammas = bandwidths<T>(gamma, value, x.size(0));
-    std::vector<double> of_x, of_y;
     const RowSet<T>& other = others ? others->set() : rows.set();
-    gx = backward_side(x, rows.set(), other, y ? Sides::rows : Sides::both, gammas, g, kernel,
-                       gamma ? &of_x : nullptr);
-    if (y)
-      gy = backward_side(x, other, rows.set(), Sides::columns, gammas, g, kernel,
-                         gamma ? &of_y : nullptr);
-    if (gamma) g_gamma = gamma_gradient(x, gammas, {&of_x, &of_y});
+    gx = backward_side(x, rows.set(), other, y ? Sides::rows : Sides::both, gammas, g, kernel);
+    if (y) gy = backward_side(x, other, rows.set(), Sides::columns, gammas, g, kernel);
+    if (gamma) g_gamma = gamma_gradient(x, rows.set(), other, g, kernel);
   });
   return {gx, gy, g_gamma};
 }

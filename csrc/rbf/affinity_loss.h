@@ -3,7 +3,8 @@
 // A tile of student products and one of teacher products become K_S - K_T (expm1 form), the loss,
 // dL/dgamma and the weights (K_S - K_T) K_S of the student's gradient, and are then forgotten:
 // memory is O(N D). Every pair is met twice, as (i, j) and (j, i), so that a block owns its rows of
-// the gradient and no two threads write to the same place.
+// the gradient and no two threads write to the same place. Where the sum over a tile cancels, that
+// part of a row's gradient is taken from differences.
 #pragma once
 
 #include "common/simd/scratch.h"
@@ -28,13 +29,14 @@ inline Pack<T> first_lanes(Pack<T> value, int count) {
 }
 
 // One row i of a tile, columns j0..j1: products in `student` and `teacher`, weights out in
-// `student`. Returns the sum of the weights.
+// `student`. True if these weights cancel.
 template <class T>
-T loss_row(const Rows<T>& s, const Rows<T>& t, int64_t i, int64_t j0, int64_t j1, T gamma,
-           T* student, const T* teacher, LossSums& sums) {
+bool loss_row(const Rows<T>& s, const Rows<T>& t, int64_t i, int64_t j0, int64_t j1, T gamma,
+              T* student, const T* teacher, LossSums& sums) {
   using P = Pack<T>;
-  const P g(gamma * std::numbers::log2e_v<T>), zero(T(0)), large(T(1e30));  // K = 2^(-g d^2)
-  P loss = zero, slope = zero, sum = zero;
+  const P g(rate_of(gamma)), zero(T(0)), large(T(1e30));
+  P loss = zero, slope = zero;
+  Cancellation<T> cancellation;
   for (int64_t j = j0; j < j1; j += P::kLanes) {
     const int count = static_cast<int>(std::min<int64_t>(P::kLanes, j1 - j));
     const int64_t at = j - j0;
@@ -52,30 +54,56 @@ T loss_row(const Rows<T>& s, const Rows<T>& t, int64_t i, int64_t j0, int64_t j1
     store_some(weight, student + at, count);
     loss = fma(delta, delta, loss);
     slope = fma(delta, q * k_t - p * k_s, slope);
-    sum += weight;
+    cancellation.add(abs(weight), P(s.sizes[i]) + load_some(s.sizes + j, count), sqrt(p));
   }
   sums.loss += static_cast<double>(reduce_add(loss));
   sums.slope += std::numbers::ln2 * static_cast<double>(reduce_add(slope));
-  return reduce_add(sum);
+  return cancellation.lossy(1 / std::sqrt(g.lane(0)));
 }
+
+// What a block knows of its gradient besides the products of the weights with the rows: the sums of
+// the weights, and the lossy parts, summed from differences.
+template <class T>
+struct LossPull {
+  Scratch<T> sums, direct;
+
+  LossPull(int64_t rows, int64_t width) : sums(rows), direct(rows * width) {
+    std::fill(sums.get(), sums.get() + rows, T(0));
+    std::fill(direct.get(), direct.get() + rows * width, T(0));
+  }
+  // Weights of row i of s with the columns j0..j1; lossy ones are taken out of the product.
+  void add(const Rows<T>& s, int64_t i, int64_t place, int64_t j0, int64_t j1, bool lossy,
+           T* weights) {
+    if (!lossy) {
+      sums[place] += sum_of(weights, j1 - j0);
+      return;
+    }
+    add_differences(weights, j1 - j0, s.given + i * s.width, s.given + j0 * s.width, s.width,
+                    s.width, T(1), direct.get() + place * s.width);
+    std::fill(weights, weights + (j1 - j0), T(0));
+  }
+};
 
 // Rows i0..i1 against all: sums, and rows i0..i1 of the gradient times `factor` when wanted.
 template <class T>
 LossSums loss_block(const Rows<T>& s, const Rows<T>& t, int64_t i0, int64_t i1, T gamma,
                     bool gradients, T factor, T* gradient) {
   const int64_t rows = i1 - i0, n = s.count, width = s.width;
-  Scratch<T> student(rows * kLossColumns), teacher(rows * kLossColumns), weight_sums(rows);
+  Scratch<T> student(rows * kLossColumns), teacher(rows * kLossColumns);
+  LossPull<T> pull(gradients ? rows : 0, width);
   LossSums sums;
-  for (int64_t i = 0; i < rows; ++i) weight_sums[i] = T(0);
   for (int64_t j0 = 0; j0 < n; j0 += kLossColumns) {
     const int64_t j1 = std::min(j0 + kLossColumns, n), columns = j1 - j0;
     gemm<T>(rows, columns, width, T(1), {s.centred + i0 * width, width, 1},
             {s.transposed + j0, n, 1}, {student.get(), kLossColumns, 1});
     gemm<T>(rows, columns, t.width, T(1), {t.centred + i0 * t.width, t.width, 1},
             {t.transposed + j0, n, 1}, {teacher.get(), kLossColumns, 1});
-    for (int64_t i = 0; i < rows; ++i)
-      weight_sums[i] += loss_row(s, t, i0 + i, j0, j1, gamma, student.get() + i * kLossColumns,
-                                 teacher.get() + i * kLossColumns, sums);
+    for (int64_t i = 0; i < rows; ++i) {
+      T* weights = student.get() + i * kLossColumns;
+      const bool lossy =
+          loss_row(s, t, i0 + i, j0, j1, gamma, weights, teacher.get() + i * kLossColumns, sums);
+      if (gradients) pull.add(s, i0 + i, i, j0, j1, lossy, weights);
+    }
     if (gradients)
       gemm<T>(rows, width, columns, T(1), {student.get(), kLossColumns, 1},
               {s.centred + j0 * width, width, 1}, {gradient, width, 1}, j0 > 0);
@@ -84,7 +112,8 @@ LossSums loss_block(const Rows<T>& s, const Rows<T>& t, int64_t i0, int64_t i1, 
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t k = 0; k < width; ++k) {
         T& value = gradient[i * width + k];
-        value = factor * (weight_sums[i] * s.centred[(i0 + i) * width + k] - value);
+        const T product = pull.sums[i] * s.centred[(i0 + i) * width + k] - value;
+        value = factor * (product + pull.direct[i * width + k]);
       }
   return sums;
 }

@@ -6,11 +6,11 @@
 namespace kdops::rbf {
 
 // A set of rows over the batch: (batch, count, width) contiguous, with what is derived from it.
-// A kernel that does not need `transposed` or `norms` may find null there.
+// A kernel that does not need `transposed` may find null there. Norms are squared, sizes are not.
 template <class T>
 struct RowSet {
   const T* given;
-  T *centred, *transposed, *norms;  // transposed: (batch, width, count) of the centred rows
+  T *centred, *transposed, *norms, *sizes;  // transposed: (batch, width, count) of the centred rows
   int64_t count, width;
 };
 
@@ -32,8 +32,16 @@ struct AffinityBackward {
   Sides sides;
   const T *gamma, *grad, *k;  // grad and k (batch, x.count, y.count)
   T* out;                     // (batch, own.count, width)
-  double* moments;            // <row, gradient> of every own row, or null
   int64_t block, blocks;
+};
+
+// The gradient of the bandwidths, in parts.
+template <class T>
+struct AffinitySlope {
+  RowSet<T> x, y;
+  const T *grad, *k;      // (batch, x.count, y.count)
+  double* sums;           // (batch, blocks): sum of grad * k * distance^2
+  int64_t block, blocks;  // rows in a block, blocks in a batch entry
 };
 
 template <class T>

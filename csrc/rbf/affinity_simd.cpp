@@ -14,7 +14,8 @@ Rows<T> rows_of(const RowSet<T>& set, int64_t b) {
   return {set.given + at,
           set.centred + at,
           set.transposed == nullptr ? nullptr : set.transposed + at,
-          set.norms == nullptr ? nullptr : set.norms + b * set.count,
+          set.norms + b * set.count,
+          set.sizes + b * set.count,
           set.count,
           set.width};
 }
@@ -44,7 +45,7 @@ void rbf_centre(const RowSet<T>& set, const T* centre, int64_t begin, int64_t en
     centre_rows(set.given + at, centre + b * set.width, set.count, set.width, begin - b * set.count,
                 stop - b * set.count, set.centred + at,
                 set.transposed == nullptr ? nullptr : set.transposed + at,
-                set.norms == nullptr ? nullptr : set.norms + b * set.count);
+                set.norms + b * set.count, set.sizes + b * set.count);
     begin = stop;
   }
 }
@@ -65,15 +66,26 @@ void rbf_affinity_backward_blocks(const AffinityBackward<T>& problem, int64_t be
   const bool columns = q.sides == Sides::columns;
   const int64_t n = columns ? q.other.count : q.own.count;
   const int64_t m = columns ? q.own.count : q.other.count;
-  Scratch<T> weights(q.block * q.other.count);
+  Scratch<T> weights(q.block * q.other.count), lengths(q.block * q.other.count);
   for (int64_t item = begin; item < end; ++item) {
     const int64_t b = item / q.blocks, i0 = item % q.blocks * q.block;
     const int64_t i1 = std::min(i0 + q.block, q.own.count), row = b * q.own.count + i0;
-    weight_block(q.grad + b * n * m, q.k + b * n * m, n, m, q.sides, i0, i1, weights.get());
-    pull_block(weights.get(), q.own.centred + row * q.own.width,
-               q.other.centred + b * q.other.count * q.own.width, i1 - i0, q.other.count,
-               q.own.width, T(-2) * q.gamma[b], q.out + row * q.own.width,
-               q.moments == nullptr ? nullptr : q.moments + row);
+    weight_block(q.grad + b * n * m, q.k + b * n * m, n, m, q.sides, i0, i1, weights.get(),
+                 lengths.get());
+    pull_block(weights.get(), lengths.get(), rows_of(q.own, b), rows_of(q.other, b), i0, i1,
+               q.gamma[b], q.out + row * q.own.width);
+  }
+}
+
+template <class T>
+void rbf_affinity_slopes(const AffinitySlope<T>& problem, int64_t begin, int64_t end) {
+  const auto& q = problem;
+  const int64_t n = q.x.count, m = q.y.count;
+  Scratch<T> products(q.block * m);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t b = item / q.blocks, i0 = item % q.blocks * q.block;
+    q.sums[item] = slope_block(rows_of(q.x, b), rows_of(q.y, b), q.grad + b * n * m,
+                               q.k + b * n * m, i0, std::min(i0 + q.block, n), products.get());
   }
 }
 
@@ -98,6 +110,7 @@ void rbf_affinity_loss_blocks(const AffinityLossProblem<T>& problem, int64_t beg
   template void rbf_centre<T>(const RowSet<T>&, const T*, int64_t, int64_t);                   \
   template void rbf_affinity_blocks<T>(const AffinityProblem<T>&, int64_t, int64_t);           \
   template void rbf_affinity_backward_blocks<T>(const AffinityBackward<T>&, int64_t, int64_t); \
+  template void rbf_affinity_slopes<T>(const AffinitySlope<T>&, int64_t, int64_t);             \
   template void rbf_affinity_loss_blocks<T>(const AffinityLossProblem<T>&, int64_t, int64_t);
 KDOPS_INSTANTIATE(float)
 KDOPS_INSTANTIATE(double)

@@ -11,8 +11,8 @@ namespace kdops::rbf {
 KDOPS_PER_ISA(template <class T> void rbf_means(const RowSet<T>& x, const RowSet<T>& y, T* centre,
                                                 int64_t begin, int64_t end);)
 
-// Rows begin..end of all batch entries: centred, and where the set has a place for them, norms and
-// transpose. `centre` (batch, width).
+// Rows begin..end of all batch entries: centred, their norms and sizes, and where the set has a
+// place for it, the transpose. `centre` (batch, width).
 KDOPS_PER_ISA(template <class T>
               void rbf_centre(const RowSet<T>& set, const T* centre, int64_t begin, int64_t end);)
 
@@ -24,6 +24,10 @@ KDOPS_PER_ISA(template <class T> void rbf_affinity_blocks(const AffinityProblem<
 KDOPS_PER_ISA(template <class T>
               void rbf_affinity_backward_blocks(const AffinityBackward<T>& problem, int64_t begin,
                                                 int64_t end);)
+
+// Blocks begin..end of the sums of the bandwidths' gradient.
+KDOPS_PER_ISA(template <class T> void rbf_affinity_slopes(const AffinitySlope<T>& problem,
+                                                          int64_t begin, int64_t end);)
 
 // Blocks begin..end of the loss and its gradient.
 KDOPS_PER_ISA(template <class T>

@@ -6,11 +6,13 @@
 // Such pairs are few; they are taken again, directly, from the rows as they were given.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
+#include "common/blas/differences.h"
 #include "common/blas/gemm.h"
 #include "common/simd/exp.h"
-#include "common/simd/pack_loop.h"
 
 namespace kdops::rbf::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -21,13 +23,10 @@ struct Rows {
   const T* given;       // count x width
   const T* centred;     // count x width
   const T* transposed;  // width x count of the centred rows
-  const T* norms;       // of the centred rows
+  const T* norms;       // squared, of the centred rows
+  const T* sizes;       // their roots
   int64_t count, width;
 };
-
-// Below this part of n_i + n_j a distance is taken again: it has lost up to five bits.
-template <class T>
-inline constexpr T kClose = T(1) / T(32);
 
 // Sum of left * right, in the order of the packs.
 template <class T>
@@ -64,7 +63,7 @@ inline Pack<T> distances(const Rows<T>& x, int64_t i, const Rows<T>& y, int64_t 
   using P = Pack<T>;
   const P norms = P(x.norms[i]) + load_some(y.norms + j, count);
   P squared = fma(P(T(-2)), products, norms);
-  const auto close = !(squared > P(kClose<T>) * norms);  // NaN and Inf - Inf count as close
+  const auto close = !(squared > P(T(kClosePart)) * norms);  // NaN and Inf - Inf count as close
   if (any(close)) {
     for (int l = 0; l < count; ++l)
       if (close.bits[l])
@@ -98,14 +97,16 @@ void mean_of(const T* x, int64_t n, const T* y, int64_t m, int64_t width, T* mea
   for (int64_t k = 0; k < width; ++k) mean[k] = finite ? mean[k] * scale : T(0);
 }
 
-// Rows begin..end of x, minus the centre, into `centred`; their transpose and norms where wanted.
+// Rows begin..end of x, minus the centre, into `centred`; norms, sizes, the transpose where wanted.
 template <class T>
 void centre_rows(const T* x, const T* centre, int64_t count, int64_t width, int64_t begin,
-                 int64_t end, T* centred, T* transposed, T* norms) {
+                 int64_t end, T* centred, T* transposed, T* norms, T* sizes) {
+  constexpr T kMostSize = std::numeric_limits<T>::max() / 4;  // no weight times it is NaN
   for (int64_t i = begin; i < end; ++i) {
     T* row = centred + i * width;
     for (int64_t k = 0; k < width; ++k) row[k] = x[i * width + k] - centre[k];
-    if (norms != nullptr) norms[i] = dot(row, row, width);
+    norms[i] = dot(row, row, width);
+    sizes[i] = std::min(std::sqrt(norms[i]), kMostSize);  // NaN stays
   }
   if (transposed == nullptr) return;
   constexpr int64_t kBlock = 16;

@@ -72,9 +72,11 @@ bool angle_fields(const GramRows<T>& g, int field, T* data, int64_t begin, int64
   const AngleTable<T> table{data, n};
   for (int64_t i = begin; i < end; ++i)
     for_packs<T>(n, [&](int64_t j, int lanes) {
-      P squares = pair_squares(g, i, j, lanes, near);
-      for (int l = lanes; l < P::kLanes; ++l) squares.set_lane(l, T(0));
-      const Root<T> root = safe_root(squares);
+      Root<T> root = pair_roots(g, i, j, lanes, near);
+      for (int l = lanes; l < P::kLanes; ++l) {
+        root.distance.set_lane(l, T(0));
+        root.inverse.set_lane(l, T(0));
+      }
       T* target = table.at(j / P::kLanes, i) + field * P::kLanes;
       root.inverse.store(target);
       (P(T(0.5)) * root.distance).store(target + P::kLanes);

@@ -48,32 +48,39 @@ void distance_losses(const T* student, const T* teacher, int64_t n, T inverse_me
 
 template <class T>
 void distance_laplacian(T* student, const T* teacher, int64_t n, T inverse_mean_s, T inverse_mean_t,
-                        T shift, T scale, int64_t begin, int64_t end) {
+                        T shift, T scale, const T* sizes, uint8_t* lossy, int64_t begin,
+                        int64_t end) {
   using P = Pack<T>;
+  constexpr T kLeast = std::numeric_limits<T>::min();  // a finite reciprocal
   for (int64_t i = begin; i < end; ++i) {
     P sum(T(0));
+    Cancellation<T> cancellation;
     for_packs<T>(n, [&](int64_t j, int lanes) {
       const P d = load_some(student + i * n + j, lanes);
       const P h = huber_slope(d * P(inverse_mean_s) -
                               load_some(teacher + i * n + j, lanes) * P(inverse_mean_t));
       const auto zero = d == P(T(0));
-      const P weight = select(zero, P(T(0)), P(scale) * (h - P(shift)) / select(zero, P(T(1)), d));
+      const P weight = select(zero, P(T(0)), P(scale) * (h - P(shift)) / max(P(kLeast), d));
+      cancellation.add(abs(weight), P(sizes[i]) + load_some(sizes + j, lanes), d);
       sum += weight;
       store_some(-weight, student + i * n + j, lanes);
     });
     student[i * n + i] = reduce_add(sum);
+    lossy[i] = cancellation.lossy();
   }
 }
 
+// By the rule of common/shared/unit_row.h.
 template <class T>
 inline T inverse_norm(const T* row, int64_t n) {
-  Pack<T> sum(T(0));
+  Pack<T> top(T(0)), sum(T(0));
+  for_packs<T>(n, [&](int64_t j, int lanes) { top = max(abs(load_some(row + j, lanes)), top); });
+  const T scale = row_scale(reduce_max(top));
   for_packs<T>(n, [&](int64_t j, int lanes) {
-    const Pack<T> value = load_some(row + j, lanes);
+    const Pack<T> value = load_some(row + j, lanes) * Pack<T>(scale);
     sum = fma(value, value, sum);
   });
-  const T square = reduce_add(sum);
-  return square <= 0 ? T(0) : 1 / std::sqrt(square);
+  return unit_factors(scale, reduce_add(sum)).inverse;
 }
 
 // With u the student's unit row and e = u - teacher's: dL/dG = (e - (e . u) u) / |G|.

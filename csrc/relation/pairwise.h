@@ -6,7 +6,7 @@
 namespace kdops::relation::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-// Rows are scaled by their largest entry before they are squared: 1e+20 and 1e-20 have norms too.
+// See common/shared/unit_row.h for the rule.
 template <class T>
 void unit_rows(Rows<T> x, T* out, T* inverse, int64_t begin, int64_t end) {
   using P = Pack<T>;
@@ -15,18 +15,17 @@ void unit_rows(Rows<T> x, T* out, T* inverse, int64_t begin, int64_t end) {
     P top(T(0));
     for_packs<T>(x.length,
                  [&](int64_t c, int lanes) { top = max(abs(load_some(row + c, lanes)), top); });
-    const T largest = reduce_max(top);
-    const T unit = largest > 0 && std::isfinite(largest) ? 1 / largest : T(1);
+    const T scale = row_scale(reduce_max(top));
     P norm(T(0));
     for_packs<T>(x.length, [&](int64_t c, int lanes) {
-      const P value = load_some(row + c, lanes) * P(unit);
+      const P value = load_some(row + c, lanes) * P(scale);
       norm = fma(value, value, norm);
     });
-    const T square = reduce_add(norm);
-    const T scaled = square <= 0 ? T(0) : 1 / std::sqrt(square);
-    inverse[i] = scaled * unit;
+    const UnitFactors<T> factors = unit_factors(scale, reduce_add(norm));
+    inverse[i] = factors.inverse;
     for_packs<T>(x.length, [&](int64_t c, int lanes) {
-      store_some(load_some(row + c, lanes) * P(unit) * P(scaled), out + i * x.length + c, lanes);
+      const P value = load_some(row + c, lanes) * P(scale) * P(factors.unit);
+      store_some(value, out + i * x.length + c, lanes);
     });
   }
 }
@@ -50,19 +49,56 @@ void unit_rows_backward(Rows<T> unit, const T* inverse, T* grad, int64_t begin, 
 }
 
 template <class T>
-void distance_weights(const T* grad, const T* d, bool squared, int64_t m, T* out, int64_t begin,
+void distance_weights(const PairLengths<T>& pairs, const T* grad, T* out, int64_t begin,
                       int64_t end) {
   using P = Pack<T>;
+  constexpr T kLeast = std::numeric_limits<T>::min();  // a finite reciprocal
+  const int64_t m = pairs.m;
   for (int64_t i = begin; i < end; ++i)
     for_packs<T>(m, [&](int64_t j, int lanes) {
       P value = load_some(grad + i * m + j, lanes);
-      if (!squared) {
-        const P distance = load_some(d + i * m + j, lanes);
+      if (pairs.squared) {
+        value = value / P(pairs.unit);
+      } else {
+        const P distance = load_some(pairs.d + i * m + j, lanes) * P(pairs.unit);
         const auto zero = distance == P(T(0));
-        value = select(zero, P(T(0)), P(T(0.5)) * value / select(zero, P(T(1)), distance));
+        value = select(zero, P(T(0)), P(T(0.5)) * value / max(P(kLeast), distance));
       }
       store_some(value, out + i * m + j, lanes);
     });
+}
+
+template <class T>
+void mark_lossy(const PairLengths<T>& pairs, const T* w, uint8_t* lossy, int64_t begin,
+                int64_t end) {
+  using P = Pack<T>;
+  const int64_t m = pairs.m;
+  for (int64_t i = begin; i < end; ++i) {
+    Cancellation<T> cancellation;
+    for_packs<T>(m, [&](int64_t j, int lanes) {
+      const P d = load_some(pairs.d + i * m + j, lanes);
+      P weight = abs(load_some(w + i * m + j, lanes));
+      if (pairs.itself && i >= j && i < j + lanes) weight.set_lane(static_cast<int>(i - j), T(0));
+      cancellation.add(weight, P(pairs.x_sizes[i]) + load_some(pairs.y_sizes + j, lanes),
+                       (pairs.squared ? sqrt(d) : d) * P(pairs.unit));
+    });
+    lossy[i] = cancellation.lossy();
+  }
+}
+
+template <class T>
+void finish_rows(const Finish<T>& f, int64_t begin, int64_t end) {
+  const int64_t length = f.x.length, m = f.y.count;
+  for (int64_t i = begin; i < end; ++i) {
+    T* row = f.out + i * length;
+    T factor = f.unit;
+    if (f.lossy[i]) {
+      std::fill(row, row + length, T(0));
+      add_differences(f.w + i * m, m, f.x.at(i), f.y.data, f.y.stride, length, f.scale, row);
+      factor *= f.factor;
+    }
+    for (int64_t c = 0; c < length; ++c) row[c] *= factor;
+  }
 }
 
 template <class T>
@@ -87,15 +123,10 @@ void laplacian(T* v, int64_t n, T scale, int64_t begin, int64_t end) {
 }
 
 template <class T>
-void combine_rows(const T* w, int64_t n, int64_t m, bool columns, Rows<T> x, T* product,
-                  int64_t begin, int64_t end) {
+void combine_rows(const T* w, int64_t m, Rows<T> x, T* product, int64_t begin, int64_t end) {
   using P = Pack<T>;
   for (int64_t i = begin; i < end; ++i) {
-    T sum = 0;
-    if (columns)
-      for (int64_t j = 0; j < n; ++j) sum += w[j * m + i];
-    else
-      sum = row_sum(w + i * m, m);
+    const T sum = row_sum(w + i * m, m);
     const T* row = x.at(i);
     T* target = product + i * x.length;
     for_packs<T>(x.length, [&](int64_t c, int lanes) {

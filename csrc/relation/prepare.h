@@ -3,11 +3,14 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
+#include "common/shared/unit_row.h"
 #include "common/simd/scratch.h"
 #include "common/torch/check.h"
 #include "common/torch/dispatch.h"
@@ -130,18 +133,11 @@ Tensor gram_of(const Tensor& x, const Tensor& y, bool symmetric) {
   return out;
 }
 
-// 2^-e that brings `largest` to [1/2, 1).
-template <class T>
-T power_of_two_scale(T largest) {
-  if (largest == 0) return 1;
-  int exponent = 0;
-  std::frexp(largest, &exponent);
-  return std::ldexp(T(1), -std::max(-120, std::min(120, exponent)));
-}
-
 // Rows minus a common centre, times a common power of two, and their squared norms.
 struct CentreOptions {
-  bool centre = true, rescale = true;
+  bool centre = true;
+  int lift =
+      0;  // rows of size 2^lift instead of one, where a Gram matrix of short rows would vanish
 };
 
 template <class T>
@@ -149,6 +145,13 @@ struct Centred {
   Rows<T> rows;
   std::vector<T> norms;
   T scale = 1;
+
+  // The roots of the norms.
+  std::vector<T> sizes() const {
+    std::vector<T> roots(norms.size());
+    for (size_t i = 0; i < norms.size(); ++i) roots[i] = std::sqrt(norms[i]);
+    return roots;
+  }
 
   // Several matrices of rows of the same length, by the mean and the largest entry of all.
   static std::vector<Centred> of(const std::vector<Rows<T>>& parts, const std::vector<T*>& targets,
@@ -181,7 +184,7 @@ T centre_of(const std::vector<Rows<T>>& parts, std::vector<T>& centre) {
   return top;
 }
 
-// What all rows have in common: zero and one where the options do without.
+// What all rows have in common; the centre is zero where the options do without.
 template <class T>
 struct Common {
   std::vector<T> centre;
@@ -190,7 +193,9 @@ struct Common {
   Common(const std::vector<Rows<T>>& parts, CentreOptions options) : centre(parts[0].length, T(0)) {
     const T largest = centre_of(parts, centre);
     if (!options.centre) std::fill(centre.begin(), centre.end(), T(0));
-    if (options.rescale) scale = power_of_two_scale(largest);
+    const T lift = std::ldexp(T(1), options.lift);
+    const T most = kdops::KDOPS_ISA::row_scale(std::numeric_limits<T>::denorm_min());
+    scale = std::min(kdops::KDOPS_ISA::row_scale(largest), most / lift) * lift;
   }
   // Rows begin .. end of `part` into target, `stride` apart.
   void apply(const Rows<T>& part, T* target, int64_t stride, std::vector<T>& norms, int64_t begin,
@@ -245,7 +250,9 @@ struct Prepared {
     gram_into<T>(1, centred.rows, turned, in.count, true, gram.get());
   }
   GramRows<T> pairs() const {
-    return {centred.rows, centred.rows, centred.norms.data(), centred.norms.data(), gram.get()};
+    const Rows<T> given = rows_of<T>(x);
+    const T* norms = centred.norms.data();
+    return {given, given, centred.scale, norms, norms, gram.get()};
   }
 };
 

@@ -5,7 +5,7 @@
 #include <limits>
 #include <tuple>
 
-#include "relation/prepare.h"
+#include "relation/finish.h"
 
 namespace kdops::relation {
 namespace {
@@ -99,12 +99,15 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   const double cube = static_cast<double>(n) * n * n, loss = sum_of(losses) / cube;
   if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
   // D counts each unordered pair once: dL/dx_i = 2 sum_j V_ij (x_i - x_j).
-  const double factor = std::isnan(loss) ? loss : 2 * static_cast<double>(s.centred.scale) / cube;
+  const SplitScale<T> scale(s.centred.scale);
+  const double factor = std::isnan(loss) ? loss : 2 * static_cast<double>(scale.inside) / cube;
   const auto laplacian = [&](int64_t begin, int64_t end) {
     KDOPS_BEST(angle_laplacian<T>)
     (data.get(), n, opposite.get(), groups, static_cast<T>(factor), s.gram.get(), begin, end);
   };
-  return {scalar<T>(student, loss), product(s.gram.get(), s.centred.rows, student, laplacian)};
+  const Tensor grad = product(s.gram.get(), s.centred.rows, student, laplacian);
+  multiply_by(scale.after, grad);
+  return {scalar<T>(student, loss), grad};
 }
 
 LossAndGrad rkd_angle_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
@@ -121,7 +124,6 @@ struct MeanDistances {
   Prepared<T> prepared;
   T* d;
   double inverse_mean = 0, count = 0;
-  bool near = false;
 
   explicit MeanDistances(const Tensor& x) : prepared(x), d(prepared.gram.get()) {}
 
@@ -129,12 +131,10 @@ struct MeanDistances {
     prepared.compute();
     const int64_t n = prepared.centred.rows.count;
     std::vector<double> sums(n), counts(n);
-    std::atomic<bool> any_near = false;
     parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
-      if (KDOPS_BEST(distances<T>)(prepared.pairs(), false, T(1), d, begin, end)) any_near = true;
+      KDOPS_BEST(distances<T>)(prepared.pairs(), false, T(1), d, begin, end);
       KDOPS_BEST(distance_sums<T>)(d, n, sums.data(), counts.data(), begin, end);
     });
-    near = any_near;
     const double sum = sum_of(sums);
     count = sum_of(counts);
     inverse_mean = sum == 0 ? 0 : count / sum;
@@ -146,7 +146,6 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
   const int64_t n = student.size(0);
   MeanDistances<T> s(student), t(teacher);
   for_both_sides(student, teacher, [&](int64_t side) { (side == 0 ? s : t).compute(); });
-  if (s.near && want_grad) return in_double(&rkd_distance_of<double>, student, teacher, true);
   const T mean_s = static_cast<T>(s.inverse_mean), mean_t = static_cast<T>(t.inverse_mean);
   std::vector<double> losses(n), slopes(n);
   parallel_for(n, kPairFlops * n, [&](int64_t begin, int64_t end) {
@@ -157,13 +156,20 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
   if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
   const double shift = s.count == 0 ? 0 : sum_of(slopes) / s.count;
   // Ordered pairs, so 4 W_ij (x_i - x_j) with W = dL/dd / (2 d).
-  const double factor =
-      std::isnan(loss) ? loss : 2 * s.inverse_mean * s.prepared.centred.scale / pairs;
+  const Centred<T>& centred = s.prepared.centred;
+  const SplitScale<T> scale(centred.scale);
+  const double factor = std::isnan(loss) ? loss : 2 * s.inverse_mean * scale.inside / pairs;
+  const std::vector<T> sizes = centred.sizes();
+  std::vector<uint8_t> lossy(n);
   const auto laplacian = [&](int64_t begin, int64_t end) {
     KDOPS_BEST(distance_laplacian<T>)
-    (s.d, t.d, n, mean_s, mean_t, static_cast<T>(shift), static_cast<T>(factor), begin, end);
+    (s.d, t.d, n, mean_s, mean_t, static_cast<T>(shift), static_cast<T>(factor), sizes.data(),
+     lossy.data(), begin, end);
   };
-  return {scalar<T>(student, loss), product(s.d, s.prepared.centred.rows, student, laplacian)};
+  const Tensor grad = product(s.d, centred.rows, student, laplacian);
+  const Rows<T> given = rows_of<T>(student);
+  finish<T>({lossy.data(), s.d, given, given, centred.scale, T(-1), scale.after, pointer<T>(grad)});
+  return {scalar<T>(student, loss), grad};
 }
 
 LossAndGrad rkd_distance_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
@@ -174,28 +180,36 @@ LossAndGrad rkd_distance_cpu(const Tensor& student, const Tensor& teacher, bool 
 
 // ---- similarity -------------------------------------------------------------------------------
 
+// Rows 1e-30 times as long as the longest still have a Gram matrix.
+template <class T>
+inline constexpr int kLift = sizeof(T) == 4 ? 30 : 300;
+
 template <class T>
 LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   const int64_t n = student.size(0);
   Prepared<T> s(student), t(teacher);
-  for_both_sides(student, teacher,
-                 [&](int64_t side) { (side == 0 ? s : t).compute({.centre = false}); });
+  for_both_sides(student, teacher, [&](int64_t side) {
+    (side == 0 ? s : t).compute({.centre = false, .lift = kLift<T>});
+  });
   T *gram_s = s.gram.get(), *gram_t = t.gram.get();
-  const double scale = s.centred.scale;
+  const SplitScale<T> scale(s.centred.scale);
   const double pairs = static_cast<double>(n) * n;
   std::vector<double> losses(n);
   Scratch<T> work(3 * n);
   const SimilarityFactors<T> factors{work.get(), work.get() + n, work.get() + 2 * n};
   parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(similarity_rows<T>)
-    (gram_s, gram_t, n, static_cast<T>(2 * scale / pairs), losses.data(), factors, begin, end);
+    (gram_s, gram_t, n, static_cast<T>(2 * scale.inside / pairs), losses.data(), factors, begin,
+     end);
   });
   const double loss = sum_of(losses) / pairs;
   if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
   const auto weights = [&](int64_t begin, int64_t end) {
     KDOPS_BEST(similarity_weights<T>)(gram_s, gram_t, n, factors, begin, end);
   };
-  return {scalar<T>(student, loss), product(gram_s, s.centred.rows, student, weights)};
+  const Tensor grad = product(gram_s, s.centred.rows, student, weights);
+  multiply_by(scale.after, grad);
+  return {scalar<T>(student, loss), grad};
 }
 
 LossAndGrad similarity_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {

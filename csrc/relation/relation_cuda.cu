@@ -46,14 +46,15 @@ Tensor product(const Tensor& a, const Tensor* b) {
   return torch::stable::squeeze(torch::stable::detail::to<Tensor>(stack[0]), 0);
 }
 
-// Centred and scaled rows of one side, with their Gram matrix.
+// Centred and scaled rows of one side, with their Gram matrix, and the rows as given.
 template <class T>
 struct Side {
-  Tensor rows, norms, scale, gram;
+  Tensor given, rows, norms, scale, gram;
   int n, d;
 
   Side(const OnDevice& device, const char* op, const Tensor& x)
-      : rows(empty_for(x, {x.size(0), x.size(1)})),
+      : given(x),
+        rows(empty_for(x, {x.size(0), x.size(1)})),
         norms(empty_for(x, {x.size(0)})),
         scale(doubles(x, 1)),
         gram(rows),
@@ -86,11 +87,17 @@ Tensor loss_of(const Tensor& total, const Tensor& like) {
   return torch::stable::select(torch::stable::to(total, like.scalar_type()), 0, 0);
 }
 
-// (rows of the Laplacian) times rows: gram's second factor is the transposed view.
+// The Laplacian, which lies in the place of the Gram matrix, times rows: gram's second factor is
+// the transposed view.
 template <class T>
-Tensor pull_back(const Tensor& laplacian, const Side<T>& student) {
+Tensor pull_back(const OnDevice& device, const char* op, const Side<T>& student, const int* lossy) {
   const Tensor columns = torch::stable::transpose(student.rows, 0, 1);
-  return product(laplacian, &columns);
+  const Tensor grad = contiguous_of(product(student.gram, &columns));
+  gpu::relation_finish_kernel<T><<<grid_of(op, student.n), gpu::kRowThreads, 0, device.stream()>>>(
+      pointer<T>(student.gram), pointer<T>(student.given), student.n, student.d,
+      pointer<double>(student.scale), lossy, pointer<T>(grad));
+  check_launch(op);
+  return grad;
 }
 
 LossAndGrad nothing(const Tensor& student, bool want_grad) {
@@ -104,8 +111,8 @@ void launch_distances(const OnDevice& device, const Side<T>& side, const Tensor&
                       const Tensor& counts, double* totals) {
   const char* op = "rkd_distance";
   gpu::relation_distance_kernel<T><<<grid_of(op, side.n), gpu::kRowThreads, 0, device.stream()>>>(
-      pointer<T>(side.gram), pointer<T>(side.rows), side.n, side.d, pointer<T>(side.norms),
-      pointer<double>(sums), pointer<double>(counts));
+      pointer<T>(side.gram), pointer<T>(side.given), side.n, side.d, pointer<T>(side.norms),
+      pointer<double>(side.scale), pointer<double>(sums), pointer<double>(counts));
   check_launch(op);
   launch_total(device, op, pointer<double>(sums), pointer<double>(counts), side.n, 1.0, totals);
 }
@@ -128,10 +135,12 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
                &shared->loss);
   const Tensor loss = loss_of(torch::stable::narrow(const_cast<Tensor&>(totals), 0, 4, 1), student);
   if (!want_grad) return {loss, empty_for(student, {0})};
+  const Tensor lossy = empty_for(student, {s.n}, ScalarType::Int);
   gpu::rkd_distance_laplacian_kernel<T><<<grid_of(op, s.n), gpu::kRowThreads, 0, device.stream()>>>(
-      pointer<T>(s.gram), pointer<T>(t.gram), s.n, shared, pointer<double>(s.scale));
+      pointer<T>(s.gram), pointer<T>(t.gram), s.n, pointer<T>(s.norms), shared,
+      pointer<double>(s.scale), pointer<int>(lossy));
   check_launch(op);
-  return {loss, pull_back(s.gram, s)};
+  return {loss, pull_back(device, op, s, pointer<int>(lossy))};
 }
 
 // Over how many parts the anchors of the opposite sides are split: enough blocks to fill the
@@ -155,8 +164,8 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   auto* table = static_cast<gpu::AnglePair<T>*>(pairs.data_ptr());
   for (const Side<T>* side : {&s, &t}) {
     gpu::relation_pairs_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
-        pointer<T>(side->gram), pointer<T>(side->rows), n, side->d, pointer<T>(side->norms),
-        side == &t, table);
+        pointer<T>(side->gram), pointer<T>(side->given), n, side->d, pointer<T>(side->norms),
+        pointer<double>(side->scale), side == &t, table);
     check_launch(op);
   }
   const Tensor m = empty_for(student, {want_grad ? splits * square : 0});
@@ -181,7 +190,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
       table, n, pointer<T>(w), pointer<T>(m), static_cast<int>(splits), pointer<double>(total),
       pointer<double>(s.scale), pointer<T>(s.gram));
   check_launch(op);
-  return {loss, pull_back(s.gram, s)};
+  return {loss, pull_back(device, op, s, nullptr)};
 }
 
 template <class Body>

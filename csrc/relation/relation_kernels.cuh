@@ -1,7 +1,8 @@
 // CUDA kernels of the relation losses, in the order in which relation_cuda.cu launches them: centre
 // the rows (stats, centre), Gram matrices (the gram room), distances, loss and weights, Laplacian
-// of the weights; the last product is the gram room's again. T is float or double; rows are
-// contiguous. Sums that leave a block are double and are added in a fixed order.
+// of the weights; the last product is the gram room's again, and where it cancels (rkd_distance)
+// the last kernel sums differences. T is float or double; rows are contiguous. Sums that leave a
+// block are double and are added in a fixed order.
 //
 // The triples of rkd_angle are walked twice, so that every sum stays in one thread: thread (i, k)
 // over all j for the weights at the anchor, thread (j, k) over all i for the opposite sides and the
@@ -9,6 +10,8 @@
 #pragma once
 
 #include "common/gpu/lane.cuh"
+#include "common/shared/close_pair.h"
+#include "common/shared/unit_row.h"
 
 namespace kdops::relation::gpu {
 using namespace kdops::gpu;
@@ -49,14 +52,6 @@ __global__ void __launch_bounds__(kStatsCols* kStatsRows)
   if (threadIdx.x == 0 && threadIdx.y == 0) tops[blockIdx.x] = top;
 }
 
-// 2^-e that brings `top` to [1/2, 1).
-KDOPS_DEVICE double power_of_two_scale(double top) {
-  if (top == 0) return 1;
-  int exponent = 0;
-  ::frexp(top, &exponent);
-  return ::ldexp(1.0, -max(-120, min(120, exponent)));
-}
-
 // Block i: row i of (x - mean) * scale, and its squared norm. Block 0 stores the scale.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
@@ -66,11 +61,11 @@ __global__ void __launch_bounds__(kRowThreads)
   const int thread = static_cast<int>(threadIdx.x);
   T top = 0;
   for (int b = thread; b < blocks; b += kRowThreads) top = max(top, tops[b]);
-  const double scale = power_of_two_scale(block_max<kRowThreads>(top));
+  const T scale = row_scale(block_max<kRowThreads>(top));
   const int64_t row = static_cast<int64_t>(blockIdx.x) * d;
   T norm = 0;
   for (int c = thread; c < d; c += kRowThreads) {
-    const T value = (x[row + c] - mean[c]) * static_cast<T>(scale);
+    const T value = (x[row + c] - mean[c]) * scale;
     out[row + c] = value;
     norm = fma(value, value, norm);
   }
@@ -79,35 +74,57 @@ __global__ void __launch_bounds__(kRowThreads)
   if (thread == 0 && blockIdx.x == 0) *scale_out = scale;
 }
 
-// Squared distance of rows i and j from their Gram entry. Below kClose of the norms the digits are
-// gone, and the differences are summed: equal rows give exactly zero. NaN stays NaN.
+// Sum of the squares of (x - y) scale, each entry times `more`, and the largest |entry|.
 template <class T>
-KDOPS_DEVICE T pair_square(const T* rows, int d, const T* norms, T gram, int i, int j) {
+struct Difference {
+  T square, largest;
+};
+template <class T>
+KDOPS_DEVICE Difference<T> difference_of(const T* x, const T* y, int d, T scale, T more) {
+  T square = 0, largest = 0;
+  for (int c = 0; c < d; ++c) {
+    const T difference = x[c] * scale - y[c] * scale, part = difference * more;
+    square = fma(part, part, square);
+    largest = max(largest, abs(difference));
+  }
+  return {square, largest};
+}
+
+// Distance of rows i and j, in scaled units, from their Gram entry. Below kClosePart of the norms
+// the digits are gone, and the differences of the given rows are summed: equal rows give exactly
+// zero, others never do. NaN stays NaN.
+template <class T>
+KDOPS_DEVICE T pair_distance(const T* given, int d, T scale, const T* norms, T gram, int i, int j) {
   if (i == j) return norms[i] - norms[i];
   const T both = norms[i] + norms[j], square = both - 2 * gram;
-  if (!(square <= (sizeof(T) == 4 ? T(1e-2) : T(1e-6)) * both)) return square;
-  const T *x = rows + static_cast<int64_t>(i) * d, *y = rows + static_cast<int64_t>(j) * d;
-  T exact = 0;
-  for (int c = 0; c < d; ++c) {
-    const T difference = x[c] - y[c];
-    exact = fma(difference, difference, exact);
-  }
-  return exact;
+  if (!(square <= T(kClosePart) * both)) return sqrt(square);
+  const T *x = given + static_cast<int64_t>(i) * d, *y = given + static_cast<int64_t>(j) * d;
+  const Difference<T> exact = difference_of(x, y, d, scale, T(1));
+  if (!(exact.square < (sizeof(T) == 4 ? T(1e-30) : T(1e-280)))) return sqrt(exact.square);
+  const T more = row_scale(exact.largest);  // their squares would vanish
+  return sqrt(difference_of(x, y, d, scale, more).square) / more;
+}
+
+// 1/d, or 0 where d is; a distance without a finite reciprocal has the largest number.
+template <class T>
+KDOPS_DEVICE T inverse_distance(T distance) {
+  constexpr T kLeast = std::numeric_limits<T>::min();
+  if (distance == T(0)) return T(0);
+  return T(1) / (distance < kLeast ? kLeast : distance);
 }
 
 // Block i: distances of row i in the place of its Gram row, their sum and the number that are not
 // zero.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    relation_distance_kernel(T* __restrict__ gram, const T* __restrict__ rows, int n, int d,
-                             const T* __restrict__ norms, double* __restrict__ sums,
-                             double* __restrict__ counts) {
+    relation_distance_kernel(T* __restrict__ gram, const T* __restrict__ given, int n, int d,
+                             const T* __restrict__ norms, const double* __restrict__ scale,
+                             double* __restrict__ sums, double* __restrict__ counts) {
   const int i = static_cast<int>(blockIdx.x);
   T* row = gram + static_cast<int64_t>(i) * n;
   double sum = 0, count = 0;
   for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
-    const T square = pair_square(rows, d, norms, row[j], i, j);
-    const T distance = square <= 0 ? T(0) : sqrt(square);
+    const T distance = pair_distance(given, d, static_cast<T>(*scale), norms, row[j], i, j);
     row[j] = distance;
     sum += distance;
     count += distance == T(0) ? 0 : 1;
@@ -120,15 +137,15 @@ __global__ void __launch_bounds__(kRowThreads)
 // Block i: one side (student or teacher) of the pairs (i, j) in `pairs` (n, n).
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    relation_pairs_kernel(const T* __restrict__ gram, const T* __restrict__ rows, int n, int d,
-                          const T* __restrict__ norms, bool teacher,
-                          AnglePair<T>* __restrict__ pairs) {
+    relation_pairs_kernel(const T* __restrict__ gram, const T* __restrict__ given, int n, int d,
+                          const T* __restrict__ norms, const double* __restrict__ scale,
+                          bool teacher, AnglePair<T>* __restrict__ pairs) {
   const int i = static_cast<int>(blockIdx.x);
   const int64_t first = static_cast<int64_t>(i) * n;
   for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
-    const T square = pair_square(rows, d, norms, gram[first + j], i, j);
-    const T distance = square <= 0 ? T(0) : sqrt(square);
-    const T inverse = square <= 0 ? T(0) : T(1) / distance;
+    const T distance =
+        pair_distance(given, d, static_cast<T>(*scale), norms, gram[first + j], i, j);
+    const T inverse = inverse_distance(distance);
     AnglePair<T>& pair = pairs[first + j];
     if (teacher)
       pair.inverse_t = inverse, pair.half_t = distance / 2;
@@ -185,30 +202,69 @@ __global__ void __launch_bounds__(kRowThreads)
   if (threadIdx.x == 0) losses[blockIdx.x] = loss, slopes[blockIdx.x] = slope;
 }
 
-// Block i: row i of diag(V 1) - V in the place of student, V_ij = dL/dx_i's factor of x_i - x_j.
+// The scale in two factors: what the weights of a product can take without leaving their range, and
+// the rest for relation_finish_kernel. Both are powers of two.
+template <class T>
+KDOPS_DEVICE double scale_inside(double scale) {
+  return min(scale, sizeof(T) == 4 ? 0x1p60 : 0x1p500);
+}
+
+// Block i: row i of diag(V 1) - V in the place of student, V_ij = dL/dx_i's factor of x_i - x_j;
+// and whether its product with the centred rows, whose squared norms are given, cancels.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
     rkd_distance_laplacian_kernel(T* __restrict__ student, const T* __restrict__ teacher, int n,
+                                  const T* __restrict__ norms,
                                   const DistanceTotals* __restrict__ totals,
-                                  const double* __restrict__ scale) {
+                                  const double* __restrict__ scale, int* __restrict__ lossy) {
   const double mean_s = inverse_mean(totals->sum_s, totals->count_s);
   const T unit_s = static_cast<T>(mean_s);
   const T unit_t = static_cast<T>(inverse_mean(totals->sum_t, totals->count_t));
   const T shift = totals->count_s == 0 ? T(0) : static_cast<T>(totals->slope / totals->count_s);
-  double factor = 2 * mean_s * *scale / (static_cast<double>(n) * n);
+  double factor = 2 * mean_s * scale_inside<T>(*scale) / (static_cast<double>(n) * n);
   if (totals->loss != totals->loss) factor = totals->loss;
   const int i = static_cast<int>(blockIdx.x);
   T* row = student + static_cast<int64_t>(i) * n;
-  T sum = 0;
+  const T size = sqrt(norms[i]);
+  T sum = 0, sizes = 0, lengths = 0;
   for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
     const T distance = row[j];
     const T h = clamp_to_one(distance * unit_s - teacher[static_cast<int64_t>(i) * n + j] * unit_t);
-    const T weight = distance == T(0) ? T(0) : static_cast<T>(factor) * (h - shift) / distance;
+    const T weight = static_cast<T>(factor) * (h - shift) * inverse_distance(distance);
     sum += weight;
+    sizes = fma(abs(weight), size + sqrt(norms[j]), sizes);
+    lengths = fma(abs(weight), distance, lengths);
     row[j] = -weight;
   }
+  sizes = block_sum<kRowThreads>(sizes);
+  lengths = block_sum<kRowThreads>(lengths);
   sum = block_sum<kRowThreads>(sum);  // a block barrier: row[i] is written
-  if (threadIdx.x == 0) row[i] = factor == factor ? sum : static_cast<T>(factor);
+  if (threadIdx.x != 0) return;
+  row[i] = factor == factor ? sum : static_cast<T>(factor);
+  lossy[i] = sizes > T(kLossyFactor) * lengths ? 1 : 0;
+}
+
+// Block i: row i of grad (n, d), the product of the Laplacian (n, n) with the centred rows. If that
+// is lossy it is summed from the differences of the given rows; then it gets the scale's rest.
+// lossy may be null.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads)
+    relation_finish_kernel(const T* __restrict__ laplacian, const T* __restrict__ given, int n,
+                           int d, const double* __restrict__ scale, const int* __restrict__ lossy,
+                           T* __restrict__ grad) {
+  const T rest = static_cast<T>(*scale / scale_inside<T>(*scale)), unit = static_cast<T>(*scale);
+  const int64_t i = blockIdx.x;
+  const bool again = lossy != nullptr && lossy[i] != 0;
+  if (!again && rest == T(1)) return;
+  const T* weights = laplacian + i * n;
+  for (int c = static_cast<int>(threadIdx.x); c < d; c += kRowThreads) {
+    const T mine = given[i * d + c] * unit;
+    T sum = 0;
+    for (int j = 0; again && j < n; ++j)
+      if (weights[j] != T(0))
+        sum = fma(-weights[j], mine - given[static_cast<int64_t>(j) * d + c] * unit, sum);
+    grad[i * d + c] = (again ? sum : grad[i * d + c]) * rest;
+  }
 }
 
 // cos_S and cos_S - cos_T at the anchor, p = pair (i, j), q = pair (i, k), halves of D_jk.
@@ -354,7 +410,8 @@ __global__ void __launch_bounds__(kSideThreads* kSideThreads, 2)
 }
 
 // Block i: row i of factor * (diag(V 1) - V), V_ij = r_ij (w_ij + w_ji) - m_ij, from the weights
-// and the opposite sides above; factor = 2 scale / n^3, NaN if the loss is.
+// and the opposite sides above; factor = 2 scale_inside / n^3, NaN if
+// the loss is.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
     rkd_angle_laplacian_kernel(const AnglePair<T>* __restrict__ pairs, int n,
@@ -362,7 +419,7 @@ __global__ void __launch_bounds__(kRowThreads)
                                const double* __restrict__ loss, const double* __restrict__ scale,
                                T* __restrict__ out) {
   const int i = static_cast<int>(blockIdx.x);
-  double factor = 2 * *scale / (static_cast<double>(n) * n * n);
+  double factor = 2 * scale_inside<T>(*scale) / (static_cast<double>(n) * n * n);
   if (*loss != *loss) factor = *loss;
   const int64_t first = static_cast<int64_t>(i) * n;
   T sum = 0;

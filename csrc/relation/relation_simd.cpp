@@ -24,7 +24,10 @@ using namespace kdops::KDOPS_ISA;
   template void distance_sums<T>(const T*, int64_t, double*, double*, int64_t, int64_t);           \
   template void distance_losses<T>(const T*, const T*, int64_t, T, T, double*, double*, int64_t,   \
                                    int64_t);                                                       \
-  template void distance_laplacian<T>(T*, const T*, int64_t, T, T, T, T, int64_t, int64_t);        \
+  template void distance_laplacian<T>(T*, const T*, int64_t, T, T, T, T, const T*, uint8_t*,       \
+                                      int64_t, int64_t);                                           \
+  template void finish_rows<T>(const Finish<T>&, int64_t, int64_t);                                \
+  template void mark_lossy<T>(const PairLengths<T>&, const T*, uint8_t*, int64_t, int64_t);        \
   template void similarity_rows<T>(const T*, const T*, int64_t, T, double*, SimilarityFactors<T>,  \
                                    int64_t, int64_t);                                              \
   template void similarity_weights<T>(T*, const T*, int64_t, SimilarityFactors<T>, int64_t,        \
@@ -32,9 +35,9 @@ using namespace kdops::KDOPS_ISA;
   template void add_transpose<T>(T*, int64_t, int64_t, int64_t);                                   \
   template void unit_rows<T>(Rows<T>, T*, T*, int64_t, int64_t);                                   \
   template void unit_rows_backward<T>(Rows<T>, const T*, T*, int64_t, int64_t);                    \
-  template void distance_weights<T>(const T*, const T*, bool, int64_t, T*, int64_t, int64_t);      \
+  template void distance_weights<T>(const PairLengths<T>&, const T*, T*, int64_t, int64_t);        \
   template void laplacian<T>(T*, int64_t, T, int64_t, int64_t);                                    \
-  template void combine_rows<T>(const T*, int64_t, int64_t, bool, Rows<T>, T*, int64_t, int64_t);  \
+  template void combine_rows<T>(const T*, int64_t, Rows<T>, T*, int64_t, int64_t);                 \
   template void angles<T>(const T*, const T*, int64_t, T*, int64_t, int64_t);                      \
   template void angles_backward<T>(const T*, const T*, const T*, int64_t, T*, T*, int64_t, int64_t);
 KDOPS_INSTANTIATE(float)

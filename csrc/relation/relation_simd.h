@@ -21,11 +21,13 @@ struct Rows {
   const T* at(int64_t i) const { return data + i * stride; }
 };
 
-// What squared distances are made of: two sets of centred rows, their squared norms, and the Gram
-// matrix x yT (x.count, y.count). For distances inside one set y is x.
+// What squared distances are made of: two sets of centred and scaled rows by their squared norms
+// and the Gram matrix (x.count, y.count), and the rows x and y as they were given, which are in the
+// same units times `scale`. For distances inside one set y is x.
 template <class T>
 struct GramRows {
   Rows<T> x, y;
+  T scale;
   const T *x_norms, *y_norms, *gram;
 };
 
@@ -126,11 +128,26 @@ KDOPS_PER_ISA(template <class T> void distance_losses(const T* student, const T*
                                                       double* losses, double* slopes, int64_t begin,
                                                       int64_t end);)
 
-// Rows of diag(V 1) - V, V_ij = scale * (h_ij - shift) / student_ij, in the place of student.
-KDOPS_PER_ISA(template <class T> void distance_laplacian(T* student, const T* teacher, int64_t n,
-                                                         T inverse_mean_s, T inverse_mean_t,
-                                                         T shift, T scale, int64_t begin,
-                                                         int64_t end);)
+// Rows of diag(V 1) - V, V_ij = scale * (h_ij - shift) / student_ij, in the place of student; and
+// lossy as from mark_lossy, `sizes` being the norms of the student's centred rows.
+KDOPS_PER_ISA(template <class T>
+              void distance_laplacian(T* student, const T* teacher, int64_t n, T inverse_mean_s,
+                                      T inverse_mean_t, T shift, T scale, const T* sizes,
+                                      uint8_t* lossy, int64_t begin, int64_t end);)
+
+// out (x.count, x.length) holds what a product with w (x.count, y.count) made of centred rows. Its
+// lossy rows become factor * sum_j w_ij (x_i - y_j) scale for the given rows x and y; then all are
+// multiplied by `unit`.
+template <class T>
+struct Finish {
+  const uint8_t* lossy;
+  const T* w;
+  Rows<T> x, y;
+  T scale, factor, unit;
+  T* out;
+};
+KDOPS_PER_ISA(template <class T>
+              void finish_rows(const Finish<T>& finish, int64_t begin, int64_t end);)
 
 // What similarity_weights must know of each row: with s and t the entries of student and teacher
 // dL/dG_ij = factor_i (student_i s_ij - teacher_i t_ij).
@@ -154,7 +171,7 @@ KDOPS_PER_ISA(template <class T> void similarity_weights(T* student, const T* te
 
 // ---- pairwise ----------------------------------------------------------------------------------
 
-// Rows divided by their norm, and 1/norm (0 and 0 for a zero row).
+// Rows divided by their norm, and 1/norm, by the rule of common/shared/unit_row.h.
 KDOPS_PER_ISA(template <class T>
               void unit_rows(Rows<T> x, T* out, T* inverse, int64_t begin, int64_t end);)
 
@@ -162,19 +179,32 @@ KDOPS_PER_ISA(template <class T>
 KDOPS_PER_ISA(template <class T> void unit_rows_backward(Rows<T> unit, const T* inverse, T* grad,
                                                          int64_t begin, int64_t end);)
 
-// W (n, m) = grad, or grad / (2 d) (0 where d = 0).
-KDOPS_PER_ISA(template <class T> void distance_weights(const T* grad, const T* d, bool squared,
-                                                       int64_t m, T* out, int64_t begin,
-                                                       int64_t end);)
+// Distances (n, m) in the units of the rows that a product reads: d * unit, or sqrt(d) * unit; and
+// the norms of these rows.
+template <class T>
+struct PairLengths {
+  const T* d;
+  int64_t m;
+  bool squared, itself;  // itself: y is x, and a row does not meet itself
+  T unit;
+  const T *x_sizes, *y_sizes;
+};
+
+// W (n, m) = grad / unit, or grad / (2 d unit) (0 where d = 0).
+KDOPS_PER_ISA(template <class T> void distance_weights(const PairLengths<T>& pairs, const T* grad,
+                                                       T* out, int64_t begin, int64_t end);)
 
 // Rows of scale * (diag(V 1) - V) in place of V (n, n); the diagonal of V does not count.
 KDOPS_PER_ISA(template <class T>
               void laplacian(T* v, int64_t n, T scale, int64_t begin, int64_t end);)
 
-// product = 2 (s_i x_i - product_i), s_i the sum of row i of w (n, m), or of its column i.
-KDOPS_PER_ISA(template <class T> void combine_rows(const T* w, int64_t n, int64_t m, bool columns,
-                                                   Rows<T> x, T* product, int64_t begin,
-                                                   int64_t end);)
+// lossy[i] = whether row i of w times the rows cancels, see common/blas/differences.h.
+KDOPS_PER_ISA(template <class T> void mark_lossy(const PairLengths<T>& pairs, const T* w,
+                                                 uint8_t* lossy, int64_t begin, int64_t end);)
+
+// product = 2 (s_i x_i - product_i), s_i the sum of row i of w (n, m).
+KDOPS_PER_ISA(template <class T> void combine_rows(const T* w, int64_t m, Rows<T> x, T* product,
+                                                   int64_t begin, int64_t end);)
 
 // cos (i, j, k) for anchors begin..end from r = 1/d and a = d/2, both (n, n).
 KDOPS_PER_ISA(template <class T> void angles(const T* inverse, const T* half, int64_t n, T* out,

@@ -1,34 +1,45 @@
 // From rows to distances: centring, and squared distances out of a Gram matrix.
 //
 // d2 = |x|^2 + |y|^2 - 2 <x, y> loses the digits that d2 is smaller than the norms. Pairs below
-// kClose of the norms are therefore recomputed as the sum of squared differences: equal rows get
-// exactly zero, near ones a full set of digits. Zero distances have 1/d = 0. NaN stays NaN.
+// kClosePart of the norms are therefore recomputed as the sum of squared differences of the rows as
+// they were given (a centre takes digits from rows much smaller than it): equal rows get exactly
+// zero, near ones a full set of digits. Zero distances have 1/d = 0. NaN stays NaN.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 
-#include "common/simd/pack_loop.h"
+#include "common/blas/differences.h"
+#include "common/shared/unit_row.h"
 #include "relation/relation_simd.h"
 
 namespace kdops::relation::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
+// Squared distances below this have lost digits to underflow, or are zero.
 template <class T>
-inline constexpr T kClose = sizeof(T) == 4 ? T(1e-2) : T(1e-6);
-// Below this the direction of the pair, out of a Gram matrix, has fewer than four digits in float.
+inline constexpr T kVanishing = sizeof(T) == 4 ? T(1e-30) : T(1e-280);
+// Below this the cosines at a pair, which come from distances, lose a hundred units of float.
 template <class T>
-inline constexpr T kNear = sizeof(T) == 4 ? T(1e-5) : T(0);
+inline constexpr T kNear = sizeof(T) == 4 ? T(4e-3) : T(0);
 
+// Of (x - y) scale: the sum of the squares, each entry times `more`, and the largest |entry|.
 template <class T>
-inline T squared_difference(const T* x, const T* y, int64_t length) {
-  Pack<T> sum(T(0));
+struct Difference {
+  T square, largest;
+};
+template <class T>
+inline Difference<T> difference_of(const T* x, const T* y, int64_t length, T scale, T more = T(1)) {
+  using P = Pack<T>;
+  P sum(T(0)), top(T(0));
   for_packs<T>(length, [&](int64_t c, int lanes) {
-    const Pack<T> difference = load_some(x + c, lanes) - load_some(y + c, lanes);
-    sum = fma(difference, difference, sum);
+    const P difference = load_some(x + c, lanes) * P(scale) - load_some(y + c, lanes) * P(scale);
+    const P part = difference * P(more);
+    sum = fma(part, part, sum);
+    top = max(abs(difference), top);
   });
-  return reduce_add(sum);
+  return {reduce_add(sum), reduce_max(top)};
 }
 
 // Squared distances from row i of x to the rows j.. of y.
@@ -37,12 +48,12 @@ inline Pack<T> pair_squares(const GramRows<T>& g, int64_t i, int64_t j, int lane
   using P = Pack<T>;
   const P norms = P(g.x_norms[i]) + load_some(g.y_norms + j, lanes);
   P squares = norms - P(T(2)) * load_some(g.gram + i * g.y.count + j, lanes);
-  const P limit = P(kClose<T>) * norms;
+  const P limit = P(T(kClosePart)) * norms;
   if (!any(squares <= limit)) return squares;
   for (int l = 0; l < lanes; ++l) {
     if (!(squares.lane(l) <= limit.lane(l))) continue;
     const T *x = g.x.at(i), *y = g.y.at(j + l);
-    const T exact = x == y ? T(0) : squared_difference(x, y, g.x.length);
+    const T exact = x == y ? T(0) : difference_of(x, y, g.x.length, g.scale).square;
     near |= exact > 0 && exact < kNear<T> * norms.lane(l);
     squares.set_lane(l, exact);
   }
@@ -60,6 +71,26 @@ inline Root<T> safe_root(Pack<T> squares) {
   const auto zero = squares <= P(T(0));
   const P root = sqrt(select(zero, P(T(1)), squares));
   return {select(zero, P(T(0)), root), select(zero, P(T(0)), P(T(1)) / root)};
+}
+
+// d and 1/d from row i of x to the rows j.. of y; also where d^2 would vanish.
+template <class T>
+inline Root<T> pair_roots(const GramRows<T>& g, int64_t i, int64_t j, int lanes, bool& near) {
+  using P = Pack<T>;
+  const P squares = pair_squares(g, i, j, lanes, near);
+  Root<T> root = safe_root(squares);
+  if (!any(squares < P(kVanishing<T>))) return root;
+  for (int l = 0; l < lanes; ++l) {
+    const T *x = g.x.at(i), *y = g.y.at(j + l);
+    if (!(squares.lane(l) < kVanishing<T>) || x == y) continue;
+    const T scale = row_scale(difference_of(x, y, g.x.length, g.scale).largest);
+    const T square = difference_of(x, y, g.x.length, g.scale, scale).square;
+    const UnitFactors<T> norm = unit_factors(scale, square);
+    near |= norm.inverse > 0 && kNear<T> > 0;
+    root.inverse.set_lane(l, norm.inverse);
+    root.distance.set_lane(l, norm.inverse > 0 ? 1 / norm.unit / scale : T(0));
+  }
+  return root;
 }
 
 // value, or 0 where it is NaN or Inf, counted into `largest`.
@@ -116,8 +147,8 @@ bool distances(const GramRows<T>& g, bool squared, T unit, T* out, int64_t begin
   bool near = false;
   for (int64_t i = begin; i < end; ++i)
     for_packs<T>(g.y.count, [&](int64_t j, int lanes) {
-      const P squares = pair_squares(g, i, j, lanes, near);
-      const P value = squared ? squares * P(unit) : safe_root(squares).distance;
+      const P value = squared ? pair_squares(g, i, j, lanes, near) * P(unit)
+                              : pair_roots(g, i, j, lanes, near).distance;
       store_some(value * P(unit), out + i * g.y.count + j, lanes);
     });
   return near;

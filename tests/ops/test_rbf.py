@@ -143,6 +143,30 @@ def test_affinity_of_close_rows_far_from_the_centre():
     assert torch.equal(k.diagonal(), torch.ones(40))
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_largest_bandwidths(backend):
+    """Equal rows have affinity one, others zero; the gradient is finite."""
+    x = torch.randn(20, 3)
+    x[4] = x[9]
+    x.requires_grad_()
+    with kdops.backend(backend):
+        k = kdops.rbf_affinity(x, gamma=8e37)
+        loss = kdops.rbf_affinity_loss(x, torch.randn(20, 3), gamma=8e37)
+    expected = torch.eye(20)
+    expected[4, 9] = expected[9, 4] = 1
+    assert torch.equal(k.detach(), expected)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(k.sum() + loss, x))
+
+
+def test_reference_under_autocast():
+    x, y = torch.randn(20, 30), torch.randn(20, 30)
+    for function in (kdops.rbf_affinity, kdops.rbf_affinity_loss):
+        with kdops.backend("reference"):
+            expected = function(x, y, gamma=0.1)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.equal(function(x, y, gamma=0.1), expected)
+
+
 def test_offset_costs_no_digits():
     x = torch.randn(50, 32)
     moved = kdops.rbf_affinity(x.double() + 1e4, gamma=0.02)

@@ -64,6 +64,23 @@ def test_repeated_rows(backend, function, dtype):
         assert value_and_grad(function, student, teacher)[1].norm() < 3 * plain
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_collapsed_rows(backend):
+    """Their distances count, in both roles and whether or not a gradient is wanted."""
+    graded = torch.randn(32, 16) * torch.logspace(0, -12, 32)[:, None]
+    clusters = 1e-6 * torch.randn(32, 16)
+    clusters[:16] += 1
+    others = torch.randn(32, 16)
+    for rows in (graded, clusters):
+        for student, teacher in ((rows, others), (others, rows)):
+            exact = naive(kdops.rkd_distance_loss, student, teacher)
+            with kdops.backend(backend):
+                watched = kdops.rkd_distance_loss(student.clone().requires_grad_(), teacher)
+                plain = kdops.rkd_distance_loss(student, teacher)
+            assert relative_error(plain, exact) <= 1e-6
+            assert torch.equal(watched.detach(), plain)
+
+
 @pytest.mark.parametrize("function", RKD)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_all_rows_equal(backend, function):
@@ -245,6 +262,48 @@ def test_gradient_penalty_through_repeated_rows():
         (second,) = torch.autograd.grad(grad.square().sum(), student)
         assert second.isfinite().all()
         assert second.abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", ["clusters", "far"])
+def test_second_order_keeps_its_digits(kind):
+    """A gradient penalty in float32 where the products of the formula cancel."""
+    x, cotangent = torch.randn(16, 5), torch.randn(16, 16)
+    x[:8] += 1e3 if kind == "clusters" else 0
+    x[3] *= 1e5 if kind == "far" else 1
+
+    def penalty(dtype):
+        rows = x.to(dtype).requires_grad_()
+        total = (kdops.pairwise_distance(rows) * cotangent.to(dtype)).sum()
+        (grad,) = torch.autograd.grad(total, rows, create_graph=True)
+        return torch.autograd.grad(grad.pow(3).sum(), rows)[0]
+
+    assert relative_error(penalty(torch.float32), penalty(torch.float64)) <= 2e-5
+
+
+@pytest.mark.parametrize("function", [*LOSSES, kdops.pairwise_cosine, kdops.pairwise_distance])
+def test_reference_under_autocast(function):
+    """It computes in float32, not in the type of autocast."""
+    x, y = torch.randn(20, 30), torch.randn(20, 30)
+    with kdops.backend("reference"):
+        expected = function(x, y)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(function(x, y), expected)
+
+
+@native
+def test_gradient_ops_refuse_other_shapes():
+    """Called directly they would read beyond their inputs."""
+    ops, one = torch.ops.kdops, torch.ones
+    for grad in (one(1, 3, 9), one(1, 2, 2), one(2, 3, 2), one(3, 2), one(1, 3, 2).double()):
+        with pytest.raises(RuntimeError, match="pairwise_distance_backward: .*grad"):
+            ops.pairwise_distance_backward(grad, one(1, 3, 4), one(1, 2, 4), False, one(1, 3, 2))
+        with pytest.raises(RuntimeError, match="pairwise_cosine_backward: .*grad"):
+            ops.pairwise_cosine_backward(grad, one(1, 3, 4), one(1, 2, 4))
+    with pytest.raises(RuntimeError, match="pairwise_distance_backward: .*out"):
+        ops.pairwise_distance_backward(one(1, 3, 3), one(1, 3, 4), None, False, one(1, 3, 2))
+    for grad in (one(3, 3, 2), one(9, 3), one(4, 4, 4)):
+        with pytest.raises(RuntimeError, match="pairwise_angle_backward: .*grad"):
+            ops.pairwise_angle_backward(grad, one(3, 2))
 
 
 @native

@@ -37,9 +37,9 @@ double centre(const py::array& x, const py::array& out, const py::array& norms) 
 }
 
 // Grams become distances, that of the student the Laplacian of the weights; returns the loss.
-double distance(const py::array& rows_s, const py::array& norms_s, const py::array& gram_s,
-                const py::array& rows_t, const py::array& norms_t, const py::array& gram_t,
-                double scale) {
+double distance(const py::array& given_s, const py::array& norms_s, const py::array& gram_s,
+                double scale_s, const py::array& given_t, const py::array& norms_t,
+                const py::array& gram_t, double scale_t, const py::array& lossy) {
   const int n = static_cast<int>(gram_s.shape(0));
   const unsigned blocks = static_cast<unsigned>(n);
   DistanceTotals totals{};
@@ -47,18 +47,18 @@ double distance(const py::array& rows_s, const py::array& norms_s, const py::arr
     using T = decltype(kind);
     if constexpr (sizeof(T) >= 4) {
       auto sums = poison<double>(n), counts = poison<double>(n);
-      const auto distances = [&](const py::array& gram, const py::array& rows,
-                                 const py::array& norms, double* out) {
+      const auto distances = [&](const py::array& gram, const py::array& given,
+                                 const py::array& norms, double scale, double* out) {
         cusim::launch(blocks, kRowThreads, 0, [&] {
-          relation_distance_kernel<T>(data_of<T>(gram), data_of<T>(rows), n,
-                                      static_cast<int>(rows.shape(1)), data_of<T>(norms),
+          relation_distance_kernel<T>(data_of<T>(gram), data_of<T>(given), n,
+                                      static_cast<int>(given.shape(1)), data_of<T>(norms), &scale,
                                       sums.data(), counts.data());
         });
         cusim::launch(1u, kRowThreads, 0,
                       [&] { relation_total_kernel(sums.data(), counts.data(), n, 1.0, out); });
       };
-      distances(gram_s, rows_s, norms_s, &totals.sum_s);
-      distances(gram_t, rows_t, norms_t, &totals.sum_t);
+      distances(gram_s, given_s, norms_s, scale_s, &totals.sum_s);
+      distances(gram_t, given_t, norms_t, scale_t, &totals.sum_t);
       cusim::launch(blocks, kRowThreads, 0, [&] {
         rkd_distance_loss_kernel<T>(data_of<T>(gram_s), data_of<T>(gram_t), n, &totals, sums.data(),
                                     counts.data());
@@ -67,8 +67,9 @@ double distance(const py::array& rows_s, const py::array& norms_s, const py::arr
         relation_total_kernel(sums.data(), counts.data(), n, 1.0 / n / n, &totals.loss);
       });
       cusim::launch(blocks, kRowThreads, 0, [&] {
-        rkd_distance_laplacian_kernel<T>(data_of<T>(gram_s), data_of<T>(gram_t), n, &totals,
-                                         &scale);
+        rkd_distance_laplacian_kernel<T>(data_of<T>(gram_s), data_of<T>(gram_t), n,
+                                         data_of<T>(norms_s), &totals, &scale_s,
+                                         data_of<int>(lossy));
       });
     }
   });
@@ -76,9 +77,9 @@ double distance(const py::array& rows_s, const py::array& norms_s, const py::arr
 }
 
 // out (n, n): the Laplacian of the weights; returns the loss.
-double angle(const py::array& rows_s, const py::array& norms_s, const py::array& gram_s,
-             const py::array& rows_t, const py::array& norms_t, const py::array& gram_t,
-             double scale, int splits, const py::array& out) {
+double angle(const py::array& given_s, const py::array& norms_s, const py::array& gram_s,
+             double scale_s, const py::array& given_t, const py::array& norms_t,
+             const py::array& gram_t, double scale_t, int splits, const py::array& out) {
   const int n = static_cast<int>(gram_s.shape(0)), tiles = (n + kSideTile - 1) / kSideTile;
   const int side_blocks = tiles * (tiles + 1) / 2, anchors = (n + splits - 1) / splits;
   const unsigned blocks = static_cast<unsigned>(n);
@@ -88,16 +89,16 @@ double angle(const py::array& rows_s, const py::array& norms_s, const py::array&
     if constexpr (sizeof(T) >= 4) {
       const T nan = std::numeric_limits<T>::quiet_NaN();
       std::vector<AnglePair<T>> pairs(n * n, AnglePair<T>{nan, nan, nan, nan});
-      const auto fill = [&](const py::array& gram, const py::array& rows, const py::array& norms,
-                            bool teacher) {
+      const auto fill = [&](const py::array& gram, const py::array& given, const py::array& norms,
+                            double scale, bool teacher) {
         cusim::launch(blocks, kRowThreads, 0, [&] {
-          relation_pairs_kernel<T>(data_of<T>(gram), data_of<T>(rows), n,
-                                   static_cast<int>(rows.shape(1)), data_of<T>(norms), teacher,
-                                   pairs.data());
+          relation_pairs_kernel<T>(data_of<T>(gram), data_of<T>(given), n,
+                                   static_cast<int>(given.shape(1)), data_of<T>(norms), &scale,
+                                   teacher, pairs.data());
         });
       };
-      fill(gram_s, rows_s, norms_s, false);
-      fill(gram_t, rows_t, norms_t, true);
+      fill(gram_s, given_s, norms_s, scale_s, false);
+      fill(gram_t, given_t, norms_t, scale_t, true);
       auto w = poison<T>(n * n), m = poison<T>(int64_t(splits) * n * n);
       auto losses = poison<double>(int64_t(side_blocks) * splits);
       cusim::launch(dim3((n + kWeightThreads - 1) / kWeightThreads,
@@ -111,7 +112,7 @@ double angle(const py::array& rows_s, const py::array& norms_s, const py::array&
         relation_total_kernel(losses.data(), nullptr, side_blocks * splits, 1.0 / n / n / n, &loss);
       });
       cusim::launch(blocks, kRowThreads, 0, [&] {
-        rkd_angle_laplacian_kernel<T>(pairs.data(), n, w.data(), m.data(), splits, &loss, &scale,
+        rkd_angle_laplacian_kernel<T>(pairs.data(), n, w.data(), m.data(), splits, &loss, &scale_s,
                                       data_of<T>(out));
       });
     }
@@ -119,8 +120,24 @@ double angle(const py::array& rows_s, const py::array& norms_s, const py::array&
   return loss;
 }
 
+// grad (n, d), the product of the Laplacian with the centred rows, completed; lossy may be empty.
+void finish(const py::array& laplacian, const py::array& given, double scale,
+            const py::array& lossy, const py::array& grad) {
+  const int n = static_cast<int>(given.shape(0)), d = static_cast<int>(given.shape(1));
+  const int* marks = lossy.size() == 0 ? nullptr : data_of<int>(lossy);
+  for_storage_type(grad, [&](auto kind) {
+    using T = decltype(kind);
+    if constexpr (sizeof(T) >= 4)
+      cusim::launch(static_cast<unsigned>(n), kRowThreads, 0, [&] {
+        relation_finish_kernel<T>(data_of<T>(laplacian), data_of<T>(given), n, d, &scale, marks,
+                                  data_of<T>(grad));
+      });
+  });
+}
+
 const SimRegistration registration([](py::module_& m) {
   m.def("relation_centre", &centre);
+  m.def("relation_finish", &finish);
   m.def("rkd_distance", &distance);
   m.def("rkd_angle", &angle);
 });

@@ -58,13 +58,17 @@ def centred(sim, x):
 def run(sim, op, student, teacher, splits=1):
     """Loss and gradient as relation_cuda.cu gets them."""
     rows, norms, gram, scale = centred(sim, student)
-    rows_t, norms_t, gram_t, _ = centred(sim, teacher)
+    _, norms_t, gram_t, scale_t = centred(sim, teacher)
+    sides = (student, norms, gram, scale, teacher, norms_t, gram_t, scale_t)
     if op == "distance":
-        loss = sim.rkd_distance(rows, norms, gram, rows_t, norms_t, gram_t, scale)
-        return np.array([loss]), gram @ rows
-    out = np.full_like(gram, np.nan)
-    loss = sim.rkd_angle(rows, norms, gram, rows_t, norms_t, gram_t, scale, splits, out)
-    return np.array([loss]), out @ rows
+        laplacian, lossy = gram, np.full(len(student), -1, np.int32)
+        loss = sim.rkd_distance(*sides, lossy)
+    else:
+        laplacian, lossy = np.full_like(gram, np.nan), np.empty(0, np.int32)
+        loss = sim.rkd_angle(*sides, splits, laplacian)
+    grad = laplacian @ rows
+    sim.relation_finish(laplacian, student, scale, lossy, grad)
+    return np.array([loss]), grad
 
 
 def problem(n, d, d_teacher, dtype, seed=0):
@@ -136,3 +140,30 @@ def test_nan_row_gives_nan(sim, op):
         loss, grad = run(sim, op, *inputs)
         assert np.isnan(loss)
         assert np.isnan(grad).all()
+
+
+def degenerate(kind):
+    """Rows of which a product keeps few digits, and 12 others."""
+    generator = np.random.default_rng(1)
+    rows = generator.standard_normal((12, 7))
+    if kind == "clusters":
+        rows = 1e-3 * rows + 100 * (np.arange(12) < 6)[:, None]
+    elif kind == "tight clusters":
+        rows = 1e-5 * rows + 100 * (np.arange(12) < 6)[:, None]
+    elif kind == "far":
+        rows[3] *= 1e6
+    elif kind == "graded":
+        rows *= np.logspace(0, -22, 12)[:, None]
+    else:
+        rows *= 1e-38
+    return rows.astype("float32"), generator.standard_normal((12, 4)).astype("float32")
+
+
+@pytest.mark.parametrize("kind", ["clusters", "tight clusters", "far", "graded", "denormal"])
+def test_degenerate_rows(sim, kind):
+    """Distances and sums that cancel are taken from differences, in both roles."""
+    rows, others = degenerate(kind)
+    exact = exact_distance(rows.astype(float), others.astype(float))
+    check(run(sim, "distance", rows, others), exact, "float32")
+    exact = exact_distance(others.astype(float), rows.astype(float))
+    check(run(sim, "distance", others, rows), exact, "float32")

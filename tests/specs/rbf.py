@@ -1,6 +1,7 @@
 """Specs of the RBF affinities and losses; references written out over differences of rows."""
 
 import torch
+from specs.relation import hard_rows
 
 import kdops
 from kdops.testing import Case, ErrorCase, OpSpec
@@ -81,6 +82,18 @@ def _rbf_affinity(gamma):
             Case("symmetric", lambda make: (make.normal(4, 2),)),
             Case("bandwidth", lambda make: (make.normal(3, 2), None, make.uniform(1) + 0.5)),
         ),
+        hard_cases=tuple(
+            case
+            for kind in ("clusters", "far", "denormal")
+            for case in (
+                Case(kind, lambda make, kind=kind: (hard_rows(make, kind), None, make.uniform(1))),
+                Case(
+                    f"{kind} pair",
+                    lambda make, kind=kind: (hard_rows(make, kind), hard_rows(make, kind)[:5]),
+                ),
+            )
+            if case.label != "denormal"  # the gradient of gamma is of the size of its square
+        ),
         empty_cases=(
             Case("no rows", lambda make: (make.normal(0, 3), make.normal(4, 3))),
             Case("no others", lambda make: (make.normal(3, 2), make.normal(0, 2))),
@@ -95,8 +108,10 @@ def _rbf_affinity(gamma):
                 "leading dimensions",
             ),
             ErrorCase(lambda make: (make.normal(3, 2), None, 0.0), ValueError, "gamma > 0"),
+            ErrorCase(lambda make: (make.normal(3, 2), None, float("inf")), ValueError, "finite"),
             ErrorCase(
-                lambda make: (make.normal(3, 2), None, -make.uniform(1) - 1),
+                # on a device the sign would have to be waited for: it is not asked
+                lambda make: (make.normal(3, 2), None, torch.tensor([-1.0])),
                 ValueError,
                 "gamma > 0",
             ),
@@ -152,6 +167,12 @@ RBF_AFFINITY_LOSS = OpSpec(
                 make.uniform(1) + 0.3,
             ),
         ),
+    ),
+    hard_cases=tuple(
+        Case(
+            kind, lambda make, kind=kind: (hard_rows(make, kind), make.normal(12, 4, constant=True))
+        )
+        for kind in ("clusters", "far", "denormal")
     ),
     empty_cases=(
         Case("no rows", lambda make: (make.normal(0, 3), make.normal(0, 2, constant=True))),

@@ -55,7 +55,33 @@ def _similarity_reference(student, teacher):
     return (normalised(student) - normalised(teacher)).square().mean()
 
 
-def _relation_loss(name, function, reference):
+def hard_rows(make, kind, constant=False):
+    """12 rows of which a Gram expansion keeps few digits, or whose squares vanish."""
+    x = make.normal(12, 6, constant=True).double()
+    if kind == "clusters":
+        x = 1e-2 * x
+        x[:6] += 100
+    elif kind == "far":
+        x[3] *= 1e5
+    else:
+        x = 1e-38 * x
+    return make.of(x, constant)
+
+
+def _hard_pairs(kinds):
+    """Such rows as student and as teacher."""
+
+    def case(kind, teacher):
+        def build(make):
+            hard, others = hard_rows(make, kind, teacher), make.normal(12, 4, constant=not teacher)
+            return (others, hard) if teacher else (hard, others)
+
+        return Case(f"{kind} {'teacher' if teacher else 'student'}", build)
+
+    return tuple(case(kind, teacher) for kind in kinds for teacher in (False, True))
+
+
+def _relation_loss(name, function, reference, hard=("clusters", "far", "denormal")):
     def rows(n, d, d_teacher):
         return lambda make: (make.normal(n, d), make.normal(n, d_teacher, constant=True))
 
@@ -80,6 +106,7 @@ def _relation_loss(name, function, reference):
             Case("repeated rows", repeated),
         ),
         small_cases=(Case("rows", rows(4, 3, 2)), Case("more rows", rows(6, 2, 3))),
+        hard_cases=_hard_pairs(hard),
         op_calls=((name.removesuffix("_loss"), lambda make: (*rows(5, 3, 4)(make), True)),),
         empty_cases=(
             Case("no rows", rows(0, 3, 4)),
@@ -98,7 +125,7 @@ def _relation_loss(name, function, reference):
     )
 
 
-def _pairwise(name, function, reference, op_calls):
+def _pairwise(name, function, reference, op_calls, hard=("clusters", "far", "denormal")):
     def pair(make):
         return make.normal(5, 4), make.normal(3, 4)
 
@@ -119,6 +146,17 @@ def _pairwise(name, function, reference, op_calls):
             Case("itself", lambda make: (make.normal(2, 3, 2),)),
         ),
         op_calls=op_calls,
+        hard_cases=tuple(
+            case
+            for kind in hard
+            for case in (
+                Case(kind, lambda make, kind=kind: (hard_rows(make, kind),)),
+                Case(
+                    f"{kind} pair",
+                    lambda make, kind=kind: (hard_rows(make, kind), hard_rows(make, kind)[:5]),
+                ),
+            )
+        ),
         empty_cases=(
             Case("no rows", lambda make: (make.normal(0, 3),)),
             Case("no rows in y", lambda make: (make.normal(4, 3), make.normal(0, 3))),
@@ -179,6 +217,10 @@ PAIRWISE_ANGLE = OpSpec(
         Case("long rows", lambda make: (make.normal(9, 300),)),
     ),
     small_cases=(Case("rows", lambda make: (make.normal(4, 3),)),),
+    hard_cases=(
+        Case("clusters", lambda make: (hard_rows(make, "clusters"),)),
+        Case("far", lambda make: (hard_rows(make, "far"),)),
+    ),
     op_calls=(
         ("pairwise_angle", lambda make: (make.normal(5, 3),)),
         ("pairwise_angle_backward", lambda make: (make.normal(5, 5, 5), make.normal(5, 3))),
@@ -212,8 +254,14 @@ SPECS = (
         partial(kdops.pairwise_distance, squared=True),
         partial(_distance_reference, squared=True),
         _pair_calls("pairwise_distance", True),
+        hard=("clusters", "far"),  # squares of denormal numbers are zero
     ),
     _relation_loss("rkd_angle_loss", kdops.rkd_angle_loss, _rkd_angle_reference),
     _relation_loss("rkd_distance_loss", kdops.rkd_distance_loss, _rkd_distance_reference),
-    _relation_loss("similarity_loss", kdops.similarity_loss, _similarity_reference),
+    _relation_loss(
+        "similarity_loss",
+        kdops.similarity_loss,
+        _similarity_reference,
+        hard=("denormal",),  # of clusters its gradient is a small rest in every form
+    ),
 )

@@ -50,6 +50,15 @@ check_loss(torch.randn(1, 3), torch.randn(1, 3), None)
 near = torch.randn(65, 4)
 check_loss(near, near + 0.03 * torch.randn(65, 4), torch.tensor(0.4))
 
+# rows of which a product keeps few digits
+for width, apart, far in ((1e-2, 100, 1), (1, 0, 1e5)):
+    x = width * torch.randn(1, 24, 6)
+    x[0, :12] += apart
+    x[0, 3] *= far
+    check_affinity(x, None, torch.full((1,), 0.1))
+    check_affinity(x, x[:, :5], None)
+    check_loss(x[0], torch.randn(24, 3), None)
+
 clusters = 100 * torch.randn(2, 1, 16) + 0.01 * torch.randn(2, 20, 16)
 exact = clusters.view(40, 16).to(DTYPE).double()
 expected = torch.exp(-30 * (exact[:, None] - exact).square().sum(-1))
@@ -78,8 +87,9 @@ def test_interpreter_against_the_references(dtype):
 
 KERNELS = (
     ("affinity_kernel", "x x_given x_norms y y_given y_norms gamma out", {}),
-    ("pull_kernel", "grad k x y gamma out", {}),
-    ("loss_kernel", "s s_given s_norms t t_given t_norms gamma losses slopes gradient", {}),
+    ("slope_kernel", "grad k x x_given x_norms y y_given y_norms sums", {}),
+    ("pull_kernel", "grad k x x_given x_sizes y y_given y_sizes gamma out", {"EPS": 1e-7}),
+    ("loss_kernel", "s s_given s_norms s_sizes t t_given t_norms gamma losses slopes gradient", {}),
 )
 
 

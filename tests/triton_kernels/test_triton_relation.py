@@ -37,6 +37,14 @@ def check_pairs(x, y):
 check_pairs(torch.randn(2, 70, 5), torch.randn(2, 40, 5))
 check_pairs(torch.randn(1, 33, 70), torch.randn(1, 65, 70))
 check_pairs(5 + torch.randn(2, 66, 37), None)
+# rows of which a product keeps few digits
+for width, apart, far in ((1e-2, 100, 1), (1, 0, 1e5)):
+    x = width * torch.randn(1, 24, 6)
+    x[0, :12] += apart
+    x[0, 3] *= far
+    check_pairs(x, None)
+    check_pairs(x, x[:, :5])
+
 x = torch.randn(1, 40, 3)
 x[0, 30] = x[0, 2]
 d = check_pairs(x, None)[0]
@@ -66,8 +74,8 @@ def test_interpreter_against_the_references(dtype):
 
 
 KERNELS = (
-    ("pairs_kernel", "x x_norms y y_norms unit out", {}),
-    ("pull_kernel", "grad out x y result", {}),
+    ("pairs_kernel", "x x_given x_norms y y_given y_norms unit out", {}),
+    ("pull_kernel", "grad out x x_given x_sizes y y_given y_sizes unit result", {}),
     ("similarity_kernel", "student teacher factor losses", {}),
 )
 

@@ -20,12 +20,14 @@ def rbf_affinity(x: Tensor, y: Tensor | None = None, *, gamma: float | Tensor = 
         x: (..., N, D).
         y: (..., M, D) with the same leading dimensions; None means y = x, where only one half is
             computed and the diagonal is exactly one.
-        gamma: bandwidth, positive: a number, or a tensor that may need a gradient, with one element
-            or one per batch entry. The sign of a tensor on a GPU is not checked (no sync).
+        gamma: bandwidth, positive and finite: a number, or a tensor that may need a gradient, with
+            one element or one per batch entry. A tensor on a GPU is not checked, which would wait
+            for the device: a negative one gives affinities above one, an infinite one NaN.
 
     Returns:
-        (..., N, M) in the dtype of the inputs; float16 and bfloat16 are computed in float32. Rows
-        are centred first, so a common offset costs no digits. A row with NaN gives NaN in its own
+        (..., N, M) in the dtype of the inputs; float16 and bfloat16 are computed in float32. Pairs
+        and sums that cancel are taken from differences of rows, so that offsets, clusters and far
+        rows cost no digits, in the gradient neither. A row with NaN gives NaN in its own
         pairs. N = 0 or M = 0 gives an empty matrix.
 
     Cost: 2 N M D FLOP forward (half for y = None), twice that backward; stores K and nothing else
@@ -60,8 +62,8 @@ def rbf_affinity_loss(student: Tensor, teacher: Tensor, *, gamma: float | Tensor
     Args:
         student: (N, D_S).
         teacher: (N, D_T), detached; D_T may differ from D_S.
-        gamma: bandwidth, positive: a number or a one-element tensor that may need a gradient (it
-            moves both matrices). The sign of a tensor on a GPU is not checked (no sync).
+        gamma: bandwidth, positive and finite: a number or a one-element tensor that may need a
+            gradient (it moves both matrices). A tensor on a GPU is not checked, see rbf_affinity.
 
     Returns:
         0-d tensor; float32 for float16 and bfloat16 inputs. The difference is taken with expm1 and
@@ -179,13 +181,21 @@ def _check_levels(sf: Tensor, sb: Tensor, tf: Tensor, tb: Tensor) -> None:
 def _bandwidth(op: str, gamma: float | Tensor, x: Tensor) -> tuple[Tensor | None, float]:
     """gamma as (tensor, unused) or (None, number), checked where that makes no device wait."""
     if not isinstance(gamma, Tensor):
-        _check.positive(op, "gamma", gamma)
+        _check_bandwidth(op, gamma, x.dtype)
         return None, float(gamma)
     _check.tensor(op, "gamma", gamma)
     readable = gamma.device.type == "cpu" and not torch.compiler.is_compiling()
     if readable and not torch._C._are_functorch_transforms_active():
-        _check.positive(op, "gamma", gamma.detach().min().item() if gamma.numel() else 1.0)
+        for value in gamma.detach().aminmax() if gamma.numel() else ():
+            _check_bandwidth(op, value.item(), x.dtype)
     return gamma if gamma.device == x.device else gamma.to(x.device), 0.0
+
+
+def _check_bandwidth(op: str, gamma: float, dtype: torch.dtype) -> None:
+    """Positive, and of a size that the gradient's factor 2 gamma is finite in what is computed in."""
+    _check.positive(op, "gamma", gamma)
+    if gamma > (wide := torch.finfo(torch.promote_types(dtype, torch.float32))).max / 4:
+        raise ValueError(f"{op}: expected gamma finite in {wide.dtype}, got {gamma}")
 
 
 def _per_batch(gamma: Tensor, lead: torch.Size) -> Tensor:

@@ -5,9 +5,9 @@ rbf_affinity, K_ij = exp(-gamma d_ij), d_ij = |x_i - y_j|^2. With P = g * K:
     gx_i = -2 gamma sum_j P_ij (x_i - y_j) = -2 gamma (rowsum(P)_i x_i - (P y)_i)
     gy_j = -2 gamma (colsum(P)_j y_j - (P' x)_j)
 
-and for y = None both with the symmetric Q = P + P'. K depends on sqrt(gamma) x and sqrt(gamma) y
-only, so by Euler's theorem gamma dL/dgamma = (x . gx + y . gy) / 2: no distance is needed again.
-Everything is invariant to a common shift, so rows are centred first.
+and for y = None both with the symmetric Q = P + P'; dL/dgamma = -sum P d. The gradients of the rows
+are invariant to a common shift, so rows are centred first; they cancel for rows much closer to each
+other than to the centre, so float32 is computed in float64.
 
 rbf_affinity_loss, L = mean (K_S - K_T)^2, is the case g = 2 (K_S - K_T) / N^2 for the student; the
 bandwidth moves both kernels: dL/dgamma = sum g (-d_S K_S + d_T K_T).
@@ -22,9 +22,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdops._precision import in_double
 from kdops.ops.rbf import reference
 
 
+@in_double
 def rbf_affinity_backward(
     grad: Tensor, x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float, *_: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -34,32 +36,30 @@ def rbf_affinity_backward(
     made again: it is a function of x, y and gamma, and differentiated as such.
     """
     bandwidth = value if gamma is None else gamma[:, None, None]
-    weights = grad * reference.rbf_affinity(x, y, bandwidth)
-    n = x.shape[-2]
-    rows = reference.centred(x if y is None else torch.cat([x, y], dim=-2))
+    itself = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device) if y is None else None
+    exponents = reference.exponents(x, x if y is None else y, itself, bandwidth)
+    weights = grad * torch.exp(-exponents)
     if y is None:
-        pulls = _pull(weights + weights.mT, rows, rows, bandwidth)
-        gx, gy = pulls, x.new_zeros(0)
+        gx, gy = _pull(weights + weights.mT, x, x, bandwidth), x.new_zeros(0)
     else:
-        x, y = rows[..., :n, :], rows[..., n:, :]
         gx, gy = _pull(weights, x, y, bandwidth), _pull(weights.mT, y, x, bandwidth)
-        pulls = torch.cat([gx, gy], dim=-2)
     if gamma is None:
         return gx, gy, x.new_zeros(0)
-    return gx, gy, (rows * pulls).sum((-1, -2)) / (2 * gamma)
+    return gx, gy, -(grad * decay(exponents)).sum((-1, -2)) / gamma
 
 
 def _pull(weights: Tensor, x: Tensor, y: Tensor, gamma: Tensor | float) -> Tensor:
     """-2 gamma sum_j w_ij (x_i - y_j) for all rows i."""
+    x, y = reference.centred(x, y), reference.centred(y, y)
     return -2 * gamma * (weights.sum(-1, keepdim=True) * x - weights @ y)
 
 
+@in_double
 def rbf_affinity_loss_and_gradient(
     student: Tensor, teacher: Tensor, gamma: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, gradient for the student, gradient for gamma), one block of rows at a time."""
     n = student.shape[0]
-    student, teacher = reference.centred(student), reference.centred(teacher)
     total = student.sum() * 0
     g_gamma = student.sum() * 0
     g_student = [student[:0]]

@@ -1,7 +1,9 @@
 """The RBF operators in plain differentiable PyTorch: read this first.
 
 Three rules of the mathematics (they are what the kernels are tested against):
-* rows are centred before a Gram expansion, so an offset common to all rows costs no digits;
+* the value of a squared distance comes from differences of rows; its derivative is that of the Gram
+  expansion of centred rows, which needs no N x M x D tensor. The expansion cancels for rows much
+  closer to each other than to the centre, so float32 is computed in float64;
 * a difference of two Gaussians is written with expm1, so that it keeps its digits when the two
   exponents are close: exp(-p) - exp(-q) = exp(-min(p, q)) * sign(q - p) * (1 - exp(-|q - p|));
 * large intermediates are made one chunk at a time, and made again in the backward pass rather than
@@ -16,19 +18,22 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from kdops._precision import in_double
+
 CHUNK = 1 << 21  # numbers in one temporary: 8 MB of float32
 
 
-def centred(rows: Tensor) -> Tensor:
-    """rows (..., N, D) minus their mean, which NaN and Inf do not enter: they stay in their row."""
-    if rows.shape[-2] == 0:
+def centred(rows: Tensor, others: Tensor | None = None) -> Tensor:
+    """rows (..., N, D) minus their own mean or that of the others (..., M, D), which NaN and Inf do
+    not enter: they stay in their row."""
+    fixed = (rows if others is None else others).detach()
+    if fixed.shape[-2] == 0:
         return rows
-    fixed = rows.detach()
     return rows - torch.where(fixed.isfinite(), fixed, 0.0).mean(-2, keepdim=True)
 
 
 def exponents(x: Tensor, z: Tensor, itself: Tensor | None, gamma: float | Tensor) -> Tensor:
-    """gamma |x_i - z_j|^2 of centred rows (..., N, D), (..., M, D); exactly 0 where `itself`.
+    """gamma |x_i - z_j|^2 of rows (..., N, D), (..., M, D); exactly 0 where `itself`.
 
     Rows of 1e20 are brought into range first, so that an overflow gives Inf (K = 0), never NaN.
     """
@@ -38,8 +43,14 @@ def exponents(x: Tensor, z: Tensor, itself: Tensor | None, gamma: float | Tensor
             size = torch.maximum(size, torch.where(rows.isfinite(), rows, 0.0).abs().amax())
     unit = (size * 1e-12).clamp(min=1)
     x, z = x / unit, z / unit
-    norms = x.square().sum(-1).unsqueeze(-1) + z.square().sum(-1).unsqueeze(-2)
-    squared = (norms - 2 * (x @ z.mT)).clamp(min=0)
+    squared = torch.cdist(
+        x.detach(), z.detach(), compute_mode="donot_use_mm_for_euclid_dist"
+    ).square()
+    if torch.is_grad_enabled():
+        x, z = centred(x, z), centred(z, z)
+        norms = x.square().sum(-1).unsqueeze(-1) + z.square().sum(-1).unsqueeze(-2)
+        gram = norms - 2 * (x @ z.mT)
+        squared = squared + (gram - gram.detach())  # zero, with a derivative
     if itself is not None:
         squared = torch.where(itself & squared.isfinite(), 0.0, squared)
     return gamma * squared * unit * unit
@@ -55,24 +66,23 @@ def gaussian_difference(p: Tensor, q: Tensor) -> Tensor:
     p, q = p.detach().clamp(max=1e30), q.detach().clamp(max=1e30)
     gap = q - p
     value = -torch.exp(-torch.minimum(p, q)) * torch.expm1(-gap.abs()) * gap.sign()
-    return plain + (value - plain.detach())
+    return value + (plain - plain.detach())
 
 
+@in_double
 def rbf_affinity(x: Tensor, y: Tensor | None, gamma: float | Tensor) -> Tensor:
     """K[..., i, j] = exp(-gamma |x_i - y_j|^2); y = None means x, with an exactly unit diagonal."""
     n = x.shape[-2]
     if y is None:
-        x = centred(x)
         itself = torch.eye(n, dtype=torch.bool, device=x.device)
         return torch.exp(-exponents(x, x, itself, gamma))
-    both = centred(torch.cat([x, y], dim=-2))
-    return torch.exp(-exponents(both[..., :n, :], both[..., n:, :], None, gamma))
+    return torch.exp(-exponents(x, y, None, gamma))
 
 
+@in_double
 def rbf_affinity_loss(student: Tensor, teacher: Tensor, gamma: float | Tensor) -> Tensor:
     """mean_ij (K_S - K_T)^2 of student (N, D_S) and teacher (N, D_T), a block of rows at a time."""
     n = student.shape[0]
-    student, teacher = centred(student), centred(teacher)
     total = student.sum() * 0  # keeps NaN, dtype and the graph for N = 0 and 1
 
     def part(student: Tensor, teacher: Tensor, block: slice, itself: Tensor) -> Tensor:

@@ -51,8 +51,7 @@ def rbf_affinity(x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float
         out: Tensor = _affinity_op(x, y, gamma, value)
         return out
     bandwidth = value if gamma is None else gamma[:, None, None]
-    with full_precision(x):
-        return reference.rbf_affinity(x, y, bandwidth)
+    return reference.rbf_affinity(x, y, bandwidth)
 
 
 def rbf_affinity_loss(
@@ -63,8 +62,7 @@ def rbf_affinity_loss(
     if _backends.choose_for("rbf_affinity_loss", student, *sizes) != "reference":
         watched = (student,) if gamma is None else (student, gamma)
         return _affinity_loss_op(student, gamma, teacher, value, wants_grad(*watched))[0]
-    with full_precision(student):
-        return reference.rbf_affinity_loss(student, teacher, value if gamma is None else gamma)
+    return reference.rbf_affinity_loss(student, teacher, value if gamma is None else gamma)
 
 
 def svd_rbf_loss(

@@ -1,10 +1,11 @@
 """Triton kernels of rbf_affinity and rbf_affinity_loss, the GPU backend; imported when first used.
 
-Three kernels over tiles. `affinity_kernel` makes K (half of it for y = x, mirrored), `pull_kernel`
-its gradient -2 gamma (rowsum(P) x - P y) for P = grad * K, and `loss_kernel` meets a block of rows
-with all columns: it makes both Gaussians of a tile, adds up the loss and the student's gradient,
-and forgets the tile, so that memory is O(N D). Rows come centred, with their squared norms. Sums
-over parts of the work are taken afterwards, in a fixed order. Products are IEEE (no TF32).
+Kernels over tiles. `affinity_kernel` makes K (half of it for y = x, mirrored), `pull_kernel` its
+gradient -2 gamma (rowsum(P) x - P y) for P = grad * K, `slope_kernel` that of gamma, and
+`loss_kernel` meets a block of rows with all columns: it makes both Gaussians of a tile, adds up the
+loss and the student's gradient, and forgets the tile, so that memory is O(N D). Rows come centred,
+with their squared norms, and as they were given, for tiles in which a product cancels. Sums over
+parts of the work are taken afterwards, in a fixed order. Products are IEEE (no TF32).
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -15,7 +16,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kdops._triton import PROGRAMS, cdiv, symmetric, tile_of, tiling
+from kdops._triton import (
+    CLOSE_PART,
+    PROGRAMS,
+    cdiv,
+    is_lossy,
+    sum_of_differences,
+    symmetric,
+    tile_of,
+    tiling,
+)
 from kdops.ops.rbf.reference import centred
 
 # ---- device functions ----------------------------------------------------------------------------
@@ -40,7 +50,7 @@ def squared_distances(
         products = tl.dot(left, right, products, input_precision="ieee", out_dtype=products.dtype)
     squared = norms - 2.0 * products
     itself = (rows[:, None] == cols[None, :]) & SAME
-    lost = ((squared > norms * 0.03125) == 0) & (rows[:, None] < n) & (cols[None, :] < m)
+    lost = ((squared > norms * CLOSE_PART) == 0) & (rows[:, None] < n) & (cols[None, :] < m)
     if tl.max((lost & (itself == 0)).to(tl.int32)) > 0:
         direct = tl.where(products == products, 0.0, 0.0).to(products.dtype)
         for k in range(0, width):
@@ -98,9 +108,30 @@ def affinity_kernel(
 
 
 @triton.jit
+def slope_kernel(
+    grad, k, x, x_given, x_norms, y, y_given, y_norms, sums, n, m, width,
+    SAME: tl.constexpr, TILE: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """sums (B, tiles of rows, tiles of columns): grad * K * |x_i - y_j|^2 of each tile."""
+    i, j, b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    rows, cols = i * TILE + tl.arange(0, TILE), j * TILE + tl.arange(0, TILE)
+    squared = squared_distances(
+        x + b * n * width, x_given + b * n * width, x_norms + b * n,
+        y + b * m * width, y_given + b * m * width, y_norms + b * m,
+        rows, cols, n, m, width, SAME, DEPTH,
+    )  # fmt: skip
+    wide = rows.to(tl.int64)
+    affinity = tile_of(k + b * n * m, wide, cols, m, 1, n, m)
+    cotangent = tile_of(grad + b * n * m, wide, cols, m, 1, n, m)
+    slopes = cotangent * affinity * tl.where(affinity == 0.0, 0.0, squared)  # these may be at Inf
+    place = (b * tl.num_programs(0) + i) * tl.num_programs(1) + j
+    tl.store(sums + place, tl.sum(slopes))
+
+
+@triton.jit
 def pull_kernel(
-    grad, k, row_stride, col_stride, x, y, gamma, out, n, m, width,
-    SAME: tl.constexpr, TILE: tl.constexpr,
+    grad, k, row_stride, col_stride, x, x_given, x_sizes, y, y_given, y_sizes, gamma, out,
+    n, m, width, SAME: tl.constexpr, EPS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """out_i = -2 gamma sum_j P_ij (x_i - y_j), P = grad * K read with free strides (its transpose
     gives the gradient of y), or (grad + grad') * K where SAME."""
@@ -108,28 +139,39 @@ def pull_kernel(
     rows, chunk = i * TILE + tl.arange(0, TILE), c * TILE + tl.arange(0, TILE)
     grad += b * n * m
     k += b * n * m
-    mine = tile_of(x + b * n * width, rows, chunk, width, 1, n, width)
-    total = mine * 0.0
-    total = tl.where(total == 0.0, total, 0.0)
-    sums = tl.sum(total, 1)
     wide = rows.to(tl.int64)
+    mine = tile_of(x + b * n * width, wide, chunk, width, 1, n, width)
+    given = tile_of(x_given + b * n * width, wide, chunk, width, 1, n, width)
+    sizes = tl.load(x_sizes + b * n + rows, rows < n, 0.0)
+    bandwidth = tl.load(gamma + b)
+    total = tl.zeros((TILE, TILE), mine.dtype)
     for j0 in range(0, m, TILE):
-        cols = j0 + tl.arange(0, TILE)
-        weights = tile_of(grad, wide, cols.to(tl.int64), row_stride, col_stride, n, m)
+        cols = (j0 + tl.arange(0, TILE)).to(tl.int64)
+        weights = tile_of(grad, wide, cols, row_stride, col_stride, n, m)
         if SAME:
-            weights += tile_of(grad, wide, cols.to(tl.int64), col_stride, row_stride, n, m)
-        weights *= tile_of(k, wide, cols.to(tl.int64), row_stride, col_stride, n, m)
-        others = tile_of(y + b * m * width, cols, chunk, width, 1, m, width)
-        total = tl.dot(weights, others, total, input_precision="ieee", out_dtype=total.dtype)
-        sums += tl.sum(weights, 1)
-    value = -2.0 * tl.load(gamma + b) * (sums[:, None] * mine - total)
+            weights += tile_of(grad, wide, cols, col_stride, row_stride, n, m)
+        affinity = tile_of(k, wide, cols, row_stride, col_stride, n, m)
+        weights *= affinity
+        # 1 - exp(-t) <= t, and K near one is known to half a unit only
+        lengths = tl.sqrt(tl.maximum(1.0 - EPS - affinity, 0.0) / bandwidth)
+        other_sizes = tl.load(y_sizes + b * m + cols, cols < m, 0.0)
+        itself = (wide[:, None] == cols[None, :]) & SAME
+        if is_lossy(weights, sizes, other_sizes, lengths, itself):
+            total += sum_of_differences(
+                weights, given, y_given + b * m * width, cols, chunk, m, width, TILE
+            )
+        else:
+            others = tile_of(y + b * m * width, cols, chunk, width, 1, m, width)
+            total += tl.sum(weights, 1)[:, None] * mine
+            total -= tl.dot(weights, others, input_precision="ieee", out_dtype=total.dtype)
     inside = (rows[:, None] < n) & (chunk[None, :] < width)
-    tl.store(out + b * n * width + wide[:, None] * width + chunk[None, :], value, inside)
+    place = out + b * n * width + wide[:, None] * width + chunk[None, :]
+    tl.store(place, -2.0 * bandwidth * total, inside)
 
 
 @triton.jit
 def loss_kernel(
-    s, s_given, s_norms, t, t_given, t_norms, gamma, losses, slopes, gradient,
+    s, s_given, s_norms, s_sizes, t, t_given, t_norms, gamma, losses, slopes, gradient,
     n, s_width, t_width, parts,
     GRADIENT: tl.constexpr, TERMS: tl.constexpr, TILE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -139,9 +181,9 @@ def loss_kernel(
     rows, chunk = i * TILE + tl.arange(0, TILE), c * TILE + tl.arange(0, TILE)
     g = tl.load(gamma)
     mine = tile_of(s, rows, chunk, s_width, 1, n, s_width)
-    total = mine * 0.0
-    total = tl.where(total == 0.0, total, 0.0)
-    sums = tl.sum(total, 1)
+    given = tile_of(s_given, rows, chunk, s_width, 1, n, s_width)
+    sizes = tl.load(s_sizes + rows, rows < n, 0.0)
+    total = tl.zeros((TILE, TILE), mine.dtype)
     loss = tl.sum(total, 1)
     slope = tl.sum(total, 1)
     for j0 in range(part * TILE, n, parts * TILE):
@@ -166,15 +208,22 @@ def loss_kernel(
             decay = tl.where(k_t > 0.0, q * k_t, k_t) - tl.where(k_s > 0.0, p * k_s, k_s)
             slope += tl.sum(tl.where(inside, delta * decay, 0.0), 1)
             weights = tl.where(inside, delta * k_s, 0.0)
-            others = tile_of(s, cols, chunk, s_width, 1, n, s_width)
-            total = tl.dot(weights, others, total, input_precision="ieee", out_dtype=total.dtype)
-            sums += tl.sum(weights, 1)
+            other_sizes = tl.load(s_sizes + cols, cols < n, 0.0)
+            itself = rows[:, None] == cols[None, :]
+            if is_lossy(weights, sizes, other_sizes, tl.sqrt(p / g), itself):
+                total += sum_of_differences(
+                    weights, given, s_given, cols.to(tl.int64), chunk, n, s_width, TILE
+                )
+            else:
+                others = tile_of(s, cols, chunk, s_width, 1, n, s_width)
+                total += tl.sum(weights, 1)[:, None] * mine
+                total -= tl.dot(weights, others, input_precision="ieee", out_dtype=total.dtype)
     if c == 0:
         place = part * tl.num_programs(0) + i
         tl.store(losses + place, tl.sum(loss, 0))
         tl.store(slopes + place, tl.sum(slope, 0))
     if GRADIENT:
-        value = -2.0 * g * (sums[:, None] * mine - total)
+        value = -2.0 * g * total
         inside = (rows[:, None] < n) & (chunk[None, :] < s_width)
         place = gradient + part.to(tl.int64) * n * s_width
         tl.store(place + rows.to(tl.int64)[:, None] * s_width + chunk[None, :], value, inside)
@@ -205,18 +254,15 @@ def rbf_affinity_backward(
     grad: Tensor, x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float, k: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cotangents of x, y and gamma; empty for those that are None."""
+    given = x.contiguous(), (x if y is None else y).contiguous()
     rows, others = _centred_sets(x, y)
     bandwidth = _bandwidth(x, gamma, value)
     grad, k = grad.contiguous(), k.contiguous()
     m = others.shape[1]
-    gx = _pull(grad, k, (m, 1), rows, others, bandwidth, y is None)
-    gy = x.new_empty(0) if y is None else _pull(grad, k, (1, m), others, rows, bandwidth, False)
-    if gamma is None:
-        return gx, gy, x.new_empty(0)
-    moment = (rows * gx).sum((-1, -2))
-    if y is not None:
-        moment = moment + (others * gy).sum((-1, -2))
-    return gx, gy, moment / (2 * bandwidth)
+    one, other = (rows, given[0]), (others, given[1])
+    gx = _pull(grad, k, (m, 1), one, other, bandwidth, y is None)
+    gy = x.new_empty(0) if y is None else _pull(grad, k, (1, m), other, one, bandwidth, False)
+    return gx, gy, x.new_empty(0) if gamma is None else _slope(grad, k, one, other, y is None)
 
 
 def rbf_affinity_loss(
@@ -236,7 +282,7 @@ def rbf_affinity_loss(
     norms = [r.square().sum(-1) for r in (s, t)]
     if n:
         loss_kernel[(tiles, chunks, parts)](
-            s, given[0], norms[0], t, given[1], norms[1], bandwidth, sums[0], sums[1], partial,
+            s, given[0], norms[0], _sizes(norms[0]), t, given[1], norms[1], bandwidth, sums[0], sums[1], partial,
             n, width, t.shape[1], parts,
             GRADIENT=gradients, TERMS=18 if s.dtype == torch.float64 else 10, **options,
         )  # fmt: skip
@@ -248,26 +294,52 @@ def rbf_affinity_loss(
     return loss, partial.sum(0) * (4 / pairs), g_gamma
 
 
+def _slope(
+    grad: Tensor, k: Tensor, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], same: bool
+) -> Tensor:
+    """-sum of grad K |x_i - y_j|^2 per batch entry, of (centred, given) rows."""
+    batch, n, width = x[0].shape
+    m = y[0].shape[1]
+    options = tiling(k.dtype)
+    tiles = cdiv(n, options["TILE"]), cdiv(m, options["TILE"])
+    grid = (*tiles, batch)
+    sums = k.new_zeros((batch, *tiles))
+    if sums.numel():
+        norms = [rows[0].square().sum(-1) for rows in (x, y)]
+        slope_kernel[grid](
+            grad, k, *x, norms[0], *y, norms[1], sums, n, m, width, SAME=same, **options
+        )
+    return -sums.double().sum((1, 2)).to(k.dtype)
+
+
 def _pull(
     grad: Tensor,
     k: Tensor,
     strides: tuple[int, int],
-    x: Tensor,
-    y: Tensor,
+    x: tuple[Tensor, Tensor],
+    y: tuple[Tensor, Tensor],
     bandwidth: Tensor,
     same: bool,
 ) -> Tensor:
-    """-2 gamma sum_j P_ij (x_i - y_j) for all rows of x."""
-    batch, n, width = x.shape
-    out = x.new_zeros(x.shape)
-    if out.numel() and y.shape[1]:
-        options = tiling(x.dtype)
+    """-2 gamma sum_j P_ij (x_i - y_j) for all rows of x; x and y are (centred, given) rows."""
+    batch, n, width = x[0].shape
+    m = y[0].shape[1]
+    out = k.new_zeros((batch, n, width))
+    if out.numel() and m:
+        options = tiling(k.dtype)
         del options["DEPTH"]
         grid = (cdiv(n, options["TILE"]), cdiv(width, options["TILE"]), batch)
+        sizes = [_sizes(rows[0].square().sum(-1)) for rows in (x, y)]
         pull_kernel[grid](
-            grad, k, *strides, x, y, bandwidth, out, n, y.shape[1], width, SAME=same, **options
-        )
+            grad, k, *strides, *x, sizes[0], *y, sizes[1], bandwidth, out, n, m, width,
+            SAME=same, EPS=torch.finfo(k.dtype).eps, **options,
+        )  # fmt: skip
     return out
+
+
+def _sizes(norms: Tensor) -> Tensor:
+    """Roots of squared norms, finite where these overflow, so that no weight makes NaN of them."""
+    return norms.sqrt().clamp(max=torch.finfo(norms.dtype).max / 4)
 
 
 def _centred_sets(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,8 @@ Gram matrix. With W = dL/dD,
 
 one matrix product each (for y = x: one product with the Laplacian of W + Wᵀ). What remains per op
 is W, an elementwise formula. The fused kernels compute these expressions; second derivatives are
-taken through these functions.
+taken through these functions. The products cancel for rows much closer to each other than to the
+centre, so float32 is computed in float64.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdops._precision import in_double
 from kdops.ops.relation.reference import (
     centre,
     cosines_at,
@@ -31,9 +33,11 @@ from kdops.ops.relation.reference import (
 
 def to_rows(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """dL/dx of the first formula above: W (..., N, M), x (..., N, D), y (..., M, D)."""
+    x, y = centre(x, y)
     return 2 * (weights.sum(-1, keepdim=True) * x - weights @ y)
 
 
+@in_double
 def rkd_distance_gradient(student: Tensor, teacher: Tensor) -> Tensor:
     """dL/dstudent of rkd_distance_loss.
 
@@ -42,7 +46,7 @@ def rkd_distance_gradient(student: Tensor, teacher: Tensor) -> Tensor:
     W_ij = dL/dd_ij / (2 d_ij), zero where d_ij = 0.
     """
     scale = power_of_two_scale(student)
-    (rows,) = centre(student * scale)
+    rows = student * scale
     distances, inverses = safe_root(squared_distances(rows, rows))
     count = (distances != 0).sum().clamp(min=1)
     inverse_mean = safe_root((distances.sum() / count).square())[1]
@@ -69,10 +73,11 @@ def angle_weights(slope: Tensor, squares: Tensor, first: int, last: int) -> Tens
     return torch.cat([above, to_anchor, below]) - opposite / 2
 
 
+@in_double
 def rkd_angle_gradient(student: Tensor, teacher: Tensor) -> Tensor:
     """dL/dstudent of rkd_angle_loss: h = clamp(cos_S - cos_T, -1, 1) / N³, then angle_weights."""
     scale = power_of_two_scale(student)
-    (rows,) = centre(student * scale)
+    rows = student * scale
     d_s, d_t = squared_distances(rows, rows), distances_of_scaled(teacher.detach())
 
     def chunk_weights(d_s: Tensor, d_t: Tensor, first: int, last: int) -> Tensor:
@@ -84,6 +89,7 @@ def rkd_angle_gradient(student: Tensor, teacher: Tensor) -> Tensor:
     return scale * to_rows(weights + weights.mT, rows, rows)
 
 
+@in_double
 def similarity_gradient(student: Tensor, teacher: Tensor) -> Tensor:
     """dL/dstudent of similarity_loss.
 
@@ -101,6 +107,7 @@ def similarity_gradient(student: Tensor, teacher: Tensor) -> Tensor:
     return scale * ((to_gram + to_gram.mT) @ rows)
 
 
+@in_double
 def pairwise_distance_gradient(
     grad: Tensor, x: Tensor, y: Tensor | None, squared: bool, out: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -110,10 +117,8 @@ def pairwise_distance_gradient(
     """
     weights = grad if squared else grad * inverse_or_zero(out) / 2
     if y is None:
-        (rows,) = centre(x)
-        return to_rows(weights + weights.mT, rows, rows), x.new_empty(0)
-    left, right = centre(x, y)
-    return to_rows(weights, left, right), to_rows(weights.mT, right, left)
+        return to_rows(weights + weights.mT, x, x), x.new_empty(0)
+    return to_rows(weights, x, y), to_rows(weights.mT, y, x)
 
 
 def inverse_or_zero(distances: Tensor) -> Tensor:
@@ -122,6 +127,7 @@ def inverse_or_zero(distances: Tensor) -> Tensor:
     return torch.where(zero, 0.0, 1 / torch.where(zero, 1.0, distances))
 
 
+@in_double
 def to_unit_rows(grad: Tensor, x: Tensor) -> Tensor:
     """dL/dx from the cotangent of x/|x|: (grad - (grad · x̂) x̂) / |x|, zero for a zero row."""
     scale = power_of_two_scale(x[..., None, :])[..., 0]
@@ -131,6 +137,7 @@ def to_unit_rows(grad: Tensor, x: Tensor) -> Tensor:
     return (grad - (grad * unit).sum(-1, keepdim=True) * unit) * inverse * scale
 
 
+@in_double
 def pairwise_cosine_gradient(grad: Tensor, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """(dL/dx, dL/dy) for the cotangent grad (..., N, M) of x̂ ŷᵀ; for y = None the second is
     empty."""
@@ -139,10 +146,11 @@ def pairwise_cosine_gradient(grad: Tensor, x: Tensor, y: Tensor | None) -> tuple
     return to_unit_rows(grad @ unit_rows(y), x), to_unit_rows(grad.mT @ unit_rows(x), y)
 
 
+@in_double
 def pairwise_angle_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """dL/dx for the cotangent grad (N, N, N): angle_weights of its part symmetric in (j, k)."""
     scale = power_of_two_scale(x)
-    (rows,) = centre(x * scale)
+    rows = x * scale
     squares = squared_distances(rows, rows)
 
     def chunk_weights(grad: Tensor, squares: Tensor, first: int, last: int) -> Tensor:

@@ -3,10 +3,12 @@
 Distances, angles and similarities between the N rows of a batch x (N, D). Three habits keep them
 accurate and their gradients finite:
 
-* rows are centred and scaled by a power of two first (both as constants, so the result and its
-  derivatives are unchanged), hence neither offset data nor 1e+20 or 1e-20 hurt;
+* rows are scaled by a power of two first and centred before they are multiplied (both as
+  constants, so the result and its derivatives are unchanged), hence neither offset data nor 1e+20
+  or 1e-20 hurt;
 * the value of a squared distance comes from differences of rows, so equal rows give exactly zero,
-  while its derivative is that of the Gram expansion, which needs no N x N x D tensor;
+  while its derivative is that of the Gram expansion, which needs no N x N x D tensor; that expansion
+  cancels for rows much closer to each other than to the centre, so float32 is computed in float64;
 * a zero distance or norm has the inverse zero: its relation is zero and passes no gradient.
 
 An angle needs only distances: <x_j - x_i, x_k - x_i> = (d_ij² + d_ik² - d_jk²) / 2. The N³ cosines
@@ -22,6 +24,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
+from kdops._precision import in_double
+
 CHUNK_ELEMENTS = 1 << 22  # cosines held at once
 
 
@@ -31,8 +35,9 @@ def power_of_two_scale(x: Tensor) -> Tensor:
     if x.numel() == 0:
         return x.new_ones((*x.shape[:-2], 1, 1))
     largest = x.detach().abs().nan_to_num(0.0, 0.0).amax(dim=(-2, -1), keepdim=True)
-    # Two factors: at the ends of the exponent range 2^-e itself would overflow or vanish.
-    exponent = torch.frexp(largest).exponent.clamp(-120, 120)
+    # At the ends of the exponent range 2^-e would overflow or vanish.
+    most = 1022 if x.dtype == torch.float64 else 126
+    exponent = torch.frexp(largest).exponent.clamp(-most, most)
     return torch.ldexp(torch.ones_like(largest), -exponent)
 
 
@@ -49,12 +54,14 @@ def centre(*parts: Tensor) -> tuple[Tensor, ...]:
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """(..., N, M) of |x_i - y_j|²: value by differences, derivative by the Gram expansion."""
-    gram = x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :] - 2 * (x @ y.mT)
     exact = torch.cdist(
         x.detach(), y.detach(), compute_mode="donot_use_mm_for_euclid_dist"
     ).square()
-    differentiated = torch.is_grad_enabled() or forward_ad._current_level >= 0
-    return gram + (exact - gram.detach()) if differentiated else exact
+    if not (torch.is_grad_enabled() or forward_ad._current_level >= 0):
+        return exact
+    x, y = centre(x, y)
+    gram = x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :] - 2 * (x @ y.mT)
+    return exact + (gram - gram.detach())  # zero, with a derivative
 
 
 def safe_root(squared: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,25 +76,27 @@ def distances_of_scaled(x: Tensor) -> Tensor:
 
     Scale-free losses (the gradient reaches x through the constant factor) need no more.
     """
-    (rows,) = centre(x * power_of_two_scale(x))
+    rows = x * power_of_two_scale(x)
     return squared_distances(rows, rows)
 
 
+@in_double
 def pairwise_distance(x: Tensor, y: Tensor | None = None, squared: bool = False) -> Tensor:
     """(..., N, M) Euclidean (or squared) distances between the rows of x and of y (or x)."""
     other = x if y is None else y
     scale = torch.minimum(power_of_two_scale(x), power_of_two_scale(other))
-    parts = centre(x * scale) if y is None else centre(x * scale, y * scale)
-    squares = squared_distances(parts[0], parts[-1])
+    squares = squared_distances(x * scale, other * scale)
     return squares / scale / scale if squared else safe_root(squares)[0] / scale
 
 
+@in_double
 def unit_rows(x: Tensor) -> Tensor:
     """Rows divided by their norm; a zero row stays zero and has zero gradient."""
     scaled = x * power_of_two_scale(x[..., None, :])[..., 0]
     return scaled * safe_root(scaled.square().sum(-1, keepdim=True))[1]
 
 
+@in_double
 def pairwise_cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
     """(..., N, M) cosines between the rows of x and of y (or x)."""
     left = unit_rows(x)
@@ -102,6 +111,7 @@ def cosines_at(squares: Tensor, first: int, last: int) -> Tensor:
     return dots * inverse[:, :, None] * inverse[:, None, :]
 
 
+@in_double
 def pairwise_angle(x: Tensor) -> Tensor:
     """(N, N, N): entry (i, j, k) is the cosine of the angle at x_i between x_j and x_k."""
     squares = distances_of_scaled(x)
@@ -122,6 +132,7 @@ def mean_scaled_distances(x: Tensor) -> Tensor:
     return distances * safe_root(mean.square())[1]
 
 
+@in_double
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over all N² pairs of huber(d_S / mean(d_S) - d_T / mean(d_T))."""
     difference = mean_scaled_distances(student) - mean_scaled_distances(teacher.detach())
@@ -150,6 +161,7 @@ def over_anchors(n: int, chunk_sum: Callable[..., Tensor], *tensors: Tensor) -> 
     return total
 
 
+@in_double
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over all N³ triples of huber(cos_S - cos_T)."""
     n = student.shape[0]
@@ -167,6 +179,7 @@ def row_normalised_gram(x: Tensor) -> Tensor:
     return unit_rows(scaled @ scaled.mT)
 
 
+@in_double
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """|Ĝ_S - Ĝ_T|_F² / N² of the row-normalised Gram matrices of (N, D) rows."""
     difference = row_normalised_gram(student) - row_normalised_gram(teacher.detach())

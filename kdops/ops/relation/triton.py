@@ -15,7 +15,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kdops._triton import cdiv, symmetric, tile_of, tiling
+from kdops._triton import (
+    CLOSE_PART,
+    cdiv,
+    is_lossy,
+    sum_of_differences,
+    symmetric,
+    tile_of,
+    tiling,
+)
 from kdops.ops.relation.gradient import to_unit_rows
 from kdops.ops.relation.reference import centre, power_of_two_scale, unit_rows
 
@@ -29,13 +37,13 @@ ROW_BLOCK = 1024  # columns of a Gram row that similarity_kernel holds at once
 @triton.jit
 def squares_of(products, x, y, x_norms, y_norms, rows, cols, n, m, width, SAME: tl.constexpr):
     """|x_i - y_j|^2 from the products. A tile that holds a pair much closer than its norms is made
-    again from differences: equal rows give exactly zero."""
+    again from differences of the given rows x and y: equal rows give exactly zero."""
     left = tl.load(x_norms + rows, rows < n, 0.0)[:, None]
     norms = left + tl.load(y_norms + cols, cols < m, 0.0)[None, :]
     squares = norms - 2.0 * products
     itself = (rows[:, None] == cols[None, :]) & SAME
     inside = (rows[:, None] < n) & (cols[None, :] < m)
-    close = (squares <= norms * 0.01) & inside
+    close = (squares <= norms * CLOSE_PART) & inside
     if tl.max((close & (itself == 0)).to(tl.int32)) > 0:
         exact = squares - squares
         exact = tl.where(exact == 0.0, exact, 0.0)
@@ -51,7 +59,7 @@ def squares_of(products, x, y, x_norms, y_norms, rows, cols, n, m, width, SAME: 
 
 @triton.jit
 def pairs_kernel(
-    x, x_norms, y, y_norms, unit, out, n, m, width,
+    x, x_given, x_norms, y, y_given, y_norms, unit, out, n, m, width,
     KIND: tl.constexpr, SAME: tl.constexpr, TILE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """out (B, n, m): <x_i, y_j>, or the distance times unit, or the squared one times unit^2.
@@ -70,8 +78,9 @@ def pairs_kernel(
             value = tl.dot(left, right, value, input_precision="ieee", out_dtype=value.dtype)
         if KIND != 0:
             value = squares_of(
-                value, x, y, x_norms + b * n, y_norms + b * m, rows, cols, n, m, width, SAME
-            )
+                value, x_given + b * n * width, y_given + b * m * width, x_norms + b * n,
+                y_norms + b * m, rows, cols, n, m, width, SAME,
+            )  # fmt: skip
             value = value * scale * scale if KIND == 2 else tl.sqrt(value) * scale
         if SAME & (i == j):
             value = symmetric(value)
@@ -85,19 +94,22 @@ def pairs_kernel(
 
 
 @triton.jit
-def weights_of(grad, out, rows, cols, row_stride, col_stride, n, m, KIND: tl.constexpr):
-    """dL/dD of a tile: the cotangent, over 2 d for distances (zero where d is)."""
+def weights_of(grad, out, unit, rows, cols, row_stride, col_stride, n, m, KIND: tl.constexpr):
+    """dL/dD of a tile in units of the rows: the cotangent, over 2 d for distances (zero where d
+    is)."""
     weights = tile_of(grad, rows, cols, row_stride, col_stride, n, m)
     if KIND == 1:
-        d = tile_of(out, rows, cols, row_stride, col_stride, n, m)
+        d = tile_of(out, rows, cols, row_stride, col_stride, n, m) * unit
         weights = tl.where(d == 0.0, 0.0, weights * 0.5 / tl.where(d == 0.0, 1.0, d))
+    if KIND == 2:
+        weights = weights / unit
     return weights
 
 
 @triton.jit
 def pull_kernel(
-    grad, out, row_stride, col_stride, x, y, result, n, m, width,
-    KIND: tl.constexpr, SAME: tl.constexpr, TILE: tl.constexpr,
+    grad, out, row_stride, col_stride, x, x_given, x_sizes, y, y_given, y_sizes, unit, result,
+    n, m, width, KIND: tl.constexpr, SAME: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Gram: sum_j g_ij y_j. Distances: 2 sum_j W_ij (x_i - y_j). The weights are read with free
     strides (their transpose gives the gradient of y); SAME adds the transpose."""
@@ -106,33 +118,53 @@ def pull_kernel(
     wide = rows.to(tl.int64)
     grad += b * n * m
     out += b * n * m
-    mine = tile_of(x + b * n * width, rows, chunk, width, 1, n, width)
+    unit = tl.load(unit + b)
+    mine = tile_of(x + b * n * width, wide, chunk, width, 1, n, width)
+    given = tile_of(x_given + b * n * width, wide, chunk, width, 1, n, width)
+    sizes = tl.load(x_sizes + b * n + rows, rows < n, 0.0)
     total = tl.zeros((TILE, TILE), mine.dtype)
-    sums = tl.zeros((TILE,), mine.dtype)
     for j0 in range(0, m, TILE):
         cols = (j0 + tl.arange(0, TILE)).to(tl.int64)
-        weights = weights_of(grad, out, wide, cols, row_stride, col_stride, n, m, KIND)
+        weights = weights_of(grad, out, unit, wide, cols, row_stride, col_stride, n, m, KIND)
         if SAME:
-            weights += weights_of(grad, out, wide, cols, col_stride, row_stride, n, m, KIND)
+            weights += weights_of(grad, out, unit, wide, cols, col_stride, row_stride, n, m, KIND)
         others = tile_of(y + b * m * width, cols, chunk, width, 1, m, width)
-        total = tl.dot(weights, others, total, input_precision="ieee", out_dtype=total.dtype)
-        sums += tl.sum(weights, 1)
+        if KIND == 0:
+            total = tl.dot(weights, others, total, input_precision="ieee", out_dtype=total.dtype)
+        else:
+            lengths = tile_of(out, wide, cols, row_stride, col_stride, n, m)
+            lengths = (lengths if KIND == 1 else tl.sqrt(lengths)) * unit
+            other_sizes = tl.load(y_sizes + b * m + cols, cols < m, 0.0)
+            itself = (wide[:, None] == cols[None, :]) & SAME
+            if is_lossy(weights, sizes, other_sizes, lengths, itself):
+                total += sum_of_differences(
+                    weights, given, y_given + b * m * width, cols, chunk, m, width, TILE
+                )
+            else:
+                total += tl.sum(weights, 1)[:, None] * mine
+                total -= tl.dot(weights, others, input_precision="ieee", out_dtype=total.dtype)
     if KIND != 0:
-        total = 2.0 * (sums[:, None] * mine - total)
+        total = 2.0 * total
     inside = (rows[:, None] < n) & (chunk[None, :] < width)
     tl.store(result + b * n * width + wide[:, None] * width + chunk[None, :], total, inside)
 
 
 @triton.jit
 def inverse_norm(row, n, BLOCK: tl.constexpr):
-    """1 / |row|, or zero."""
+    """1 / |row|, or zero; entries are divided by the largest before they are squared."""
+    tops = tl.zeros((BLOCK,), row.dtype.element_ty)
+    for j0 in range(0, n, BLOCK):
+        cols = j0 + tl.arange(0, BLOCK)
+        tops = tl.maximum(tops, tl.abs(tl.load(row + cols, cols < n, 0.0)))
+    top = tl.max(tops, 0)
+    top = tl.where(top == 0.0, 1.0, top)
     sums = tl.zeros((BLOCK,), row.dtype.element_ty)
     for j0 in range(0, n, BLOCK):
         cols = j0 + tl.arange(0, BLOCK)
-        value = tl.load(row + cols, cols < n, 0.0)
+        value = tl.load(row + cols, cols < n, 0.0) / top
         sums += value * value
     square = tl.sum(sums, 0)
-    return tl.where(square == 0.0, 0.0, 1.0 / tl.sqrt(tl.where(square == 0.0, 1.0, square)))
+    return tl.where(square == 0.0, 0.0, 1.0 / tl.sqrt(tl.where(square == 0.0, 1.0, square)) / top)
 
 
 @triton.jit
@@ -168,11 +200,8 @@ def similarity_kernel(
 
 def pairwise_distance(x: Tensor, y: Tensor | None, squared: bool) -> Tensor:
     """x (B, N, D), y (B, M, D) or None -> (B, N, M)."""
-    scale = power_of_two_scale(x)
-    if y is not None:
-        scale = torch.minimum(scale, power_of_two_scale(y))
-    rows = _centred(x * scale, None if y is None else y * scale)
-    return pairs(SQUARED if squared else DISTANCE, *rows, (1 / scale).view(-1))
+    rows = Rows.of(x, y)
+    return pairs(SQUARED if squared else DISTANCE, rows, (1 / rows.scale).view(-1))
 
 
 def pairwise_distance_backward(
@@ -180,30 +209,30 @@ def pairwise_distance_backward(
 ) -> tuple[Tensor, Tensor]:
     """Cotangents of x and y; the second is empty without y."""
     kind = SQUARED if squared else DISTANCE
-    return _pull_both(kind, grad, out.contiguous(), *_centred(x, y))
+    rows = Rows.of(x, y)
+    return _pull_both(kind, grad, out.contiguous(), rows, rows.scale.view(-1))
 
 
 def pairwise_cosine(x: Tensor, y: Tensor | None) -> Tensor:
     """x (B, N, D), y (B, M, D) or None -> (B, N, M)."""
-    rows, others = _unit(x, y)
-    return pairs(GRAM, rows, others, x.new_ones(x.shape[0]))
+    return pairs(GRAM, Rows(*_unit(x, y)), x.new_ones(x.shape[0]))
 
 
 def pairwise_cosine_backward(grad: Tensor, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """Cotangents of x and y; the second is empty without y."""
-    gx, gy = _pull_both(GRAM, grad, grad, *_unit(x, y))
+    gx, gy = _pull_both(GRAM, grad, grad, Rows(*_unit(x, y)), x.new_ones(x.shape[0]))
     return to_unit_rows(gx, x), gy if y is None else to_unit_rows(gy, y)
 
 
 def similarity(student: Tensor, teacher: Tensor, want_grad: bool) -> tuple[Tensor, Tensor]:
     """(loss, dL/dstudent), the gradient empty unless wanted."""
     scale = power_of_two_scale(student)
-    rows = (student * scale).contiguous()[None]
-    others = (teacher * power_of_two_scale(teacher)).contiguous()[None]
+    rows = Rows((student * scale).contiguous()[None], None)
+    others = Rows((teacher * power_of_two_scale(teacher)).contiguous()[None], None)
     one, n = student.new_ones(1), student.shape[0]
-    gram, teacher_gram = pairs(GRAM, rows, None, one), pairs(GRAM, others, None, one)
+    gram, teacher_gram = pairs(GRAM, rows, one), pairs(GRAM, others, one)
     losses = student.new_empty(n)
-    factor = 2 * scale / max(n * n, 1)
+    factor = scale.new_full((1,), 2 / max(n * n, 1))
     if n:
         similarity_kernel[(n,)](
             gram, teacher_gram, factor, losses, n, GRADIENT=want_grad, BLOCK=ROW_BLOCK
@@ -211,61 +240,89 @@ def similarity(student: Tensor, teacher: Tensor, want_grad: bool) -> tuple[Tenso
     loss = losses.double().sum().to(student.dtype) / max(n * n, 1)
     if not want_grad:
         return loss, student.new_empty(0)
-    return loss, pull(GRAM, gram, gram, (n, 1), rows, rows, True)[0]
+    return loss, scale * pull(GRAM, gram, gram, (n, 1), rows, one)[0]
 
 
 # ---- behind them ---------------------------------------------------------------------------------
 
 
-def _centred(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    parts = [part.contiguous() for part in (centre(x) if y is None else centre(x, y))]
-    return parts[0], None if y is None else parts[1]
+class Rows:
+    """One or two sets of rows (B, N, D) and (B, M, D) as the kernels read them, y = None being x.
+
+    x and y are what products are made of, x_given and y_given what differences are made of.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self, x: Tensor, y: Tensor | None, given: tuple[Tensor, Tensor | None] | None = None
+    ) -> None:
+        self.x, self.y, self.same = x, x if y is None else y, y is None
+        x_given, y_given = given or (x, y)
+        self.x_given, self.y_given = x_given, x_given if y_given is None else y_given
+        self.x_norms = self.x.square().sum(-1)
+        self.y_norms = self.x_norms if self.same else self.y.square().sum(-1)
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor | None) -> Rows:
+        """Scaled by a power of two, `scale` (B, 1, 1), and centred."""
+        scale = power_of_two_scale(x)
+        if y is not None:
+            scale = torch.minimum(scale, power_of_two_scale(y))
+        given = [(part * scale).contiguous() for part in ((x,) if y is None else (x, y))]
+        parts = [part.contiguous() for part in centre(*given)]
+        second = (parts[1], given[1]) if y is not None else (None, None)
+        rows = cls(parts[0], second[0], (given[0], second[1]))
+        rows.scale = scale
+        return rows
+
+    def turned(self) -> Rows:
+        """y against x."""
+        return Rows(self.y, self.x, (self.y_given, self.x_given))
 
 
 def _unit(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return unit_rows(x).contiguous(), None if y is None else unit_rows(y).contiguous()
 
 
-def pairs(kind: int, x: Tensor, y: Tensor | None, unit: Tensor) -> Tensor:
-    """pairs_kernel on rows x (B, N, D), y (B, M, D) or None, and unit (B,) -> (B, N, M)."""
-    others = x if y is None else y
-    batch, n, width = x.shape
-    m = others.shape[1]
-    out = x.new_empty((batch, n, m))
+def pairs(kind: int, rows: Rows, unit: Tensor) -> Tensor:
+    """pairs_kernel on rows (B, N, D), (B, M, D), and unit (B,) -> (B, N, M)."""
+    batch, n, width = rows.x.shape
+    m = rows.y.shape[1]
+    out = rows.x.new_empty((batch, n, m))
     if out.numel():
-        options = tiling(x.dtype)
+        options = tiling(out.dtype)
         grid = (cdiv(n, options["TILE"]), cdiv(m, options["TILE"]), batch)
-        norms = [rows.square().sum(-1) for rows in (x, others)]
         pairs_kernel[grid](
-            x, norms[0], others, norms[1], unit, out, n, m, width,
-            KIND=kind, SAME=y is None, **options,
+            rows.x, rows.x_given, rows.x_norms, rows.y, rows.y_given, rows.y_norms, unit, out,
+            n, m, width, KIND=kind, SAME=rows.same, **options,
         )  # fmt: skip
     return out
 
 
 def pull(
-    kind: int, grad: Tensor, out: Tensor, strides: tuple[int, int], x: Tensor, y: Tensor, same: bool
+    kind: int, grad: Tensor, out: Tensor, strides: tuple[int, int], rows: Rows, unit: Tensor
 ) -> Tensor:
-    """pull_kernel: the cotangent of x (B, N, D) for that of the pairs, read with `strides`."""
-    batch, n, width = x.shape
-    result = torch.empty_like(x)
+    """pull_kernel: the cotangent of rows.x (B, N, D) for that of the pairs, read with `strides`;
+    out * unit (B,) are the pairs in the units of the rows."""
+    batch, n, width = rows.x.shape
+    result = torch.empty_like(rows.x)
     if result.numel():
-        options = tiling(x.dtype)
+        options = tiling(result.dtype)
         del options["DEPTH"]
         grid = (cdiv(n, options["TILE"]), cdiv(width, options["TILE"]), batch)
         pull_kernel[grid](
-            grad, out, *strides, x, y, result, n, y.shape[1], width,
-            KIND=kind, SAME=same, **options,
+            grad, out, *strides, rows.x, rows.x_given, rows.x_norms.sqrt(), rows.y, rows.y_given,
+            rows.y_norms.sqrt(), unit, result, n, rows.y.shape[1], width,
+            KIND=kind, SAME=rows.same, **options,
         )  # fmt: skip
     return result
 
 
 def _pull_both(
-    kind: int, grad: Tensor, out: Tensor, x: Tensor, y: Tensor | None
+    kind: int, grad: Tensor, out: Tensor, rows: Rows, unit: Tensor
 ) -> tuple[Tensor, Tensor]:
     grad = grad.contiguous()
     m = grad.shape[2]
-    if y is None:
-        return pull(kind, grad, out, (m, 1), x, x, True), x.new_empty(0)
-    gx = pull(kind, grad, out, (m, 1), x, y, False)
-    return gx, pull(kind, grad, out, (1, m), y, x, False)
+    gx = pull(kind, grad, out, (m, 1), rows, unit)
+    return gx, gx.new_empty(0) if rows.same else pull(kind, grad, out, (1, m), rows.turned(), unit)

@@ -18,8 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kdops._triton import PROGRAMS, cdiv, tile_of
-from kdops.ops.relation.reference import centre, power_of_two_scale
-from kdops.ops.relation.triton import SQUARED, pairs, pull
+from kdops.ops.relation.triton import SQUARED, Rows, pairs, pull
 
 TILE = 32
 OPTIONS = {"TILE": TILE, "num_warps": 4}
@@ -96,7 +95,7 @@ def pairwise_angle(x: Tensor) -> Tensor:
     n = x.shape[0]
     out = x.new_empty((n, n, n))
     if n:
-        squares = _scaled_squares(x)[2]
+        squares = _scaled_squares(x)[1]
         tiles, parts = _grid(n)
         angle_kernel[(tiles * tiles, parts)](squares, out, n, parts, **OPTIONS)
     return out
@@ -107,21 +106,20 @@ def pairwise_angle_backward(grad: Tensor, x: Tensor) -> Tensor:
     n = x.shape[0]
     if x.numel() == 0:
         return torch.empty_like(x, memory_format=torch.contiguous_format)
-    scale, rows, squares = _scaled_squares(x)
+    rows, squares = _scaled_squares(x)
     tiles, parts = _grid(n)
     weights = x.new_empty((2 * tiles + parts, n, n))
     weights_kernel[(tiles * tiles, parts)](
         grad, *grad.stride(), squares, weights, n, parts, **OPTIONS
     )
     total = weights.sum(0, keepdim=True)
-    return scale * pull(SQUARED, total, total, (n, 1), rows, rows, True)[0]
+    return rows.scale[0] * pull(SQUARED, total, squares, (n, 1), rows, x.new_ones(1))[0]
 
 
-def _scaled_squares(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The scale (1, 1), the scaled and centred rows (1, N, D) and their squared distances."""
-    scale = power_of_two_scale(x)
-    rows = centre(x * scale)[0].contiguous()[None]
-    return scale, rows, pairs(SQUARED, rows, None, x.new_ones(1))
+def _scaled_squares(x: Tensor) -> tuple[Rows, Tensor]:
+    """The scaled rows (1, N, D) and their squared distances."""
+    rows = Rows.of(x[None], None)
+    return rows, pairs(SQUARED, rows, x.new_ones(1))
 
 
 def _grid(n: int) -> tuple[int, int]:
