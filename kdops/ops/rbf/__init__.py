@@ -192,7 +192,7 @@ def _bandwidth(op: str, gamma: float | Tensor, x: Tensor) -> tuple[Tensor | None
 
 
 def _check_bandwidth(op: str, gamma: float, dtype: torch.dtype) -> None:
-    """Positive, and of a size that the gradient's factor 2 gamma is finite in what is computed in."""
+    """Positive, and such that the gradient's factor 2 gamma is finite in the computed dtype."""
     _check.positive(op, "gamma", gamma)
     if gamma > (wide := torch.finfo(torch.promote_types(dtype, torch.float32))).max / 4:
         raise ValueError(f"{op}: expected gamma finite in {wide.dtype}, got {gamma}")

@@ -282,7 +282,8 @@ def rbf_affinity_loss(
     norms = [r.square().sum(-1) for r in (s, t)]
     if n:
         loss_kernel[(tiles, chunks, parts)](
-            s, given[0], norms[0], _sizes(norms[0]), t, given[1], norms[1], bandwidth, sums[0], sums[1], partial,
+            s, given[0], norms[0], _sizes(norms[0]), t, given[1], norms[1], bandwidth,
+            sums[0], sums[1], partial,
             n, width, t.shape[1], parts,
             GRADIENT=gradients, TERMS=18 if s.dtype == torch.float64 else 10, **options,
         )  # fmt: skip

@@ -107,8 +107,8 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, squared: bool = Fal
 
     Cost: N M D multiply-adds forward (half for y = None), as many again per input backward. Rows
     are centred first; pairs much closer than their norms, and sums of the gradient that cancel, are
-    taken from differences: offset or clustered data and far rows keep their digits. Zero distances have zero gradient.
-    Differentiable to any order.
+    taken from differences: offset or clustered data and far rows keep their digits. Zero distances
+    have zero gradient. Differentiable to any order.
 
     >>> pairwise_distance(torch.randn(8, 16), torch.randn(5, 16)).shape
     torch.Size([8, 5])

@@ -7,8 +7,8 @@ accurate and their gradients finite:
   constants, so the result and its derivatives are unchanged), hence neither offset data nor 1e+20
   or 1e-20 hurt;
 * the value of a squared distance comes from differences of rows, so equal rows give exactly zero,
-  while its derivative is that of the Gram expansion, which needs no N x N x D tensor; that expansion
-  cancels for rows much closer to each other than to the centre, so float32 is computed in float64;
+  while its derivative is that of the Gram expansion, which needs no N x N x D tensor; it cancels
+  for rows much closer to each other than to the centre, so float32 is computed in float64;
 * a zero distance or norm has the inverse zero: its relation is zero and passes no gradient.
 
 An angle needs only distances: <x_j - x_i, x_k - x_i> = (d_ij² + d_ik² - d_jk²) / 2. The N³ cosines
