@@ -106,4 +106,5 @@ def _primal(tensor: Tensor) -> Tensor:
     """The tensor without its tangent of this level; a copy, as views stay bound to the tangent."""
     if not tensor.is_floating_point():
         return tensor
-    return forward_ad.unpack_dual(tensor, level=0).primal.clone()
+    primal: Tensor = forward_ad.unpack_dual(tensor, level=0).primal
+    return primal.clone()

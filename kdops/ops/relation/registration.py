@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kdops import _backends, _library
 from kdops._autograd import loss_op, map_op
-from kdops._precision import in_full_precision
 from kdops._vmap import loop_vmap
 from kdops.ops.relation import gradient, reference
 
@@ -19,15 +18,12 @@ _LOSSES = ("rkd_distance", "rkd_angle", "similarity")
 _PAIRS = ("pairwise_distance", "pairwise_cosine")
 
 references: dict[str, Callable[..., Tensor]] = {
-    name: in_full_precision(function)
-    for name, function in {
-        "rkd_distance": reference.rkd_distance_loss,
-        "rkd_angle": reference.rkd_angle_loss,
-        "similarity": reference.similarity_loss,
-        "pairwise_distance": reference.pairwise_distance,
-        "pairwise_cosine": reference.pairwise_cosine,
-        "pairwise_angle": reference.pairwise_angle,
-    }.items()
+    "rkd_distance": reference.rkd_distance_loss,
+    "rkd_angle": reference.rkd_angle_loss,
+    "similarity": reference.similarity_loss,
+    "pairwise_distance": reference.pairwise_distance,
+    "pairwise_cosine": reference.pairwise_cosine,
+    "pairwise_angle": reference.pairwise_angle,
 }
 ops: dict[str, Callable[..., Any]] = {}
 
