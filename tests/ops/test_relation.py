@@ -295,14 +295,14 @@ def test_gradient_ops_refuse_other_shapes():
     """Called directly they would read beyond their inputs."""
     ops, one = torch.ops.kdops, torch.ones
     for grad in (one(1, 3, 9), one(1, 2, 2), one(2, 3, 2), one(3, 2), one(1, 3, 2).double()):
-        with pytest.raises(RuntimeError, match="pairwise_distance_backward: .*grad"):
+        with pytest.raises(RuntimeError, match=r"pairwise_distance_backward: .*grad"):
             ops.pairwise_distance_backward(grad, one(1, 3, 4), one(1, 2, 4), False, one(1, 3, 2))
-        with pytest.raises(RuntimeError, match="pairwise_cosine_backward: .*grad"):
+        with pytest.raises(RuntimeError, match=r"pairwise_cosine_backward: .*grad"):
             ops.pairwise_cosine_backward(grad, one(1, 3, 4), one(1, 2, 4))
-    with pytest.raises(RuntimeError, match="pairwise_distance_backward: .*out"):
+    with pytest.raises(RuntimeError, match=r"pairwise_distance_backward: .*out"):
         ops.pairwise_distance_backward(one(1, 3, 3), one(1, 3, 4), None, False, one(1, 3, 2))
     for grad in (one(3, 3, 2), one(9, 3), one(4, 4, 4)):
-        with pytest.raises(RuntimeError, match="pairwise_angle_backward: .*grad"):
+        with pytest.raises(RuntimeError, match=r"pairwise_angle_backward: .*grad"):
             ops.pairwise_angle_backward(grad, one(3, 2))
 
 
