@@ -139,7 +139,7 @@ class OpSpec:
     op_calls: (name of a torch.ops.kdops op, build) for opcheck: the op and its gradient op.
     invariant: maps the result to what is comparable (an SVD has a gauge); identity by default.
     empty_cases: no rows, no batch, no positions: a defined, finite result.
-    hard_cases: tight clusters, one row far away, denormal: value and gradient keep their digits.
+    hard_cases: rows in tight clusters, one far away, denormal: value and gradient exact.
     skips: contract check -> reason why it does not apply.
     factor: multiplies the tolerance table in the half types only if > 1 is justified in a comment.
     """

@@ -22,7 +22,7 @@ template <class T>
 inline constexpr T kVanishing = sizeof(T) == 4 ? T(1e-30) : T(1e-280);
 // Below this the cosines at a pair, which come from distances, lose a hundred units of float.
 template <class T>
-inline constexpr T kNear = sizeof(T) == 4 ? T(4e-3) : T(0);
+inline constexpr T kNear = sizeof(T) == 4 ? T(1e-2) : T(0);
 
 // Of (x - y) scale: the sum of the squares, each entry times `more`, and the largest |entry|.
 template <class T>
