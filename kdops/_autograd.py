@@ -35,9 +35,7 @@ _autocast_enabled = torch._C._is_any_autocast_enabled
 _below_autograd = torch._C._AutoDispatchBelowAutograd  # saves a call's way through Python: 5 us
 _untracked_views = torch._C._ExcludeDispatchKeyGuard  # a view could not keep its own tangent
 _VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
-_NO_TANGENT = (
-    "a compiled function loses forward_ad's tangents; use torch.func.jvp, or do not compile"
-)
+_NO_TANGENT = "compiled, it would lose the tangents of forward_ad; use torch.func.jvp"
 _is_compiling = torch.compiler.is_compiling
 _grad_enabled = torch.is_grad_enabled
 
@@ -261,19 +259,19 @@ def _differentiable(
         setup(ctx, inputs, outputs)
         return outputs
 
-    rules = {"backward": staticmethod(backward)}
     separate = {
         "forward": staticmethod(forward),
         "setup_context": staticmethod(_forward.setup_for_both(setup)),
         "jvp": staticmethod(_forward.transposed(setup, backward)),
-        **rules,
+        "backward": staticmethod(backward),
     }
     function: Any = type(f"Kdops_{name}", (torch.autograd.Function,), separate)
     function.vmap = staticmethod(vmap or fold_vmap(function.apply))
     # under torch.func the op is this Function, also where torch.compile has traced the op
     torch.library.impl(full_name, "FuncTorchDynamicLayerFrontMode", function.apply)
     # what eager code runs: no torch.func, but 10 us less than the other two ways
-    together = {"forward": staticmethod(forward_and_setup), "eager": True, **rules}
+    together = {"forward": staticmethod(forward_and_setup), "backward": staticmethod(backward)}
+    together["eager"] = True  # type: ignore[assignment]
     eager: Any = type(f"KdopsEager_{name}", (torch.autograd.Function,), together)
     record = super(torch.autograd.Function, eager).apply  # without what torch.func needs: 5 us
 
