@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -107,6 +110,13 @@ def outside_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     if torch.is_autocast_enabled(device):
         return tuple(t.float() if t.dtype in _HALVES else t for t in tensors)
     return tensors
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Inside, plain PyTorch computes in the dtypes that tensors on the device of x have."""
+    if x.is_meta:  # has no autocast to switch off
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def computed(x: Tensor) -> tuple[Tensor, torch.dtype]:

@@ -52,11 +52,10 @@ def gram_loss_gradients(
 
 def nst_gradient(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
     """Cotangent of student (B, C, *S) for a unit cotangent of reference.nst_loss."""
-    maps = student.flatten(2)
-    X, Y = (reference.normalised_channels(f.flatten(2)) for f in (student, teacher))
+    X, norm, scale = reference.unit_channels(student)
+    Y = reference.normalised_channels(teacher)
     scales = 1 / X.shape[1], 1 / Y.shape[1]
     G = gram_loss_gradients(X.mT, None, Y.mT, None, *scales, coefficient, False)[0].mT
-    norm = reference.safe_norm(maps, 2).unsqueeze(2)
-    across = G - X * (X * G).sum(2, keepdim=True)
-    gradient = torch.where(norm == 0, across * 0, across / torch.where(norm == 0, 1, norm))
-    return gradient.reshape(student.shape)
+    across = (G - X * (X * G).sum(2, keepdim=True)) / norm * scale
+    dead = (X == 0).all(2, keepdim=True)
+    return torch.where(dead, across * 0, across).reshape(student.shape)

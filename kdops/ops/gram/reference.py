@@ -67,11 +67,43 @@ def gram_loss(
     return coefficient * difference.square().sum()
 
 
-def normalised_channels(f: Tensor) -> Tensor:
-    """Each channel of a map (B, C, *S) as a unit vector of positions (B, C, L); zero stays zero."""
+def power_of_two_scale(largest: Tensor) -> Tensor:
+    """The power of two that brings `largest` to [1/2, 1), or as near as a normal number can.
+
+    Multiplying by it rounds nothing. 1 for zero, NaN and Inf. A constant of the gradient.
+    """
+    least = torch.finfo(largest.dtype).tiny
+    size = largest.detach().clamp(min=least)
+    scale = (torch.frexp(size).mantissa / size).clamp(min=least)  # a quotient without rounding
+    return torch.where((largest > 0) & scale.isfinite(), scale, torch.ones_like(scale))
+
+
+def largest_entry(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """max |x| over `dim`, which is kept; a constant of the gradient. NaN where x has one."""
+    sizes = x.detach().abs()
+    if x.numel():
+        return sizes.amax(dim, keepdim=True)
+    return sizes.sum(dim, keepdim=True)
+
+
+def unit_channels(f: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each channel of a map (B, C, *S) as a unit vector u = s x / n of positions (B, C, L).
+
+    Returns u, n and the power of two s, (B, C, 1) both. A channel of zeros stays zero, with zero
+    gradient and n = 1; any other has the direction that it has.
+    """
     flat = f.flatten(2)
+    scale = power_of_two_scale(largest_entry(flat, 2))
+    flat = flat * scale
     norm = safe_norm(flat, 2).unsqueeze(2)
-    return torch.where(norm == 0, flat, flat / torch.where(norm == 0, torch.ones_like(norm), norm))
+    dead = norm == 0
+    norm = torch.where(dead, torch.ones_like(norm), norm)
+    return torch.where(dead, flat * 0, flat / norm), norm, scale
+
+
+def normalised_channels(f: Tensor) -> Tensor:
+    """The unit vectors of unit_channels alone."""
+    return unit_channels(f)[0]
 
 
 def nst_loss(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
