@@ -136,8 +136,8 @@ Loss attention_loss_cpu(const Tensor& student, const Tensor& teacher, double p, 
   check_size(op, "teacher", teacher, 0, student.size(0));
   check_size(op, "teacher", teacher, 2, student.size(2));
   const Tensor s = readable(student), t = readable(teacher);
-  return for_real_type(
-      op, s, [&](auto real) { return loss_of<decltype(real)>(s, t, p, largest, paper); });
+  return for_real_type(op, s,
+                       [&](auto real) { return loss_of<decltype(real)>(s, t, p, largest, paper); });
 }
 
 }  // namespace

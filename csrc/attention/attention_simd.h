@@ -33,8 +33,8 @@ struct AttentionGradient {
   int64_t gx_batch, gx_channel, gx_position;
 };
 
-KDOPS_PER_ISA(template <class T> void attention_backward(const AttentionGradient<T>& o,
-                                                         int64_t begin, int64_t end);)
+KDOPS_PER_ISA(template <class T>
+              void attention_backward(const AttentionGradient<T>& o, int64_t begin, int64_t end);)
 
 template <class T>
 struct AttentionLoss {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdops.ops.gram.reference import largest_entry, power_of_two_scale, safe_norm
+from kdops.ops.gram.reference import at_least_one, largest_entry, power_of_two_scale, safe_norm
 
 
 def attention_map(x: Tensor, p: float, largest: bool) -> Tensor:
@@ -71,5 +71,4 @@ def loss_of_maps(Q_s: Tensor, Q_t: Tensor, paper: bool) -> Tensor:
 def divisor(Q: Tensor, paper: bool) -> int:
     """What the sum over the batch is divided by; Q (B, L)."""
     batch, positions = Q.shape
-    count: int = torch.sym_max(2 * batch if paper else batch * positions, 1)
-    return count
+    return at_least_one(2 * batch if paper else batch * positions)
