@@ -3,8 +3,8 @@
 G = X Yᵀ / L gives, for a cotangent dG, dX = dG Y / L and dY = dGᵀ X / L. With Y = X both terms fall
 on X: dX = (dG + dGᵀ) X / L.
 
-The Gram losses are c f(D) with D = G_S - G_T, so that the cotangent of G_S is P = c df/dD: 2 c D for
-squares; for column norms P_j = c D_j / |D_j|, zero where the column is zero.
+The Gram losses are c f(D) with D = G_S - G_T, so that the cotangent of G_S is P = c df/dD: 2 c D
+for squares; for column norms P_j = c D_j / |D_j|, zero where the column is zero.
 """
 
 from __future__ import annotations

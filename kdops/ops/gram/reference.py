@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 PAPER, MSE, COLUMNS = range(3)  # variants of gram_loss, as the op numbers them
 
 
@@ -55,9 +54,7 @@ def safe_norm(x: Tensor, dim: int) -> Tensor:
     return (torch.where(positive, root, squares) * largest).squeeze(dim)
 
 
-def gram_loss(
-    x1: Tensor, x2: Tensor | None, y1: Tensor, y2: Tensor | None, variant: int
-) -> Tensor:
+def gram_loss(x1: Tensor, x2: Tensor | None, y1: Tensor, y2: Tensor | None, variant: int) -> Tensor:
     """The mean over the batch of f(D), D = gram(x1, x2) - gram(y1, y2).
 
     x1 (B, C1, *S), x2 (B, C2, *S) of the student, y1, y2 of the teacher with positions *T; x2 and

@@ -32,9 +32,7 @@ _backends.register("gram_loss", native=_native_loss, typical_sizes=(128, 64, 64,
 _backends.register("nst_loss", native=_native_loss, typical_sizes=(128, 64, 64, 256))
 
 
-def gram_loss(
-    x1: Tensor, x2: Tensor | None, y1: Tensor, y2: Tensor | None, variant: int
-) -> Tensor:
+def gram_loss(x1: Tensor, x2: Tensor | None, y1: Tensor, y2: Tensor | None, variant: int) -> Tensor:
     """reference.gram_loss on the backend that serves it. All (B, C, *S), float32 or float64."""
     batch, c1, *positions = x1.shape
     c2 = c1 if x2 is None else x2.shape[1]

@@ -131,7 +131,7 @@ MEAN, SUM, PAPER = range(3)  # variants of svd_rbf_loss, as the op numbers them
 
 
 def scaled(total: Tensor, student_front: Tensor, variant: int) -> Tensor:
-    """A sum over the items of (B, D, k) by B (MEAN), as it is (SUM) or times sqrt(k) / 2 (PAPER)."""
+    """A sum over items of (B, D, k) by B (MEAN), as it is (SUM) or times sqrt(k) / 2 (PAPER)."""
     batch, _, k = student_front.shape
     if variant == MEAN:
         return total / torch.sym_max(batch, 1)
