@@ -6,9 +6,10 @@
 #include <cstdint>
 #include <limits>
 
-#include "common/long_sum.h"
+#include "common/simd/long_sum.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::attention::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // L2 norm without overflow of the squares; NaN for a NaN or an Inf.
 template <class T>
@@ -51,4 +52,4 @@ inline void unit_backward(const T* u, T inverse, int64_t length, T* g) {
   for (int64_t l = 0; l < length; ++l) g[l] = (g[l] - u[l] * along) * inverse;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::attention::KDOPS_ISA

@@ -1,11 +1,12 @@
-// Gram entries of maps whose channels are long contiguous rows (common/dot_tile.h): no packing.
+// Gram entries of maps whose channels are long contiguous rows (common/blas/dot_tile.h): no packing.
 #pragma once
 
 #include <algorithm>
 
-#include "common/dot_tile.h"
+#include "common/blas/dot_tile.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::gram::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Numbers of a row that are added up without a break; the sums of the pieces are added in turn.
 inline constexpr int64_t kDotPiece = 2048;
@@ -37,4 +38,4 @@ void gram_by_dots(int64_t c1, int64_t c2, int64_t length, bool symmetric, T scal
     }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::gram::KDOPS_ISA

@@ -1,11 +1,12 @@
 // The channels of a map as unit rows and the way back: what nst_loss does around its products.
 #pragma once
 
-#include "common/gemm.h"
-#include "common/long_sum.h"
+#include "common/blas/gemm.h"
 #include "common/shared/unit_row.h"
+#include "common/simd/long_sum.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::gram::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // x (rows x length) as contiguous unit rows, by the rule of unit_row.h; inverse: 1 / norm, or 0.
 template <class T>
@@ -39,4 +40,4 @@ void unit_rows_back(const T* u, const T* inverse, int64_t rows, int64_t length, 
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::gram::KDOPS_ISA

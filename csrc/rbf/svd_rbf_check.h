@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/check.h"
+#include "common/torch/check.h"
 
-namespace kdops {
+namespace kdops::rbf {
 
 // Fronts (B, D_front, k), backs (B, D_back, k), one dtype and device.
 inline void check_levels(const Tensor& student_front, const Tensor& student_back,
@@ -35,4 +35,4 @@ inline double svd_rbf_scale(const Tensor& student_front, int64_t variant) {
   return variant == 1 ? 1.0 : 0.5 * std::sqrt(static_cast<double>(student_front.size(2)));
 }
 
-}  // namespace kdops
+}  // namespace kdops::rbf

@@ -3,24 +3,27 @@
 //
 // * a row is zero when all its entries are, and then u = 0 and 1/|x| = 0 (no gradient); a short
 //   row, denormal numbers included, has the direction that it has;
-// * entries are multiplied by row_scale(max |x|), a power of two that brings the largest to [1/2, 1)
+// * entries are multiplied by row_scale(max |x|), a power of two that brings the largest to [1/2,
+// 1)
 //   (what is still smaller was below 2^-126), before they are squared: nothing overflows or
 //   vanishes, nothing is rounded;
-// * 1/|x| of a row below 1/largest finite number is that largest number: a gradient is then clipped,
+// * 1/|x| of a row below 1/largest finite number is that largest number: a gradient is then
+// clipped,
 //   never NaN. NaN and Inf in a row stay in it.
 //
-// Use: s = row_scale(top); f = unit_factors(s, sum of (s x)^2); u = (s x) f.unit, 1/|x| is f.inverse.
+// Use: s = row_scale(top); f = unit_factors(s, sum of (s x)^2); u = (s x) f.unit, 1/|x| is
+// f.inverse.
 #pragma once
 
 #include <cmath>
 #include <limits>
 
 #if defined(__CUDACC__) || defined(KDOPS_SIM)
-#include "common/lane.cuh"
+#include "common/gpu/lane.cuh"
 #define KDOPS_UNIT_ROW gpu
 #define KDOPS_UNIT_ROW_FN KDOPS_DEVICE
 #else
-#include "common/isa.h"
+#include "common/simd/isa.h"
 #define KDOPS_UNIT_ROW KDOPS_ISA
 #define KDOPS_UNIT_ROW_FN inline
 #endif
