@@ -2,6 +2,8 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
+#include <optional>
 #include <tuple>
 
 #include "attention/attention_simd.h"
@@ -39,18 +41,6 @@ void forward(const Tensor& x, double p, bool largest, Tensor& out) {
   });
 }
 
-template <class T>
-void backward(const Tensor& grad, const Tensor& x, double p, bool largest, Tensor& gx) {
-  const T* g = static_cast<const T*>(grad.data_ptr());
-  T* target = static_cast<T*>(gx.data_ptr());
-  const AttentionMaps<T> maps = maps_of<T>(x);
-  const int64_t batch = gx.stride(0), channel = gx.stride(1), position = gx.stride(2);
-  parallel_for(x.size(0), 8.0 * x.size(1) * x.size(2), [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(attention_backward<T>)
-    (maps, static_cast<T>(p), largest, g, target, batch, channel, position, begin, end);
-  });
-}
-
 Tensor attention_map_cpu(const Tensor& input, double p, bool largest) {
   check_dim("attention_map", "x", input, 3);
   const Tensor x = readable(input);
@@ -60,9 +50,9 @@ Tensor attention_map_cpu(const Tensor& input, double p, bool largest) {
   return out;
 }
 
-Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, double p, bool largest) {
-  const char* op = "attention_map_backward";
-  check_dim(op, "x", input, 3);
+// unit (B), or none: all one.
+Tensor backward(const char* op, const Tensor& grad, const std::optional<Tensor>& unit,
+                const Tensor& input, double p, bool largest) {
   check_dim(op, "grad", grad, 2);
   check_like(op, "grad", grad, input);
   check_size(op, "grad", grad, 0, input.size(0));
@@ -74,36 +64,71 @@ Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& input, doubl
   Tensor gx = x.stride(2) == 1
                   ? empty_for(x, {batch, channels, length})
                   : torch::stable::transpose(empty_for(x, {batch, length, channels}), 1, 2);
-  for_real_type(op, x, [&](auto real) { backward<decltype(real)>(g, x, p, largest, gx); });
+  for_real_type(op, x, [&](auto real) {
+    using T = decltype(real);
+    const AttentionGradient<T> problem{.x = maps_of<T>(x),
+                                       .p = static_cast<T>(p),
+                                       .largest = largest,
+                                       .grad = pointer<T>(g),
+                                       .unit = unit ? pointer<T>(*unit) : nullptr,
+                                       .gx = pointer<T>(gx),
+                                       .gx_batch = gx.stride(0),
+                                       .gx_channel = gx.stride(1),
+                                       .gx_position = gx.stride(2)};
+    parallel_for(batch, 8.0 * channels * length, [&](int64_t begin, int64_t end) {
+      KDOPS_BEST(attention_backward<T>)(problem, begin, end);
+    });
+  });
   return gx;
 }
 
+Tensor attention_map_backward_cpu(const Tensor& grad, const Tensor& x, double p, bool largest) {
+  const char* op = "attention_map_backward";
+  check_dim(op, "x", x, 3);
+  return backward(op, grad, std::nullopt, x, p, largest);
+}
+
+Tensor attention_loss_backward_cpu(const Tensor& pull, const Tensor& unit, const Tensor& student,
+                                   double p, bool largest) {
+  const char* op = "attention_loss_backward";
+  check_dim(op, "student", student, 3);
+  check_dim(op, "unit", unit, 1);
+  check_like(op, "unit", unit, student);
+  check_size(op, "unit", unit, 0, student.size(0));
+  return backward(op, pull, contiguous_of(unit), student, p, largest);
+}
+
+using Loss = std::tuple<Tensor, Tensor, Tensor>;
+
 template <class T>
-std::tuple<Tensor, Tensor> loss_of(const Tensor& student, const Tensor& teacher, double p,
-                                   bool largest, bool paper, double coefficient) {
-  const int64_t batch = student.size(0);
+Loss loss_of(const Tensor& student, const Tensor& teacher, double p, bool largest, bool paper) {
+  const int64_t batch = student.size(0), length = student.size(2);
+  const auto items = static_cast<double>(std::max<int64_t>(batch, 1));
+  const auto positions = static_cast<double>(std::max<int64_t>(length, 1));
   Tensor loss = empty_for(student, {});
-  Tensor pull = empty_for(student, {batch, student.size(2)});
-  Scratch<T> items(batch);
-  const AttentionLoss<T> problem{maps_of<T>(student),
-                                 maps_of<T>(teacher),
-                                 static_cast<T>(p),
-                                 largest,
-                                 paper,
-                                 static_cast<T>(coefficient),
-                                 items.get(),
-                                 static_cast<T*>(pull.data_ptr())};
-  const double flops = 4.0 * (student.size(1) + teacher.size(1)) * student.size(2);
+  Tensor pull = empty_for(student, {batch, length});
+  Tensor unit = empty_for(student, {batch});
+  Scratch<T> losses(batch);
+  const AttentionLoss<T> problem{
+      .student = maps_of<T>(student),
+      .teacher = maps_of<T>(teacher),
+      .p = static_cast<T>(p),
+      .largest = largest,
+      .paper = paper,
+      .coefficient = static_cast<T>(paper ? 1 / (2 * items) : 1 / (items * positions)),
+      .loss = losses.get(),
+      .pull = pointer<T>(pull),
+      .unit = pointer<T>(unit)};
+  const double flops = 4.0 * (student.size(1) + teacher.size(1)) * length;
   parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(attention_loss<T>)(problem, begin, end);
   });
-  *pointer<T>(loss) = static_cast<T>(ordered_sum(items.get(), batch));
-  return {loss, pull};
+  *pointer<T>(loss) = static_cast<T>(ordered_sum(losses.get(), batch));
+  return {loss, pull, unit};
 }
 
-std::tuple<Tensor, Tensor> attention_loss_cpu(const Tensor& student, const Tensor& teacher,
-                                              double p, bool largest, bool paper,
-                                              double coefficient) {
+Loss attention_loss_cpu(const Tensor& student, const Tensor& teacher, double p, bool largest,
+                        bool paper) {
   const char* op = "attention_loss";
   check_dim(op, "student", student, 3);
   check_dim(op, "teacher", teacher, 3);
@@ -111,9 +136,8 @@ std::tuple<Tensor, Tensor> attention_loss_cpu(const Tensor& student, const Tenso
   check_size(op, "teacher", teacher, 0, student.size(0));
   check_size(op, "teacher", teacher, 2, student.size(2));
   const Tensor s = readable(student), t = readable(teacher);
-  return for_real_type(op, s, [&](auto real) {
-    return loss_of<decltype(real)>(s, t, p, largest, paper, coefficient);
-  });
+  return for_real_type(op, s,
+                       [&](auto real) { return loss_of<decltype(real)>(s, t, p, largest, paper); });
 }
 
 }  // namespace
@@ -123,4 +147,5 @@ STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
   m.impl("attention_map", TORCH_BOX(&kdops::attention::attention_map_cpu));
   m.impl("attention_map_backward", TORCH_BOX(&kdops::attention::attention_map_backward_cpu));
   m.impl("attention_loss", TORCH_BOX(&kdops::attention::attention_loss_cpu));
+  m.impl("attention_loss_backward", TORCH_BOX(&kdops::attention::attention_loss_backward_cpu));
 }

@@ -5,9 +5,12 @@
 #include "attention/attention_simd.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "attention/power.h"
 #include "attention/unit.h"
+#include "common/shared/unit_row.h"
 #include "common/simd/pack_loop.h"
 #include "common/simd/scratch.h"
 
@@ -31,21 +34,28 @@ struct Attention {
 
   P join(P sum, P value) const { return largest ? larger(sum, value) : sum + value; }
 
-  // Positions contiguous: sums of a group of packs in registers, channel after channel.
+  // Positions contiguous: sums of a group of packs in registers, channel after channel; `out`
+  // gathers those of a block of channels.
   template <int kGroup>
   void forward_group(const T* item, T* out, int last) const {
-    P sums[kGroup];
-    for (P& sum : sums) sum = P(T(0));
-    for (int64_t c = 0; c < x.channels; ++c) {
-      const T* row = item + c * x.channel;
+    for (int64_t first = 0; first == 0 || first < x.channels; first += kSumBlock) {
+      P sums[kGroup];
+      for (P& sum : sums) sum = P(T(0));
+      const int64_t end = std::min(x.channels, first + kSumBlock);
+      for (int64_t c = first; c < end; ++c) {
+        const T* row = item + c * x.channel;
 #pragma GCC unroll 16
+        for (int g = 0; g < kGroup; ++g) {
+          const P value = load_some(row + g * kLanes, g == kGroup - 1 ? last : kLanes);
+          sums[g] = join(sums[g], power<kind>(value, p));
+        }
+      }
       for (int g = 0; g < kGroup; ++g) {
-        const P value = load_some(row + g * kLanes, g == kGroup - 1 ? last : kLanes);
-        sums[g] = join(sums[g], power<kind>(value, p));
+        const int lanes = g == kGroup - 1 ? last : kLanes;
+        if (first > 0) sums[g] = join(load_some(out + g * kLanes, lanes), sums[g]);
+        store_some(sums[g], out + g * kLanes, lanes);
       }
     }
-    for (int g = 0; g < kGroup; ++g)
-      store_some(sums[g], out + g * kLanes, g == kGroup - 1 ? last : kLanes);
   }
 
   void forward_rows(const T* item, T* out) const {
@@ -64,20 +74,23 @@ struct Attention {
 
   // Channels contiguous: one position after the other.
   void forward_columns(const T* item, T* out) const {
+    constexpr int64_t kStep = kSumBlock * kLanes;
     for (int64_t l = 0; l < x.length; ++l) {
       const T* column = item + l * x.position;
-      P sum(T(0));
-      // absent lanes are zero and change neither the sum nor the maximum of |x|^p, p > 0
-      for_packs<T>(x.channels, [&](int64_t c, int lanes) {
-        sum = join(sum, power<kind>(load_some(column + c, lanes), p));
-      });
-      T total = sum.lane(0);
-      for (int i = 1; i < kLanes; ++i) {
-        const T value = sum.lane(i);
-        if (!largest)
-          total += value;
-        else if (value > total || value != value)
-          total = value;
+      T total(0);
+      for (int64_t first = 0; first < x.channels; first += kStep) {
+        P sum(T(0));
+        // absent lanes are zero and change neither the sum nor the maximum of |x|^p, p > 0
+        for_packs<T>(std::min(kStep, x.channels - first), [&](int64_t c, int lanes) {
+          sum = join(sum, power<kind>(load_some(column + first + c, lanes), p));
+        });
+        for (int i = 0; i < kLanes; ++i) {
+          const T value = sum.lane(i);
+          if (!largest)
+            total += value;
+          else if (value > total || value != value)
+            total = value;
+        }
       }
       out[l] = total;
     }
@@ -133,6 +146,78 @@ void with_exponent(const AttentionMaps<T>& x, T p, bool largest, const Body& bod
   }
 }
 
+template <class T>
+AttentionMaps<T> item_of(AttentionMaps<T> x, int64_t b) {
+  x.data += b * x.batch;
+  return x;
+}
+
+// Whether an attention map with this largest entry, and its gradient, are far from the ends of T.
+template <class T>
+bool in_range(T largest) {
+  constexpr int kFar = std::numeric_limits<T>::max_exponent / 2 - 4;
+  return largest > std::ldexp(T(1), -kFar) && largest < std::ldexp(T(1), kFar);
+}
+
+// x times a power of two, in `memory` (C * L), as it lies.
+template <class T>
+AttentionMaps<T> scaled(const AttentionMaps<T>& x, T unit, T* memory) {
+  AttentionMaps<T> y = x;
+  y.data = memory;
+  y.channel = x.position == 1 ? x.length : 1;
+  y.position = x.position == 1 ? 1 : x.channels;
+  for (int64_t c = 0; c < x.channels; ++c)
+    for (int64_t l = 0; l < x.length; ++l)
+      memory[c * y.channel + l * y.position] = unit * x.data[c * x.channel + l * x.position];
+  return y;
+}
+
+template <class T>
+T largest_entry(const AttentionMaps<T>& x) {
+  T largest(0);
+  for (int64_t c = 0; c < x.channels; ++c)
+    for (int64_t l = 0; l < x.length; ++l)
+      largest = max(std::fabs(x.data[c * x.channel + l * x.position]), largest);
+  return largest;
+}
+
+// The attention map q (L) of unit * x, one map; returns unit. It is 1 but for maps whose powers
+// leave the range of T: those are brought back by a power of two, which rounds nothing.
+template <class T>
+T forward_in_range(const AttentionMaps<T>& x, T p, bool largest, T* q) {
+  attention_forward<T>(x, p, largest, q, 0, 1);
+  if (in_range(largest_size(q, x.length))) return T(1);
+  const T unit = row_scale(largest_entry(x));
+  if (unit == T(1)) return unit;
+  Scratch<T> memory(x.channels * x.length);
+  attention_forward<T>(scaled(x, unit, memory.get()), p, largest, q, 0, 1);
+  return unit;
+}
+
+// gx of one map, with `out` at its first entry.
+template <class T>
+void backward_item(const AttentionGradient<T>& o, const AttentionMaps<T>& x, const T* grad,
+                   T* out) {
+  with_exponent<T>(x, o.p, o.largest, [&](auto attention) {
+    if (o.largest)
+      attention.backward_largest(x.data, grad, out, o.gx_channel, o.gx_position);
+    else
+      attention.backward_sum(x.data, grad, out, o.gx_channel, o.gx_position);
+  });
+}
+
+// out *= unit; what leaves the range is clipped: a finite map has a finite gradient.
+template <class T>
+void rescale(const AttentionGradient<T>& o, T unit, T* out) {
+  constexpr T kLargest = std::numeric_limits<T>::max();
+  for (int64_t c = 0; c < o.x.channels; ++c)
+    for (int64_t l = 0; l < o.x.length; ++l) {
+      T& value = out[c * o.gx_channel + l * o.gx_position];
+      value *= unit;
+      if (std::fabs(value) > kLargest) value = std::copysign(kLargest, value);
+    }
+}
+
 }  // namespace
 
 template <class T>
@@ -150,20 +235,20 @@ void attention_forward(const AttentionMaps<T>& x, T p, bool largest, T* out, int
 }
 
 template <class T>
-void attention_backward(const AttentionMaps<T>& x, T p, bool largest, const T* grad, T* gx,
-                        int64_t gx_batch, int64_t gx_channel, int64_t gx_position, int64_t begin,
-                        int64_t end) {
-  with_exponent<T>(x, p, largest, [&](auto attention) {
-    for (int64_t b = begin; b < end; ++b) {
-      const T* item = x.data + b * x.batch;
-      if (largest)
-        attention.backward_largest(item, grad + b * x.length, gx + b * gx_batch, gx_channel,
-                                   gx_position);
-      else
-        attention.backward_sum(item, grad + b * x.length, gx + b * gx_batch, gx_channel,
-                               gx_position);
+void attention_backward(const AttentionGradient<T>& o, int64_t begin, int64_t end) {
+  for (int64_t b = begin; b < end; ++b) {
+    const AttentionMaps<T> x = item_of(o.x, b);
+    const T* grad = o.grad + b * x.length;
+    T* out = o.gx + b * o.gx_batch;
+    const T unit = o.unit == nullptr ? T(1) : o.unit[b];
+    if (unit == T(1)) {
+      backward_item(o, x, grad, out);
+      continue;
     }
-  });
+    Scratch<T> memory(x.channels * x.length);
+    backward_item(o, scaled(x, unit, memory.get()), grad, out);
+    rescale(o, unit, out);
+  }
 }
 
 template <class T>
@@ -171,13 +256,9 @@ void attention_loss(const AttentionLoss<T>& o, int64_t begin, int64_t end) {
   const int64_t length = o.student.length;
   Scratch<T> student(length);
   for (int64_t b = begin; b < end; ++b) {
-    const auto alone = [b](AttentionMaps<T> maps) {
-      maps.data += b * maps.batch;
-      return maps;
-    };
     T* pull = o.pull + b * length;
-    attention_forward<T>(alone(o.student), o.p, o.largest, student.get(), 0, 1);
-    attention_forward<T>(alone(o.teacher), o.p, o.largest, pull, 0, 1);
+    o.unit[b] = forward_in_range(item_of(o.student, b), o.p, o.largest, student.get());
+    forward_in_range(item_of(o.teacher, b), o.p, o.largest, pull);
     const T inverse = make_unit(student.get(), length);
     make_unit(pull, length);
     o.loss[b] = difference_loss(student.get(), pull, length, o.paper, o.coefficient);
@@ -185,10 +266,9 @@ void attention_loss(const AttentionLoss<T>& o, int64_t begin, int64_t end) {
   }
 }
 
-#define KDOPS_INSTANTIATE(T)                                                                   \
-  template void attention_forward<T>(const AttentionMaps<T>&, T, bool, T*, int64_t, int64_t);  \
-  template void attention_backward<T>(const AttentionMaps<T>&, T, bool, const T*, T*, int64_t, \
-                                      int64_t, int64_t, int64_t, int64_t);                     \
+#define KDOPS_INSTANTIATE(T)                                                                  \
+  template void attention_forward<T>(const AttentionMaps<T>&, T, bool, T*, int64_t, int64_t); \
+  template void attention_backward<T>(const AttentionGradient<T>&, int64_t, int64_t);         \
   template void attention_loss<T>(const AttentionLoss<T>&, int64_t, int64_t);
 KDOPS_INSTANTIATE(float)
 KDOPS_INSTANTIATE(double)

@@ -20,12 +20,21 @@ KDOPS_PER_ISA(template <class T> void attention_forward(const AttentionMaps<T>& 
                                                         bool largest, T* out, int64_t begin,
                                                         int64_t end);)
 
-// gx (B, C, L) = grad[b, l] * p |x|^(p-1) sign(x), for `largest` at the first largest channel only.
-// gx has the strides of x when `x.position` or `x.channel` is 1 (see attention_cpu.cpp).
+// gx (B, C, L) = grad[b, l] * p |u x|^(p-1) sign(x) u with u = unit[b], for `largest` at the first
+// largest channel only.
+template <class T>
+struct AttentionGradient {
+  AttentionMaps<T> x;
+  T p;
+  bool largest;
+  const T* grad;  // (B, L)
+  const T* unit;  // (B) powers of two, or null: all one
+  T* gx;          // lies as x where x.position or x.channel is 1 (see attention_cpu.cpp)
+  int64_t gx_batch, gx_channel, gx_position;
+};
+
 KDOPS_PER_ISA(template <class T>
-              void attention_backward(const AttentionMaps<T>& x, T p, bool largest, const T* grad,
-                                      T* gx, int64_t gx_batch, int64_t gx_channel,
-                                      int64_t gx_position, int64_t begin, int64_t end);)
+              void attention_backward(const AttentionGradient<T>& o, int64_t begin, int64_t end);)
 
 template <class T>
 struct AttentionLoss {
@@ -34,7 +43,8 @@ struct AttentionLoss {
   bool largest, paper;
   T coefficient;
   T* loss;  // (B), one value per item
-  T* pull;  // (B, L), derivative of the loss by the student's attention map
+  T* pull;  // (B, L), derivative of the loss by the attention map of unit * student
+  T* unit;  // (B), 1 but for maps whose powers would leave the range of T
 };
 
 // Losses and derivatives of the items begin..end; see attention.cpp for the formula.

@@ -2,12 +2,11 @@
 // negative.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 
-#include "common/simd/pack_loop.h"
+#include "common/simd/long_sum.h"
 
 namespace kdops::attention::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -15,15 +14,9 @@ using namespace kdops::KDOPS_ISA;
 // L2 norm without overflow of the squares; NaN for a NaN or an Inf.
 template <class T>
 inline T scaled_norm(const T* q, int64_t length) {
-  T largest = 0;
-  for (int64_t l = 0; l < length; ++l) largest = std::max(largest, std::fabs(q[l]));
+  const T largest = largest_size(q, length);
   const T inverse = largest >= std::numeric_limits<T>::min() ? 1 / largest : T(1);
-  Pack<T> sum(T(0));
-  for_packs<T>(length, [&](int64_t l, int lanes) {
-    const Pack<T> part = Pack<T>(inverse) * load_some(q + l, lanes);
-    sum = fma(part, part, sum);
-  });
-  return std::sqrt(reduce_add(sum)) / inverse;
+  return static_cast<T>(std::sqrt(long_squares(q, length, inverse))) / inverse;
 }
 
 // q = q / |q|; returns 1 / |q|. A norm so small that its reciprocal would leave the range of the
@@ -47,19 +40,15 @@ inline T difference_loss(const T* s, T* t, int64_t length, bool paper, T coeffic
     for (int64_t l = 0; l < length; ++l) t[l] *= factor;
     return coefficient * norm;
   }
-  T sum = 0;
-  for (int64_t l = 0; l < length; ++l) {
-    sum += t[l] * t[l];
-    t[l] *= 2 * coefficient;
-  }
-  return coefficient * sum;
+  const double sum = long_squares(t, length, T(1));
+  for (int64_t l = 0; l < length; ++l) t[l] *= 2 * coefficient;
+  return static_cast<T>(coefficient * sum);
 }
 
 // g = (g - u <u, g>) * inverse, the cotangent of q from the one of u = q / |q|.
 template <class T>
 inline void unit_backward(const T* u, T inverse, int64_t length, T* g) {
-  T along = 0;
-  for (int64_t l = 0; l < length; ++l) along += u[l] * g[l];
+  const T along = static_cast<T>(long_inner(u, g, length));
   for (int64_t l = 0; l < length; ++l) g[l] = (g[l] - u[l] * along) * inverse;
 }
 

@@ -8,6 +8,9 @@
 namespace kdops::gram::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
+// Numbers of a row that are added up without a break; the sums of the pieces are added in turn.
+inline constexpr int64_t kDotPiece = 2048;
+
 // out (c1 x c2) = scale * x yT; with `symmetric` the tiles wholly below the diagonal are left out.
 // x and y rows lie x_row and y_row apart. At the edges a tile computes its last row again.
 template <class T>
@@ -21,7 +24,14 @@ void gram_by_dots(int64_t c1, int64_t c2, int64_t length, bool symmetric, T scal
       for (int r = 0; r < R; ++r) a[r] = x + std::min(i + r, c1 - 1) * x_row;
       for (int c = 0; c < C; ++c) b[c] = y + std::min(j + c, c2 - 1) * y_row;
       T tile[kDotSums<T>];
-      dot_tile<false>(a, b, length, T(1), tile);
+      dot_tile<false>(a, b, std::min(length, kDotPiece), T(1), tile);
+      for (int64_t l = kDotPiece; l < length; l += kDotPiece) {
+        for (const T*& row : a) row += kDotPiece;
+        for (const T*& row : b) row += kDotPiece;
+        T piece[kDotSums<T>];
+        dot_tile<false>(a, b, std::min(length - l, kDotPiece), T(1), piece);
+        for (int q = 0; q < R * C; ++q) tile[q] += piece[q];
+      }
       for (int r = 0; r < R && i + r < c1; ++r)
         for (int c = 0; c < C && j + c < c2; ++c)
           out[(i + r) * c2 + j + c] = scale * tile[r * C + c];

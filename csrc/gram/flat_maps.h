@@ -43,6 +43,9 @@ inline Tensor flat_maps(const char* op, const char* name, const Tensor& maps) {
   return Tensor(view);
 }
 
+// One by a size, which for a map without positions counts as one.
+inline double inverse_of(int64_t size) { return 1.0 / static_cast<double>(size > 0 ? size : 1); }
+
 // x (B, C1, L) and y (B, C2, L) of one dtype and device.
 inline void check_maps(const char* op, const Tensor& x, const Tensor& y) {
   check_like(op, "y", y, x);

@@ -20,7 +20,7 @@ ScalarType result_type(ScalarType dtype) {
   return dtype == ScalarType::Double ? dtype : ScalarType::Float;
 }
 
-Tensor gram_cpu(const Tensor& x_maps, const std::optional<Tensor>& y_maps, double scale) {
+Tensor gram_cpu(const Tensor& x_maps, const std::optional<Tensor>& y_maps) {
   const Tensor x = flat_maps("gram", "x", x_maps);
   const Tensor y = y_maps ? flat_maps("gram", "y", *y_maps) : x;
   check_maps("gram", x, y);
@@ -28,6 +28,7 @@ Tensor gram_cpu(const Tensor& x_maps, const std::optional<Tensor>& y_maps, doubl
   const ScalarType dtype = x.scalar_type();
   Tensor out = empty_for(x, {x.size(0), shape.c1, shape.c2}, result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
+  const double scale = inverse_of(shape.length);
   for_storage_type<Fp16, Bf16>("gram", x, [&](auto kind) {
     using In = decltype(kind);
     using T = gram_result_t<In>;
@@ -40,12 +41,13 @@ Tensor gram_cpu(const Tensor& x_maps, const std::optional<Tensor>& y_maps, doubl
   return result_type(dtype) == dtype ? out : torch::stable::to(out, dtype);
 }
 
-// One side of the backward: gx = scale * g y, of the shape of x.
+// One side of the backward: gx = g y / positions, of the shape of x.
 Tensor backward_side(const Tensor& x, const Tensor& grad, const Tensor& y, GramShape shape,
-                     bool transposed, double scale) {
+                     bool transposed) {
   const ScalarType dtype = y.scalar_type();
   Tensor gx = empty_for(y, x.sizes(), result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
+  const double scale = inverse_of(shape.length);
   for_storage_type<Fp16, Bf16>("gram_backward", y, [&](auto kind) {
     using In = decltype(kind);
     using T = gram_result_t<In>;
@@ -60,11 +62,12 @@ Tensor backward_side(const Tensor& x, const Tensor& grad, const Tensor& y, GramS
 }
 
 std::tuple<Tensor, Tensor> gram_backward_cpu(const Tensor& grad, const Tensor& x_maps,
-                                             const std::optional<Tensor>& y_maps, double scale) {
+                                             const std::optional<Tensor>& y_maps) {
   const Tensor x = flat_maps("gram_backward", "x", x_maps);
   const Tensor y = y_maps ? flat_maps("gram_backward", "y", *y_maps) : x;
   check_maps("gram_backward", x, y);
   check_dim("gram_backward", "grad", grad, 3);
+  check_like("gram_backward", "grad", grad, x);
   check_size("gram_backward", "grad", grad, 0, x.size(0));
   check_size("gram_backward", "grad", grad, 1, x.size(1));
   check_size("gram_backward", "grad", grad, 2, y.size(1));
@@ -72,9 +75,9 @@ std::tuple<Tensor, Tensor> gram_backward_cpu(const Tensor& grad, const Tensor& x
   const Tensor g = contiguous_of(grad.scalar_type() == real ? grad : torch::stable::to(grad, real));
   const int64_t c1 = x.size(1), c2 = y.size(1), length = x.size(2);
   if (!y_maps)
-    return {backward_side(x_maps, g, x, {c1, c1, length, true}, false, scale), empty_for(x, {0})};
-  return {backward_side(x_maps, g, y, {c1, c2, length, false}, false, scale),
-          backward_side(*y_maps, g, x, {c2, c1, length, false}, true, scale)};
+    return {backward_side(x_maps, g, x, {c1, c1, length, true}, false), empty_for(x, {0})};
+  return {backward_side(x_maps, g, y, {c1, c2, length, false}, false),
+          backward_side(*y_maps, g, x, {c2, c1, length, false}, true)};
 }
 
 }  // namespace

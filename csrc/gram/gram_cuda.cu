@@ -23,7 +23,7 @@ void check_on_device(const char* op, const Tensor& x, const Tensor& y) {
   check_extent(op, "y", y);
 }
 
-Tensor gram_cuda(const Tensor& x_maps, const std::optional<Tensor>& y_maps, double scale) {
+Tensor gram_cuda(const Tensor& x_maps, const std::optional<Tensor>& y_maps) {
   const Tensor x = flat_maps("gram", "x", x_maps);
   const Tensor y = y_maps ? flat_maps("gram", "y", *y_maps) : x;
   check_on_device("gram", x, y);
@@ -33,15 +33,15 @@ Tensor gram_cuda(const Tensor& x_maps, const std::optional<Tensor>& y_maps, doub
   for_storage_type<gpu::Half, gpu::BFloat16>("gram", x, [&](auto kind) {
     using T = decltype(kind);
     launch_product<T>(device, "gram", out, operand<T>(x), operand<T>(y), x.size(2), !y_maps, false,
-                      scale);
+                      inverse_of(x.size(2)));
   });
   return out;
 }
 
-// grad (B, C1, C2). gx = scale * grad y, or scale * (grad + gradT) x without y;
-// gy = scale * gradT x.
+// grad (B, C1, C2). By the number of positions: gx = grad y, or (grad + gradT) x without y;
+// gy = gradT x.
 std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& x_maps,
-                                              const std::optional<Tensor>& y_maps, double scale) {
+                                              const std::optional<Tensor>& y_maps) {
   const char* op = "gram_backward";
   const Tensor x = flat_maps(op, "x", x_maps);
   const Tensor y = y_maps ? flat_maps(op, "y", *y_maps) : x;
@@ -54,6 +54,7 @@ std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& 
   check_extent(op, "grad", grad);
   const OnDevice device(x);
   const bool symmetric = !y_maps;
+  const double scale = inverse_of(x.size(2));
   Tensor gx = empty_for(x, x_maps.sizes());
   Tensor gy = symmetric ? empty_for(x, {0}) : empty_for(y, y_maps->sizes());
   for_storage_type<gpu::Half, gpu::BFloat16>(op, x, [&](auto kind) {

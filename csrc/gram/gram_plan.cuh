@@ -13,6 +13,8 @@ using namespace kdops::gpu;
 
 // A part of the depth shorter than this many stages is not worth a partial result.
 inline constexpr int kGramStagesPerSplit = 4;
+// The depth that a block adds up at most: a sum in float loses digits with its length.
+inline constexpr int kGramMostDepth = 4096;
 // Blocks that keep one multiprocessor busy.
 inline constexpr int64_t kGramBlocksPerMultiprocessor = 4;
 
@@ -34,8 +36,9 @@ int64_t gram_plan(GramProblem<T>& p, int64_t items, int64_t multiprocessors) {
   p.split_size = items * p.rows * p.cols;
   const int stages = (p.depth + Tile::kDepth - 1) / Tile::kDepth;
   const int64_t wanted = kGramBlocksPerMultiprocessor * multiprocessors / (items * p.tiles);
-  const auto splits =
-      static_cast<int>(std::clamp<int64_t>(wanted, 1, std::max(1, stages / kGramStagesPerSplit)));
+  const int least = (p.depth + kGramMostDepth - 1) / kGramMostDepth;
+  const auto splits = static_cast<int>(std::clamp<int64_t>(
+      wanted, std::max(1, least), std::max({1, least, stages / kGramStagesPerSplit})));
   p.split_depth = std::max(1, (stages + splits - 1) / splits) * Tile::kDepth;
   p.splits = std::max(1, (p.depth + p.split_depth - 1) / p.split_depth);
   return items * p.splits * p.tiles;

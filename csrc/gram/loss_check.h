@@ -9,6 +9,13 @@
 
 namespace kdops::gram {
 
+enum class GramVariant { paper, mse, columns };  // as gram.cpp numbers them
+
+inline GramVariant variant_of(const char* op, int64_t number) {
+  STD_TORCH_CHECK(number >= 0 && number <= 2, op, ": expected variant 0, 1 or 2, got ", number);
+  return static_cast<GramVariant>(number);
+}
+
 struct LossOptions {
   double scale_s, scale_t, coefficient;
   bool columns, positions, gradients, symmetric;
@@ -21,7 +28,8 @@ struct LossMaps {
 
 inline LossMaps loss_maps(const char* op, const Tensor& x1_maps,
                           const std::optional<Tensor>& x2_maps, const Tensor& y1_maps,
-                          const std::optional<Tensor>& y2_maps, const LossOptions& options) {
+                          const std::optional<Tensor>& y2_maps, GramVariant variant,
+                          bool positions) {
   STD_TORCH_CHECK(x2_maps.has_value() == y2_maps.has_value(), op, ": x2 and y2 go together");
   const Tensor x1 = flat_maps(op, "x1", x1_maps), y1 = flat_maps(op, "y1", y1_maps);
   const Tensor x2 = x2_maps ? flat_maps(op, "x2", *x2_maps) : x1;
@@ -34,10 +42,25 @@ inline LossMaps loss_maps(const char* op, const Tensor& x1_maps,
   check_size(op, "y2", y2, 1, x2.size(1));
   check_size(op, "x2", x2, 2, x1.size(2));
   check_size(op, "y2", y2, 2, y1.size(2));
-  STD_TORCH_CHECK(!options.positions || (!options.columns && x1.size(2) == y1.size(2) &&
-                                         options.scale_s == options.scale_t),
-                  op, ": the route by positions takes squares, equal lengths and equal scales");
+  STD_TORCH_CHECK(!positions || (variant != GramVariant::columns && x1.size(2) == y1.size(2)), op,
+                  ": the route by positions takes squares and equal lengths");
   return {x1, x2, y1, y2};
+}
+
+inline LossOptions gram_loss_options(const LossMaps& maps, GramVariant variant, bool symmetric,
+                                     bool positions, bool gradients) {
+  const double mean = inverse_of(maps.x1.size(0));
+  const double entries = inverse_of(maps.x1.size(1)) * inverse_of(maps.x2.size(1));
+  double coefficient = mean;
+  if (variant == GramVariant::paper) coefficient = mean / 2;
+  if (variant == GramVariant::mse) coefficient = mean * entries;
+  return {.scale_s = inverse_of(maps.x1.size(2)),
+          .scale_t = inverse_of(maps.y1.size(2)),
+          .coefficient = coefficient,
+          .columns = variant == GramVariant::columns,
+          .positions = positions,
+          .gradients = gradients,
+          .symmetric = symmetric};
 }
 
 struct NstMaps {

@@ -55,13 +55,12 @@ Losses gram_loss_of(const Sizes& sizes1, const Sizes& sizes2, const LossMaps& ma
 }
 
 Losses gram_loss_cpu(const Tensor& x1_maps, const std::optional<Tensor>& x2_maps,
-                     const Tensor& y1_maps, const std::optional<Tensor>& y2_maps, double scale_s,
-                     double scale_t, double coefficient, bool columns, bool positions,
-                     bool gradients) {
+                     const Tensor& y1_maps, const std::optional<Tensor>& y2_maps, int64_t variant,
+                     bool positions, bool gradients) {
   const char* op = "gram_loss";
-  const LossOptions options{scale_s,   scale_t,   coefficient,         columns,
-                            positions, gradients, !x2_maps.has_value()};
-  const LossMaps maps = loss_maps(op, x1_maps, x2_maps, y1_maps, y2_maps, options);
+  const auto kind = variant_of(op, variant);
+  const LossMaps maps = loss_maps(op, x1_maps, x2_maps, y1_maps, y2_maps, kind, positions);
+  const LossOptions options = gram_loss_options(maps, kind, !x2_maps, positions, gradients);
   const Sizes second = (x2_maps ? *x2_maps : x1_maps).sizes();
   return for_real_type(op, x1_maps, [&](auto real) {
     return gram_loss_of<decltype(real)>(x1_maps.sizes(), second, maps, options);
@@ -70,8 +69,8 @@ Losses gram_loss_cpu(const Tensor& x1_maps, const std::optional<Tensor>& x2_maps
 
 // sizes: of the student's cotangent.
 template <class T>
-std::tuple<Tensor, Tensor> nst_loss_of(const Sizes& sizes, const NstMaps& maps, double coefficient,
-                                       bool positions, bool gradients) {
+std::tuple<Tensor, Tensor> nst_loss_of(const Sizes& sizes, const NstMaps& maps, bool positions,
+                                       bool gradients) {
   const auto& [student, teacher] = maps;
   const int64_t batch = student.size(0), channels = student.size(1), length = student.size(2);
   Tensor loss = empty_for(student, {});
@@ -82,7 +81,7 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Sizes& sizes, const NstMaps& maps, 
                            channels,
                            teacher.size(1),
                            length,
-                           static_cast<T>(coefficient),
+                           static_cast<T>(inverse_of(batch)),
                            positions,
                            items.get(),
                            gradients ? pointer<T>(gradient) : nullptr};
@@ -94,11 +93,11 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Sizes& sizes, const NstMaps& maps, 
 }
 
 std::tuple<Tensor, Tensor> nst_loss_cpu(const Tensor& student, const Tensor& teacher,
-                                        double coefficient, bool positions, bool gradients) {
+                                        bool positions, bool gradients) {
   const char* op = "nst_loss";
   const NstMaps maps = nst_maps(op, student, teacher, positions);
   return for_real_type(op, student, [&](auto real) {
-    return nst_loss_of<decltype(real)>(student.sizes(), maps, coefficient, positions, gradients);
+    return nst_loss_of<decltype(real)>(student.sizes(), maps, positions, gradients);
   });
 }
 

@@ -14,14 +14,15 @@
 namespace kdops::gram {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor> gram_loss_cuda(
-    const Tensor& x1_maps, const std::optional<Tensor>& x2_maps, const Tensor& y1_maps,
-    const std::optional<Tensor>& y2_maps, double scale_s, double scale_t, double coefficient,
-    bool columns, bool positions, bool gradients) {
+std::tuple<Tensor, Tensor, Tensor> gram_loss_cuda(const Tensor& x1_maps,
+                                                  const std::optional<Tensor>& x2_maps,
+                                                  const Tensor& y1_maps,
+                                                  const std::optional<Tensor>& y2_maps,
+                                                  int64_t variant, bool positions, bool gradients) {
   const char* op = "gram_loss";
-  const LossOptions options{scale_s,   scale_t,   coefficient,         columns,
-                            positions, gradients, !x2_maps.has_value()};
-  const LossMaps maps = loss_maps(op, x1_maps, x2_maps, y1_maps, y2_maps, options);
+  const auto kind = variant_of(op, variant);
+  const LossMaps maps = loss_maps(op, x1_maps, x2_maps, y1_maps, y2_maps, kind, positions);
+  const LossOptions options = gram_loss_options(maps, kind, !x2_maps, positions, gradients);
   for (const Tensor* t : {&maps.x1, &maps.x2, &maps.y1, &maps.y2})
     check_extent(op, "every map", *t);
   const int64_t rows = maps.x1.size(1), cols = maps.x2.size(1);
@@ -93,20 +94,20 @@ void nst_loss_of(const OnDevice& device, const char* op, const Tensor& student,
 }
 
 std::tuple<Tensor, Tensor> nst_loss_cuda(const Tensor& student_maps, const Tensor& teacher_maps,
-                                         double coefficient, bool positions, bool gradients) {
+                                         bool positions, bool gradients) {
   const char* op = "nst_loss";
   const NstMaps maps = nst_maps(op, student_maps, teacher_maps, positions);
   const Tensor &student = maps.student, &teacher = maps.teacher;
   check_extent(op, "student", student);
   check_extent(op, "teacher", teacher);
   const OnDevice device(student);
-  const LossOptions options{1.0 / static_cast<double>(student.size(1)),
-                            1.0 / static_cast<double>(teacher.size(1)),
-                            coefficient,
-                            false,
-                            positions,
-                            gradients,
-                            true};
+  const LossOptions options{.scale_s = inverse_of(student.size(1)),
+                            .scale_t = inverse_of(teacher.size(1)),
+                            .coefficient = inverse_of(student.size(0)),
+                            .columns = false,
+                            .positions = positions,
+                            .gradients = gradients,
+                            .symmetric = true};
   Tensor loss = empty_for(student, {});
   Tensor gradient = gradients ? empty_for(student, student_maps.sizes()) : empty_for(student, {0});
   for_real_type(op, student, [&](auto real) {

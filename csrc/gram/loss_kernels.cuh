@@ -71,11 +71,12 @@ __global__ void __launch_bounds__(Tile::kThreads) gram_difference_kernel(GramDif
   gram_join_groups<Tile>(&stages[0][0], acc);
   if (p.out != nullptr) gram_write<Tile>(p, place, acc);
   if (q.losses == nullptr) return;
-  T squares(0);
-  gram_for_entries<Tile>(p, place, acc, [&](int row, int col, T d) {
+  double squares = 0;  // of D, which may be larger than the root of T's range
+  gram_for_entries<Tile>(p, place, acc, [&](int row, int col, T value) {
+    const double d = value;
     squares += p.symmetric && row != col ? 2 * d * d : d * d;
   });
-  const double sum = block_sum<Tile::kThreads>(static_cast<double>(squares));
+  const double sum = block_sum<Tile::kThreads>(squares);
   if (threadIdx.x == 0) q.losses[blockIdx.x] = sum;
 }
 
@@ -99,7 +100,7 @@ __global__ void __launch_bounds__(kGramLossThreads)
     d = gram_whole(parts + i, count, student_splits, splits);
     if (keep) parts[i] = d;
   }
-  const double sum = block_sum<kGramLossThreads>(static_cast<double>(d * d));
+  const double sum = block_sum<kGramLossThreads>(static_cast<double>(d) * d);
   if (threadIdx.x == 0) losses[blockIdx.x] = sum;
 }
 

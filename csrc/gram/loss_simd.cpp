@@ -10,8 +10,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "common/blas/gemm.h"
+#include "common/shared/unit_row.h"
+#include "common/simd/long_sum.h"
 #include "common/simd/transpose.h"
 #include "gram/dot_rows.h"
 #include "gram/unit_rows.h"
@@ -34,13 +37,6 @@ View<const T> dense(const T* data, int64_t cols) {
   return {data, cols, 1};
 }
 
-template <class T>
-T inner(const T* a, const T* b, int64_t count) {
-  T sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
 // out (c1 x c2) (+)= alpha * a bT.
 template <class T>
 void add_gram(View<const T> a, View<const T> b, int64_t c1, int64_t c2, int64_t length, T alpha,
@@ -55,37 +51,51 @@ void add_gram(View<const T> a, View<const T> b, int64_t c1, int64_t c2, int64_t 
   gemm<T>(c1, c2, length, alpha, a, transposed(b), {out, c2, 1}, accumulate);
 }
 
+// The sum of squares of d, also where a square would leave the range of T.
+template <class T>
+double sum_of_squares(const T* d, int64_t count) {
+  const double sum = long_squares(d, count, T(1));
+  constexpr int kFar = std::numeric_limits<T>::max_exponent - 28;
+  if (sum > std::ldexp(1.0, -kFar) && sum < std::ldexp(1.0, kFar)) return sum;
+  const T scale = row_scale(largest_size(d, count));
+  return long_squares(d, count, scale) / scale / scale;
+}
+
 // D -> derivative of the loss by D, in place; returns the loss of the item.
 template <class T>
 T reduce_squares(T* d, int64_t count, T coefficient) {
-  T sum = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    sum += d[i] * d[i];
-    d[i] *= 2 * coefficient;
-  }
-  return coefficient * sum;
+  const double sum = sum_of_squares(d, count);
+  for (int64_t i = 0; i < count; ++i) d[i] *= 2 * coefficient;
+  return static_cast<T>(coefficient * sum);
 }
+
+// A pack of columns of D at a time. Norms are scaled by the largest entry, so that those of huge or
+// tiny entries neither overflow nor vanish.
 template <class T>
 T reduce_columns(T* d, int64_t rows, int64_t cols, T coefficient) {
-  T total = 0;
-  for (int64_t j = 0; j < cols; ++j) {
-    T largest = 0;  // scaled, so that a norm of huge or tiny entries neither overflows nor vanishes
-    for (int64_t i = 0; i < rows; ++i) largest = std::fmax(largest, std::fabs(d[i * cols + j]));
-    T sum = 0;
-    if (largest > 0)
-      for (int64_t i = 0; i < rows; ++i) {
-        const T part = d[i * cols + j] / largest;
-        sum += part * part;
+  using P = Pack<T>;
+  const P zero(T(0));
+  double total = 0;
+  for_packs<T>(cols, [&](int64_t j, int lanes) {
+    const auto entry = [&](int64_t i) { return load_some(d + i * cols + j, lanes); };
+    P largest = zero, sum = zero;
+    for (int64_t i = 0; i < rows; ++i) largest = max(abs(entry(i)), largest);
+    const P unit = select(largest > zero, largest, P(T(1)));
+    for (int64_t first = 0; first < rows; first += kSumBlock) {
+      P part = zero;
+      for (int64_t i = first; i < std::min(rows, first + kSumBlock); ++i) {
+        const P value = entry(i) / unit;
+        part = fma(value, value, part);
       }
-    T norm = largest * std::sqrt(sum);
-    for (int64_t i = 0; i < rows; ++i) {
-      const T value = d[i * cols + j];
-      if (value != value) norm = value;  // fmax passes over NaN
-      d[i * cols + j] = norm > 0 ? coefficient * (value / norm) : norm * 0;
+      sum += part;
     }
-    total += norm;
-  }
-  return coefficient * total;
+    const P norm = unit * sqrt(sum);  // NaN where the column has one
+    for (int64_t i = 0; i < rows; ++i)
+      store_some(select(norm > zero, P(coefficient) * (entry(i) / norm), norm * zero),
+                 d + i * cols + j, lanes);
+    for (int l = 0; l < lanes; ++l) total += static_cast<double>(norm.lane(l));
+  });
+  return static_cast<T>(coefficient * total);
 }
 
 // d + dT in place, n x n.
@@ -127,6 +137,16 @@ struct Positions {
       : e1(c1 * length), e2(c2 * length), products(8 * length * length) {}
 };
 
+// Whether the products of both sides and products of two of them stay in range: maps whose sides
+// are of very different scales, or all zero, go through their channels.
+template <class T>
+bool products_in_range(const T* products, int64_t nn) {
+  constexpr int kFar = std::numeric_limits<T>::max_exponent / 2 - 4;
+  const T low = std::ldexp(T(1), -kFar), high = std::ldexp(T(1), kFar);
+  const T first = largest_size(products, 3 * nn), second = largest_size(products + 3 * nn, 3 * nn);
+  return first > low && first < high && second > low && second < high;
+}
+
 template <class T>
 void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
   const int64_t n = p.student_length, nn = n * n;
@@ -147,11 +167,17 @@ void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
   product(x2, x2, p.c2, x2x2);
   product(x2, e2, p.c2, x2e2);
   product(e2, e2, p.c2, e2e2);
-  const T square = p.scale_s * p.scale_s * p.coefficient;
-  const T sum = inner(e1e1, x2x2, nn) + 2 * inner(e1y1, x2e2, nn) + inner(y1y1, e2e2, nn);
-  p.loss[b] = sum < 0 ? T(0) : square * sum;       // a square, but for rounding; NaN stays
+  if (!products_in_range(e1e1, nn)) {
+    Scratch<T> d(p.c1 * p.c2), spare(p.c1 * p.c2);
+    return item_by_channels(p, b, d.get(), spare.get());
+  }
+  const double square = static_cast<double>(p.scale_s) * p.scale_s * p.coefficient;
+  const double sum =
+      long_inner(e1e1, x2x2, nn) + 2 * long_inner(e1y1, x2e2, nn) + long_inner(y1y1, e2e2, nn);
+  // a square, but for rounding; NaN stays
+  p.loss[b] = sum < 0 ? T(0) : static_cast<T>(square * sum);
   if (p.g1 == nullptr && p.g2 == nullptr) return;  // one alone: a side without channels
-  const T scale = 2 * square * (p.symmetric ? 2 : 1);
+  const T scale = static_cast<T>(2 * square * (p.symmetric ? 2 : 1));
   const View<T> g1{p.g1 + b * p.c1 * n, n, 1};
   gemm<T>(p.c1, n, n, scale, e1, dense<T>(x2x2, n), g1);
   // E2T X2 = (X2T E2)T; gemm packs a transposed right side

@@ -6,6 +6,7 @@
 // the last two are batched products (gram_kernels.cuh). Launched by loss_launch.cuh, loss_cuda.cu.
 #pragma once
 
+#include "common/shared/unit_row.h"
 #include "gram/gram_tile.cuh"
 
 namespace kdops::gram::gpu {
@@ -61,8 +62,20 @@ __global__ void __launch_bounds__(kPositionThreads)
 
 // ---- unit rows, a warp each ------------------------------------------------------------------
 
-// Rows (B, C, L) of x as unit vectors; one of norm zero, or below the normal range, is zero.
-// inverse: 1 / norm, or 0.
+// This lane's share of the sum of term(l) over 0..length: in T over pieces, the pieces in double.
+template <class T, class Term>
+KDOPS_DEVICE double lane_sum(int length, const Term& term) {
+  constexpr int kPiece = 32 * kWarp;
+  double sum = 0;
+  for (int first = 0; first < length; first += kPiece) {
+    T part(0);
+    for (int l = first + lane_id(); l < min(length, first + kPiece); l += kWarp) part += term(l);
+    sum += static_cast<double>(part);
+  }
+  return sum;
+}
+
+// Rows (B, C, L) of x as unit vectors, by the rule of unit_row.h; inverse: 1 / norm, or 0.
 template <class T>
 __global__ void __launch_bounds__(kPositionThreads)
     unit_rows_kernel(GramOperand<T> x, int64_t rows, int channels, int length, T* __restrict__ out,
@@ -70,17 +83,17 @@ __global__ void __launch_bounds__(kPositionThreads)
   const int64_t r = static_cast<int64_t>(blockIdx.x) * (kPositionThreads / kWarp) + warp_id();
   if (r >= rows) return;  // a whole warp
   const T* from = x.data + r / channels * x.batch + static_cast<unsigned>(r % channels) * x.row;
-  T largest(0), squares(0);
+  T largest(0);
   for (int l = lane_id(); l < length; l += kWarp) largest = max(largest, abs(from[l * x.depth]));
-  largest = warp_max(largest);
-  const T unit = largest > 0 ? largest : T(1);  // no overflow of the squares
-  for (int l = lane_id(); l < length; l += kWarp) {
-    const T part = from[l * x.depth] / unit;
-    squares = fma(part, part, squares);
-  }
-  const T norm = unit * sqrt(warp_sum(squares)), scale = norm < kTiny<T> ? T(0) : 1 / norm;
-  for (int l = lane_id(); l < length; l += kWarp) out[r * length + l] = scale * from[l * x.depth];
-  if (lane_id() == 0) inverse[r] = scale;
+  const T scale = row_scale(warp_max(largest));
+  const double squares = warp_sum(lane_sum<T>(length, [&](int l) {
+    const T part = scale * from[l * x.depth];
+    return part * part;
+  }));
+  const UnitFactors<T> factors = unit_factors(scale, static_cast<T>(squares));
+  for (int l = lane_id(); l < length; l += kWarp)
+    out[r * length + l] = scale * from[l * x.depth] * factors.unit;
+  if (lane_id() == 0) inverse[r] = factors.inverse;
 }
 
 // g = (g - u <u, g>) / |x| in place: the cotangent of x from the one of its unit rows u.
@@ -92,9 +105,8 @@ __global__ void __launch_bounds__(kPositionThreads)
   if (r >= rows) return;
   const T* u = unit + r * length;
   T* row = g + r * length;
-  T along(0);
-  for (int l = lane_id(); l < length; l += kWarp) along = fma(u[l], row[l], along);
-  along = warp_sum(along);
+  const T along =
+      static_cast<T>(warp_sum(lane_sum<T>(length, [&](int l) { return u[l] * row[l]; })));
   for (int l = lane_id(); l < length; l += kWarp) row[l] = inverse[r] * fma(-along, u[l], row[l]);
 }
 

@@ -4,8 +4,8 @@
 //   rbf_affinity_backward  cotangents of x, y and gamma; empty for those that are absent
 //   rbf_affinity_loss      (loss, gradient of student, gradient of gamma) of mean (K_S - K_T)^2,
 //                          student (N, D_S), teacher (N, D_T), gamma () or absent
-//   svd_rbf_loss           (loss, gradient of student_front, gradient of student_back) of
-//                          scale * sum (K_S - K_T)^2, K[b, c, m, n] = exp(-(back[b, m, c] -
+//   svd_rbf_loss           (loss, gradient of student_front, gradient of student_back) of the sum of
+//                          (K_S - K_T)^2 by B (variant 0), alone (1) or times sqrt(k) / 2 (2), K[b, c, m, n] = exp(-(back[b, m, c] -
 //                          front[b, n, c])^2 / beta); fronts (B, D_front, k), backs (B, D_back, k)
 // Strides of inputs are free. The gradients of a loss are empty when `gradients` is false.
 #include <torch/csrc/stable/library.h>
@@ -20,5 +20,5 @@ STABLE_TORCH_LIBRARY_FRAGMENT(kdops, m) {
       "bool gradients) -> (Tensor, Tensor, Tensor)");
   m.def(
       "svd_rbf_loss(Tensor student_front, Tensor student_back, Tensor teacher_front, "
-      "Tensor teacher_back, float beta, float scale, bool gradients) -> (Tensor, Tensor, Tensor)");
+      "Tensor teacher_back, float beta, int variant, bool gradients) -> (Tensor, Tensor, Tensor)");
 }

@@ -54,8 +54,9 @@ void svd_rbf_loss(const Tensor& sf, const Tensor& sb, const Tensor& tf, const Te
 
 std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cpu(const Tensor& sf, const Tensor& sb,
                                                     const Tensor& tf, const Tensor& tb, double beta,
-                                                    double scale, bool gradients) {
+                                                    int64_t variant, bool gradients) {
   check_levels(sf, sb, tf, tb);
+  const double scale = svd_rbf_scale(sf, variant);
   const int64_t batch = sf.size(0), k = sf.size(2);
   Tensor loss = empty_for(sf, {});
   Tensor gf = gradients ? empty_for(sf, {batch, sf.size(1), k}) : empty_for(sf, {0});

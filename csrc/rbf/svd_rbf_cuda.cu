@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <cmath>
 #include <tuple>
 
 #include "common/torch/dispatch.h"
@@ -31,8 +32,8 @@ void launch(const OnDevice& device, const Tensor& sf, const Tensor& sb, const Te
   problem.teacher_front = input_of<T>(tf), problem.teacher_back = input_of<T>(tb);
   problem.front = static_cast<int>(sf.size(1)), problem.back = static_cast<int>(sb.size(1));
   problem.components = static_cast<int>(sf.size(2));
-  problem.inverse_beta = static_cast<T>(1 / beta);
-  problem.factor = static_cast<T>(-4 * scale / beta);
+  problem.root = static_cast<T>(std::sqrt(1 / beta));
+  problem.factor = static_cast<T>(-4 * scale * std::sqrt(1 / beta));
   problem.gradients = gf.dim() == 3;
   problem.losses = static_cast<double*>(losses.data_ptr());
   problem.gradient_front = static_cast<T*>(gf.data_ptr());
@@ -52,9 +53,10 @@ void launch(const OnDevice& device, const Tensor& sf, const Tensor& sb, const Te
 
 std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cuda(const Tensor& sf, const Tensor& sb,
                                                      const Tensor& tf, const Tensor& tb,
-                                                     double beta, double scale, bool gradients) {
+                                                     double beta, int64_t variant, bool gradients) {
   check_levels(sf, sb, tf, tb);
   const OnDevice device(sf);
+  const double scale = svd_rbf_scale(sf, variant);
   const int64_t batch = sf.size(0), k = sf.size(2);
   Tensor loss = empty_for(sf, {});
   Tensor gf = gradients ? empty_for(sf, {batch, sf.size(1), k}) : empty_for(sf, {0});

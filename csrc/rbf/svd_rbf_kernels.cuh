@@ -29,8 +29,8 @@ template <class T>
 struct SvdRbfLaunch {
   SvdRbfInput<T> student_front, student_back, teacher_front, teacher_back;
   int front, back, components;
-  T inverse_beta;
-  T factor;  // -4 scale / beta
+  T root;    // sqrt(1 / beta)
+  T factor;  // -4 scale root
   bool gradients;
   double* losses;                     // one per item, unscaled
   T *gradient_front, *gradient_back;  // (B, D, k) contiguous
@@ -42,14 +42,18 @@ struct SvdRbfValue {
   T student, teacher, shift;  // shift = teacher - student
 };
 
-// K_S - K_T in `delta`; returns (K_S - K_T) K_S (back - front), which is dL/d(back - front) up to
-// -4 scale / beta. Close exponents go through expm1, so that the difference keeps its digits.
+// K_S - K_T in `delta`; returns (K_S - K_T) K_S (back - front) root, which is dL/d(back - front) up
+// to `factor`. Close exponents go through expm1, so that the difference keeps its digits; a_T - a_S
+// comes from the shifts or from a_S and a_T, whichever are smaller.
 template <class T>
-KDOPS_DEVICE T svd_rbf_pair(const SvdRbfValue<T>& back, const SvdRbfValue<T>& front, T inverse_beta,
+KDOPS_DEVICE T svd_rbf_pair(const SvdRbfValue<T>& back, const SvdRbfValue<T>& front, T root,
                             T& delta) {
-  const T a_student = back.student - front.student, a_teacher = back.teacher - front.teacher;
-  const T gap = (back.shift - front.shift) * inverse_beta * (a_teacher + a_student);
-  const T p = a_student * a_student * inverse_beta, q = a_teacher * a_teacher * inverse_beta;
+  const T s = back.student - front.student, t = back.teacher - front.teacher;
+  const bool close = abs(back.shift) + abs(front.shift) < abs(s) + abs(t);
+  const T difference = close ? back.shift - front.shift : t - s;
+  const T a_student = root * s, a_teacher = root * t;
+  const T gap = root * difference * (a_teacher + a_student);
+  const T p = a_student * a_student, q = a_teacher * a_teacher;
   T k_student;
   if (abs(gap) < T(0.5)) {
     const T base = exp(-min(p, q));
@@ -98,7 +102,7 @@ __global__ __launch_bounds__(kSvdRbfThreads) void svd_rbf_kernel(SvdRbfLaunch<T>
     T loss = T(0), column = T(0);
     for (int m = warp; m < q.back; m += kWarps) {
       T delta;
-      T pull = svd_rbf_pair(backs[m], front, q.inverse_beta, delta);
+      T pull = svd_rbf_pair(backs[m], front, q.root, delta);
       pull = inside ? pull : T(0);
       loss = inside ? fma(delta, delta, loss) : T(0);
       column -= pull;

@@ -14,20 +14,21 @@ using namespace kdops::KDOPS_ISA;
 template <class T>
 struct Side {
   T *student, *teacher, *shift;  // shift = teacher - student, exact where they are close
-  T* gradient;
+  T *gradient, *partial;         // and a part of it
   int64_t count;
 
   // A multiple of 64 bytes of float and of four packs of double: no kernel needs a remainder loop.
   static constexpr int64_t kPadding = 32;
   static int64_t padded(int64_t count) { return (count + kPadding - 1) / kPadding * kPadding; }
   int64_t padded() const { return padded(count); }
-  static int64_t scratch(int64_t count) { return 4 * padded(count); }
+  static int64_t scratch(int64_t count) { return 5 * padded(count); }
 
   Side(T* memory, int64_t values)
       : student(memory),
         teacher(memory + padded(values)),
         shift(memory + 2 * padded(values)),
         gradient(memory + 3 * padded(values)),
+        partial(memory + 4 * padded(values)),
         count(values) {}
 
   void load(const Vectors<T>& s, const Vectors<T>& t, int64_t sample, int64_t component) {

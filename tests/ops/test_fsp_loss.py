@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kdops
-from kdops.ops.gram import gradient
+from kdops.ops.gram import gradient, reference
 from kdops.testing import relative_error
 
 
@@ -35,12 +35,61 @@ def test_the_gradient_beside_maps_without_channels_is_zero(device, without, vari
     assert all((g == 0).all() for g in gradients)
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("variant", ["paper", "mse", "columns"])
+@pytest.mark.parametrize("channels", [4, 60])  # through channels, and through positions
+def test_sides_of_very_different_scales(device, channels, variant, backend):
+    """Products of one side alone leave float32; the matrix of both does not."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, channels, 2, 3, generator=generator).to(device) for _ in range(4)]
+    with kdops.backend(backend):
+        for scale in (2.0**-66, 2.0**66):
+            x = [
+                (m * s).requires_grad_() for m, s in zip(maps[:2], (scale, 1 / scale), strict=True)
+            ]
+            y = [m * s for m, s in zip(maps[2:], (scale, 1 / scale), strict=True)]
+            loss = kdops.fsp_loss(tuple(x), tuple(y), variant=variant)
+            pulls = torch.autograd.grad(loss, x)
+            plain = [m.double().requires_grad_() for m in maps[:2]]
+            others = tuple(m.double() for m in maps[2:])
+            exact = kdops.fsp_loss(tuple(plain), others, variant=variant)
+            slopes = torch.autograd.grad(exact, plain)
+            assert relative_error(loss, exact) < 1e-5
+            assert relative_error(pulls[0] * scale, slopes[0]) < 1e-5
+            assert relative_error(pulls[1] / scale, slopes[1]) < 1e-5
+
+
+def test_squares_beyond_the_range_of_float32(device):
+    """Entries of D whose squares overflow; their mean over a large matrix does not."""
+    f1, f2 = torch.full((1, 200, 1, 1), 1e10), torch.full((1, 200, 1, 1), 2e9)
+    f1[0, 1:], f2[0, 1:] = 0, 0
+    pair = tuple(f.to(device) for f in (f1, f2))
+    zeros = tuple(torch.zeros_like(f) for f in pair)
+    exact = 4e38 / 200**2
+    for backend in ("native",):
+        with kdops.backend(backend):
+            loss = kdops.fsp_loss(pair, zeros, variant="mse")
+        assert abs(loss.item() / exact - 1) < 1e-6
+
+
+@pytest.mark.parametrize("variant", ["paper", "columns"])
+def test_long_maps_and_tall_matrices_are_as_exact_as_small_ones(device, variant):
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((1, 2, 300, 300), (1, 1500, 2, 2)):
+        s, t = (torch.rand(shape, generator=generator).to(device) for _ in range(2))
+        exact = kdops.fsp_loss(
+            (s.double(), s.double()), (t.double(), 0.5 * t.double()), variant=variant
+        )
+        loss = kdops.fsp_loss((s, s), (t, 0.5 * t), variant=variant)
+        assert abs(loss.item() / exact.item() - 1) < 2e-6
+
+
 @pytest.mark.parametrize("columns", [False, True])
 def test_the_op_without_second_maps_pulls_from_both_sides(device, columns):
     """D is symmetric there; D_ij / |D_j| is not."""
     x, y = (torch.randn(2, 7, 5, dtype=torch.float64, device=device) for _ in range(2))
-    scalars = (0.3, 0.2, 0.5, columns)
-    _, pull, none = torch.ops.kdops.gram_loss(x, None, y, None, *scalars, False, True)
-    expected = gradient.gram_loss_gradients(x, None, y, None, *scalars)[0]
+    variant = reference.COLUMNS if columns else reference.MSE
+    _, pull, none = torch.ops.kdops.gram_loss(x, None, y, None, variant, False, True)
+    expected = gradient.gram_loss_gradients(x, None, y, None, variant)[0]
     assert relative_error(pull, expected) < 1e-13
     assert none.numel() == 0

@@ -62,8 +62,23 @@ def test_svd_rbf_loss_survives_a_teacher_that_is_the_student_shifted():
     for dtype in (torch.float64, torch.float32):
         inputs = [t.detach().to(dtype) for t in (sf, sb, tf, tb)]
         loss = kdops.svd_rbf_loss(*inputs)
-        expected = reference.svd_rbf_loss(*(t.double() for t in inputs), 8.0, 0.5)
+        expected = reference.svd_rbf_loss(*(t.double() for t in inputs), 8.0, 0)
         assert_close(loss, expected, dtype)
+
+
+@pytest.mark.parametrize("sizes", [(7, 9), (64, 128)], ids=str)  # pair by pair, and low rank
+@pytest.mark.parametrize(("student", "teacher"), [(1e4, 1e4), (1e4, 0), (0, 1e4), (1e4, -1e3)])
+def test_svd_rbf_loss_pays_nothing_for_an_offset_common_to_front_and_back(sizes, student, teacher):
+    """Exact differences are taken before anything is rounded: it was 1e-3 off."""
+    sf, sb, tf, tb = (t.detach().float() for t in levels(2, *sizes, 2, 0.3, 1.0))
+    inputs = [(sf + student).requires_grad_(), (sb + student).requires_grad_()]
+    teachers = [tf + teacher, tb + teacher]
+    loss = kdops.svd_rbf_loss(*inputs, *teachers)
+    wide = [t.detach().double().requires_grad_() for t in inputs]
+    exact = reference.svd_rbf_loss(*wide, *(t.double() for t in teachers), 8.0, 0)
+    assert relative_error(loss, exact) < 5e-7
+    pulls = zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(exact, wide), strict=True)
+    assert all(relative_error(a, e) < 2e-6 for a, e in pulls)
 
 
 def test_svd_rbf_loss_of_equal_student_and_teacher_is_zero():
@@ -217,7 +232,7 @@ def test_chunked_reference_agrees_with_one_chunk(monkeypatch):
     inputs = levels(3, 9, 11, 2, 0.5, 1.0)
 
     def run():
-        losses = (reference.rbf_affinity_loss(s, t, 0.4), reference.svd_rbf_loss(*inputs, 8.0, 1.0))
+        losses = (reference.rbf_affinity_loss(s, t, 0.4), reference.svd_rbf_loss(*inputs, 8.0, 1))
         return [*losses, *torch.autograd.grad(sum(losses), (s, *inputs[:2]))]
 
     whole = run()

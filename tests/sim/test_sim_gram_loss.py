@@ -15,7 +15,10 @@ class Loss:
     def __init__(self, sim, every_schedule):
         self.sim, self.every_schedule = sim, every_schedule
 
-    def __call__(self, x1, x2, y1, y2, *, columns=False, keep=True, processors=1, scales=None):
+    def __call__(
+        self, x1, x2, y1, y2, *, columns=False, keep=True, processors=1, scales=None,
+        coefficient=COEFFICIENT,
+    ):  # fmt: skip
         symmetric = x2 is None
         x2, y2 = (x1, y1) if symmetric else (x2, y2)
 
@@ -25,7 +28,7 @@ class Loss:
             self.splits = self.sim.gram_loss(
                 *(memory(m) for m in (x1, x2, y1, y2)),
                 *(x1.shape[2], y1.shape[2], d, loss),
-                (*(scales or (SCALE_S, SCALE_T)), COEFFICIENT),
+                (*(scales or (SCALE_S, SCALE_T)), coefficient),
                 *((columns, keep, symmetric), processors),
             )
             return loss, d
@@ -135,6 +138,26 @@ def test_norms_of_columns_of_any_scale(gram_loss, processors, scale):
     _, pull = gram_loss(*four, columns=True, processors=processors)
     assert (pull[0, :, 3] == 0).all()
     assert (pull[1, :, 49] == 0).all()
+
+
+@pytest.mark.parametrize("processors", [1, 40])
+def test_squares_beyond_the_range_of_float(gram_loss, processors):
+    """Entries of D whose squares overflow float32; times the coefficient they do not."""
+    four = four_maps("float32", 5, 6, 200)
+    four[0], four[2] = (m * np.float32(3e18) for m in (four[0], four[2]))
+    loss, _ = gram_loss(*four, processors=processors, coefficient=1e-6)
+    want = 1e-6 * (exact(*four)[0] ** 2).sum()
+    assert want * 1e6 > np.finfo(np.float32).max > want
+    np.testing.assert_allclose(loss[0], want, rtol=1e-5)
+
+
+def test_a_block_adds_up_a_bounded_depth(gram_loss):
+    """A sum in float loses digits with its length: long maps are split, however full the GPU."""
+    x1, x2, y1, y2 = (np.abs(m) for m in four_maps("float32", 2, 3, 20_000, batch=1))
+    _, d = gram_loss(x1, x2, y1, y2)
+    assert gram_loss.splits >= 10
+    want, size = exact(x1, x2, y1, y2)
+    assert np.abs(d - want).max() < 2e-7 * size.max()
 
 
 @pytest.mark.parametrize("columns", [False, True], ids=["squares", "columns"])

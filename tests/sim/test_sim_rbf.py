@@ -52,6 +52,13 @@ def test_against_numpy(sim, every_schedule, dtype, size, near):
     check(every_schedule(lambda: run(sim, inputs)), inputs)
 
 
+@pytest.mark.parametrize(("student", "teacher"), [(1e4, 1e4), (1e4, 0), (0, 1e4), (1e4, -1e3)])
+def test_an_offset_common_to_front_and_back_costs_no_digits(sim, student, teacher):
+    inputs = levels(2, 37, 21, 2, 0.5, 1.0, "float32")
+    inputs = [x + np.float32(student if i < 2 else teacher) for i, x in enumerate(inputs)]
+    check(run(sim, inputs), inputs)
+
+
 @pytest.mark.parametrize(("front", "back"), [(1, 1), (32, 8), (64, 9), (5, 300)])
 def test_sizes(sim, front, back):
     inputs = levels(1, front, back, 3, 0.3, 1.0, "float64")

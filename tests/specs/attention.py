@@ -53,7 +53,7 @@ def _attention_map_spec(label, **options):
     )
 
 
-_OP_OPTIONS = (3.0, False, True, 0.5)  # p, largest, paper, coefficient
+_OP_OPTIONS = (3.0, False, True)  # p, largest, paper
 
 
 def _attention_loss_spec(label, **options):
@@ -71,6 +71,15 @@ def _attention_loss_spec(label, **options):
             (
                 "attention_loss",
                 lambda make: (make.normal(2, 5, 7), make.normal(2, 3, 7), *_OP_OPTIONS),
+            ),
+            (
+                "attention_loss_backward",
+                lambda make: (
+                    make.normal(2, 7, constant=True),
+                    make.uniform(2, constant=True),
+                    make.normal(2, 5, 7, constant=True),
+                    *_OP_OPTIONS[:2],
+                ),
             ),
         ),
         errors=(

@@ -43,21 +43,20 @@ GRAM = OpSpec(
         Case("symmetric", lambda make: (make.normal(2, 3, 4),)),
     ),
     op_calls=(
-        ("gram", lambda make: (make.normal(2, 3, 4), make.normal(2, 5, 4), 0.5)),
-        ("gram", lambda make: (make.normal(2, 3, 4), None, 0.5)),
+        ("gram", lambda make: (make.normal(2, 3, 4), make.normal(2, 5, 4))),
+        ("gram", lambda make: (make.normal(2, 3, 4), None)),
         (
             "gram_backward",
-            lambda make: (make.normal(2, 3, 5), make.normal(2, 3, 4), make.normal(2, 5, 4), 0.5),
+            lambda make: (make.normal(2, 3, 5), make.normal(2, 3, 4), make.normal(2, 5, 4)),
         ),
-        ("gram_backward", lambda make: (make.normal(2, 3, 3), make.normal(2, 3, 4), None, 0.5)),
-        ("gram", lambda make: (make.normal(2, 3, 2, 4), make.normal(2, 5, 2, 4), 0.5)),
+        ("gram_backward", lambda make: (make.normal(2, 3, 3), make.normal(2, 3, 4), None)),
+        ("gram", lambda make: (make.normal(2, 3, 2, 4), make.normal(2, 5, 2, 4))),
         (
             "gram_backward",
             lambda make: (
                 make.normal(2, 3, 5),
                 make.normal(2, 3, 2, 4),
                 make.normal(2, 5, 2, 4),
-                0.5,
             ),
         ),
     ),
@@ -149,13 +148,14 @@ def _gram_loss_call(make, c1, c2, length, *options):
         make.normal(2, c1, length, constant=True),
         make.normal(2, c2, length, constant=True),
     )
-    return (student[0], student[1], *teacher, 0.2, 0.2, 0.5, *options)
+    return (student[0], student[1], *teacher, *options)
 
 
 def _fsp_loss_spec(variant):
+    number = ("paper", "mse", "columns").index(variant)
     calls = (
-        lambda make: _gram_loss_call(make, 3, 4, 5, variant == "columns", False, True),
-        lambda make: _gram_loss_call(make, 6, 7, 2, False, True, True),
+        lambda make: _gram_loss_call(make, 3, 4, 5, number, False, True),
+        lambda make: _gram_loss_call(make, 6, 7, 2, min(number, 1), True, True),
     )
     return OpSpec(
         name=f"fsp_loss[{variant}]",
@@ -170,7 +170,7 @@ def _fsp_loss_spec(variant):
             Case("by channels", lambda make: _four_maps(make, 2, 2, 3, (2, 2))),
             Case("by positions", lambda make: _four_maps(make, 2, 8, 7, (1, 2))),
         ),
-        op_calls=tuple(("gram_loss", call) for call in calls) if variant != "mse" else (),
+        op_calls=tuple(("gram_loss", call) for call in calls),
         empty_cases=(Case("no batch", lambda make: _four_maps(make, 0, 3, 4, (2, 2))),),
         errors=(
             ErrorCase(
@@ -217,7 +217,7 @@ def two_maps(make, batch, c_s, c_t, size, teacher_size=None):
 _NST_CALLS = tuple(
     (
         "nst_loss",
-        lambda make, c=c, by=by: (make.normal(2, c, 6), make.normal(2, 2, 6), 0.5, by, True),
+        lambda make, c=c, by=by: (make.normal(2, c, 6), make.normal(2, 2, 6), by, True),
     )
     for c, by in ((2, True), (5, False))
 )

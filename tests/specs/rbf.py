@@ -208,7 +208,7 @@ SVD_RBF_LOSS = OpSpec(
         Case("huge values", lambda make: _levels(make, 2, 9, 7, 2, size=50.0)),
         Case("one", lambda make: _levels(make, 1, 1, 1, 1)),
     ),
-    op_calls=(("svd_rbf_loss", lambda make: (*_levels(make, 2, 5, 7, 3), 8.0, 0.5, True)),),
+    op_calls=(("svd_rbf_loss", lambda make: (*_levels(make, 2, 5, 7, 3), 8.0, 2, True)),),
     small_cases=(
         Case("level", lambda make: _levels(make, 2, 3, 4, 2, size=0.7)),
         Case("large values", lambda make: _levels(make, 1, 3, 2, 1, size=4.0)),

@@ -87,14 +87,23 @@ student[1] = 0
 teacher[2], teacher[2, :5] = 0, student[2]
 for paper in (False, True):
     for largest in (False, True):
-        options = 2.5, largest, paper, 0.3
-        loss, pull = T.attention_loss(student, teacher, *options)
-        wide = student.double(), teacher.double(), *options
-        assert_close(loss, reference.attention_loss(*wide), DTYPE)
-        gx = T.attention_map_backward(pull, student, *options[:2])
-        expected = gradient.attention_loss_gradient(*wide)
-        assert_close(gx[[0, 1, 3]], expected[[0, 1, 3]], DTYPE, factor=4)
-        assert gx[2].isfinite().all()
+        for scale in (1.0, 2.0**66, 2.0**-66):  # whose powers leave float32: brought back
+            options = 2.5, largest, paper
+            scaled = student * scale
+            loss, pull, unit = T.attention_loss(scaled, teacher / scale, *options)
+            wide = student.double(), teacher.double(), *options
+            assert_close(loss, reference.attention_loss(*wide), DTYPE)
+            gx = T.attention_loss_backward(pull, unit, scaled, *options[:2]) * scale
+            expected = gradient.attention_loss_gradient(*wide)
+            assert_close(gx[[0, 1, 3]], expected[[0, 1, 3]], DTYPE, factor=4)
+            assert gx[2].isfinite().all() and not gx[1].any()
+            assert (unit == 1).all() == (scale == 1.0 or DTYPE == torch.float64)
+
+# of a denormal map the gradient is clipped
+if DTYPE == torch.float32:
+    loss, pull, unit = T.attention_loss(student * 1e-41, teacher, 2.0, False, False)
+    gx = T.attention_loss_backward(pull, unit, student * 1e-41, 2.0, False)
+    assert loss.isfinite() and gx.isfinite().all() and gx[0].any()
 
 for shape in ((0, 3, 4), (2, 0, 4), (2, 3, 0)):
     x = torch.empty(shape, dtype=DTYPE)
@@ -111,14 +120,15 @@ def test_interpreter_against_the_references(dtype):
 
 
 ROWS, COLUMNS = {"position_stride": 1}, {"channel_stride": 1}
-MAP, GRADIENT = ("map_kernel", "x p out"), ("gradient_kernel", "grad x p gx")
+MAP, GRADIENT = ("map_kernel", "x p out top unit"), ("gradient_kernel", "grad unit x p gx")
+ONCE, UNIT, PLAIN = {"TOP": False, "AGAIN": False}, {"UNIT": True}, {"UNIT": False}
 KERNELS = (
-    (*MAP, {"EXPONENT": 0, "LARGEST": False, **ROWS}),
-    (*MAP, {"EXPONENT": 3, "LARGEST": True, **COLUMNS}),
-    (*MAP, {"EXPONENT": 4, "LARGEST": False}),
-    (*GRADIENT, {"EXPONENT": 0, "LARGEST": False, **COLUMNS, "gx_channel": 1}),
-    (*GRADIENT, {"EXPONENT": 1, "LARGEST": True, **ROWS, "gx_position": 1}),
-    (*GRADIENT, {"EXPONENT": 2, "LARGEST": False, "channels": 1}),
+    (*MAP, {"EXPONENT": 0, "LARGEST": False, "TOP": True, "AGAIN": False, **ROWS}),
+    (*MAP, {"EXPONENT": 3, "LARGEST": True, **ONCE, **COLUMNS}),
+    (*MAP, {"EXPONENT": 4, "LARGEST": False, "TOP": False, "AGAIN": True}),
+    (*GRADIENT, {"EXPONENT": 0, "LARGEST": False, **PLAIN, **COLUMNS, "gx_channel": 1}),
+    (*GRADIENT, {"EXPONENT": 1, "LARGEST": True, **UNIT, **ROWS, "gx_position": 1}),
+    (*GRADIENT, {"EXPONENT": 2, "LARGEST": False, **UNIT, "channels": 1}),
 )
 
 

@@ -54,8 +54,9 @@ def attention_loss(
             "paper": ½ mean_b ‖Q̂_S - Q̂_T‖₂. Multiply by β (1000 for "code").
 
     Returns:
-        A 0-d tensor; float32 for half inputs. A map that is zero everywhere, or so small that
-        |A|^p vanishes in its dtype, has Q̂ = 0 and a zero gradient. An empty batch gives 0.
+        A 0-d tensor; float32 for half inputs. A map that is zero everywhere has Q̂ = 0 and a zero
+        gradient. Any other counts, also where |A|^p itself would leave the range of its dtype: it
+        is multiplied by a power of two first, which rounds nothing. An empty batch gives 0.
 
     Cost: reads both maps once forward, the student's once backward; keeps one attention map.
     Differentiable to any order.
@@ -75,10 +76,7 @@ def attention_loss(
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
     s, t = _check.widened(student), _check.constant(_check.widened(teacher))
     s, t = map(_check.flat, pool_pair(s, t, "avg"))
-    batch, positions = max(s.shape[0], 1), max(s.shape[2], 1)
-    coefficient = 1 / (batch * positions) if variant == "code" else 1 / (2 * batch)
-    options = (float(p), reduce == "max", variant == "paper", coefficient)
-    return registration.attention_loss(s, t, *options)
+    return registration.attention_loss(s, t, float(p), reduce == "max", variant == "paper")
 
 
 def _check_arguments(op: str, p: float, reduce: str) -> None:

@@ -31,14 +31,16 @@ def attention_map_backward(grad: Tensor, x: Tensor, p: float, largest: bool) -> 
 
 
 def attention_loss_gradient(
-    student: Tensor, teacher: Tensor, p: float, largest: bool, paper: bool, coefficient: float
+    student: Tensor, teacher: Tensor, p: float, largest: bool, paper: bool
 ) -> Tensor:
     """Cotangent of student (B, C, L) for a unit cotangent of the loss."""
+    unit = reference.map_unit(student)
+    student, teacher = student * unit, teacher * reference.map_unit(teacher)
     Q_s, Q_t = (reference.attention_map(x, p, largest) for x in (student, teacher))
-    return attention_map_backward(map_cotangent(Q_s, Q_t, paper, coefficient), student, p, largest)
+    return attention_map_backward(map_cotangent(Q_s, Q_t, paper), student, p, largest) * unit
 
 
-def map_cotangent(Q_s: Tensor, Q_t: Tensor, paper: bool, coefficient: float) -> Tensor:
+def map_cotangent(Q_s: Tensor, Q_t: Tensor, paper: bool) -> Tensor:
     """dL/dQ_S from the attention maps (B, L) of student and teacher."""
     norm, negligible = reference.map_norms(Q_s)
     unit = torch.where(negligible, Q_s * 0, Q_s / norm)
@@ -46,6 +48,6 @@ def map_cotangent(Q_s: Tensor, Q_t: Tensor, paper: bool, coefficient: float) -> 
     if paper:
         size = safe_norm(pull, 1).unsqueeze(1)
         pull = torch.where(size == 0, pull * 0, pull / torch.where(size == 0, 1, size)) / 2
-    pull = 2 * coefficient * pull
+    pull = 2 * pull / reference.divisor(Q_s, paper)
     dQ = (pull - unit * (unit * pull).sum(1, keepdim=True)) / norm
     return torch.where(negligible, dQ * 0, dQ)

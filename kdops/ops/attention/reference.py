@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdops.ops.gram.reference import safe_norm
+from kdops.ops.gram.reference import at_least_one, largest_entry, power_of_two_scale, safe_norm
 
 
 def attention_map(x: Tensor, p: float, largest: bool) -> Tensor:
@@ -45,20 +45,30 @@ def unit_maps(Q: Tensor) -> Tensor:
     return torch.where(negligible, Q * 0, Q / norm)
 
 
+def map_unit(x: Tensor) -> Tensor:
+    """The power of two (B, 1, 1) that brings maps x (B, C, L) to where |x|^p stays in range."""
+    return power_of_two_scale(largest_entry(x, (1, 2)))
+
+
 def attention_loss(
-    student: Tensor, teacher: Tensor, p: float, largest: bool, paper: bool, coefficient: float
+    student: Tensor, teacher: Tensor, p: float, largest: bool, paper: bool
 ) -> Tensor:
-    """coefficient * f(Q̂_S - Q̂_T) summed over the batch, f the squared norm or (paper) the norm.
+    """Mean over batch and positions of (Q̂_S - Q̂_T)², or (paper) ½ mean_b ‖Q̂_S - Q̂_T‖.
 
-    student (B, C_S, L), teacher (B, C_T, L).
+    student (B, C_S, L), teacher (B, C_T, L). Q̂ does not change with the scale of a map.
     """
-    Q_s, Q_t = (attention_map(x, p, largest) for x in (student, teacher))
-    return loss_of_maps(Q_s, Q_t, paper, coefficient)
+    Q_s, Q_t = (attention_map(x * map_unit(x), p, largest) for x in (student, teacher))
+    return loss_of_maps(Q_s, Q_t, paper)
 
 
-def loss_of_maps(Q_s: Tensor, Q_t: Tensor, paper: bool, coefficient: float) -> Tensor:
+def loss_of_maps(Q_s: Tensor, Q_t: Tensor, paper: bool) -> Tensor:
     """attention_loss from the attention maps (B, L) of student and teacher."""
     difference = unit_maps(Q_s) - unit_maps(Q_t)
-    if paper:
-        return coefficient * safe_norm(difference, 1).sum()
-    return coefficient * difference.square().sum()
+    total = safe_norm(difference, 1).sum() if paper else difference.square().sum()
+    return total / divisor(Q_s, paper)
+
+
+def divisor(Q: Tensor, paper: bool) -> int:
+    """What the sum over the batch is divided by; Q (B, L)."""
+    batch, positions = Q.shape
+    return at_least_one(2 * batch if paper else batch * positions)

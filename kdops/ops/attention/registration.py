@@ -40,10 +40,10 @@ def attention_map(x: Tensor, p: float, largest: bool) -> Tensor:
 
 
 def attention_loss(
-    student: Tensor, teacher: Tensor, p: float, largest: bool, paper: bool, coefficient: float
+    student: Tensor, teacher: Tensor, p: float, largest: bool, paper: bool
 ) -> Tensor:
     """reference.attention_loss on the backend that serves it; float32 or float64."""
-    options = (p, largest, paper, coefficient)
+    options = (p, largest, paper)
     if _backends.choose_for("attention_loss", student, *student.shape) != "reference":
         loss: Tensor = _loss_op(student, teacher, *options)[0]
         return loss
@@ -60,7 +60,8 @@ def empty_gradient(x: Tensor) -> Tensor:
 
 
 if not _library.missing:
-    for _name in ("attention_map", "attention_map_backward", "attention_loss"):
+    _OPS = ("attention_map", "attention_loss")
+    for _name in (*_OPS, *(f"{name}_backward" for name in _OPS)):
         _launcher = _backends.triton_launcher("kdops.ops.attention.triton", _name)
         torch.library.impl(f"kdops::{_name}", "CUDA", _launcher)
 
@@ -73,25 +74,31 @@ if not _library.missing:
         return empty_gradient(x)
 
     @torch.library.register_fake("kdops::attention_loss")
-    def _(student: Tensor, teacher: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-        return student.new_empty(()), student.new_empty((student.shape[0], student.shape[2]))
+    def _(student: Tensor, teacher: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
+        batch, _, length = student.shape
+        pull, unit = student.new_empty((batch, length)), student.new_empty((batch,))
+        return student.new_empty(()), pull, unit
 
-    def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*inputs[:2], output[1])
+    @torch.library.register_fake("kdops::attention_loss_backward")
+    def _(pull: Tensor, unit: Tensor, student: Tensor, p: float, largest: bool) -> Tensor:
+        return empty_gradient(student)
+
+    def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs[:2], *output[1:])
         ctx.options = inputs[2:]
 
-    def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-        student, teacher, pull = ctx.saved_tensors
+    def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+        student, teacher, pull, unit = ctx.saved_tensors
         if differentiated_again():  # pull is a constant to autograd: the formula is not
             slope = gradient.attention_loss_gradient(student, teacher, *ctx.options)
-            return (grad * slope, *[None] * 5)
+            return (grad * slope, *[None] * 4)
         p, largest = ctx.options[:2]
-        return (_attention_backward(grad * pull, student, p, largest), *[None] * 5)
+        return (_loss_backward(grad * pull, unit, student, p, largest), *[None] * 4)
 
     def _loss_vmap(*arguments: Any) -> Any:
         return loop_vmap(_loss_op)(*arguments)
 
-    _attention_backward = torch.ops.kdops.attention_map_backward.default
+    _loss_backward = torch.ops.kdops.attention_loss_backward.default
     _loss_op = custom_op("attention_loss", setup=_setup, backward=_backward, vmap=_loss_vmap)
     _attention_op = map_op("attention_map", formula=gradient.attention_map_backward)

@@ -69,12 +69,11 @@ def _gram(x: Tensor, y: Tensor | None) -> Tensor:
     batch, c1, *positions = x.shape
     c2 = c1 if y is None else y.shape[1]
     length = prod(positions)
-    scale = 1.0 / max(length, 1)
     if _backends.choose_for("gram", x, batch, c1, c2, length) == "native":
-        out: Tensor = registration.gram_op(x, y, scale)
+        out: Tensor = registration.gram_op(x, y)
         return out
     with full_precision(x):
-        return reference.gram(x, y, scale)
+        return reference.gram(x, y)
 
 
 def _check_maps(

@@ -12,7 +12,7 @@ from kdops import _check
 from kdops._precision import full_precision
 from kdops.ops.gram import reference, registration
 
-VARIANTS = ("paper", "mse", "columns")
+VARIANTS = ("paper", "mse", "columns")  # in the order of reference.PAPER, MSE, COLUMNS
 KERNELS = ("poly", "linear", "gaussian")
 _MOST_KERNEL_ENTRIES = 1 << 23  # of one C x C kernel stack held at once: 32 MiB in float32
 
@@ -51,10 +51,7 @@ def fsp_loss(student: Pair, teacher: Pair, *, pool: str = "max", variant: str = 
     s1, s2, t1, t2 = map(_check.widened, maps)
     s1, s2 = reference.pool_pair(s1, s2, pool)
     t1, t2 = reference.pool_pair(_check.constant(t1), _check.constant(t2), pool)
-    batch, c1, *positions = s1.shape
-    count = {"paper": 2 * batch, "mse": batch * c1 * s2.shape[1], "columns": batch}[variant]
-    scales = 1 / max(prod(positions), 1), 1 / max(prod(t1.shape[2:]), 1)
-    return registration.gram_loss(s1, s2, t1, t2, *scales, 1 / max(count, 1), variant == "columns")
+    return registration.gram_loss(s1, s2, t1, t2, VARIANTS.index(variant))
 
 
 def nst_loss(
@@ -112,9 +109,10 @@ def nst_loss(
     # with unequal channels the closed form has L x L matrices: only where those are the smaller
     closed = channels[0] == channels[1] or positions <= 2 * max(channels)
     if kernel == "poly" and degree == 2 and c == 0 and closed:
-        return registration.nst_loss(s, t, 1 / batch)
-    s, t = (reference.normalised_channels(_check.flat(f)) for f in (s, t))
-    return _streamed(s, t, kernel, float(degree), c, bandwidth) / batch
+        return registration.nst_loss(s, t)
+    with full_precision(s):
+        s, t = (reference.normalised_channels(f) for f in (s, t))
+        return _streamed(s, t, kernel, float(degree), c, bandwidth) / batch
 
 
 def _streamed(
@@ -127,14 +125,13 @@ def _streamed(
     def part(a: Tensor, b: Tensor) -> Tensor:
         return reference.maximum_mean_discrepancy(a, b, kernel, degree, c, bandwidth).sum()
 
-    with full_precision(s):
-        if chunk >= batch:
-            return part(s, t)
-        parts = [
-            checkpoint(part, a, b, use_reentrant=False)
-            for a, b in zip(s.split(chunk), t.split(chunk), strict=True)
-        ]
-        return torch.stack(parts).sum()
+    if chunk >= batch:
+        return part(s, t)
+    parts = [
+        checkpoint(part, a, b, use_reentrant=False)
+        for a, b in zip(s.split(chunk), t.split(chunk), strict=True)
+    ]
+    return torch.stack(parts).sum()
 
 
 def _check_map(op: str, name: str, value: object) -> Tensor:

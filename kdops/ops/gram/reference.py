@@ -8,12 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PAPER, MSE, COLUMNS = range(3)  # variants of gram_loss, as the op numbers them
 
-def gram(x: Tensor, y: Tensor | None, scale: float) -> Tensor:
-    """scale * X Yᵀ. x (B, C1, *S), y (B, C2, *S) or None for y = x -> (B, C1, C2)."""
+
+def gram(x: Tensor, y: Tensor | None) -> Tensor:
+    """X Yᵀ by the positions. x (B, C1, *S), y (B, C2, *S) or None for y = x -> (B, C1, C2)."""
     X = x.flatten(2)
     Y = X if y is None else y.flatten(2)
-    return (X @ Y.mT) * scale
+    return X @ Y.mT / at_least_one(X.shape[2])
+
+
+def at_least_one(size: int) -> int:
+    """A size to divide by; it stays a symbol in a traced graph."""
+    count: int = torch.sym_max(size, 1)
+    return count
 
 
 def pool_to(x: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
@@ -46,42 +54,75 @@ def safe_norm(x: Tensor, dim: int) -> Tensor:
     return (torch.where(positive, root, squares) * largest).squeeze(dim)
 
 
-def gram_loss(
-    x1: Tensor,
-    x2: Tensor | None,
-    y1: Tensor,
-    y2: Tensor | None,
-    scale_s: float,
-    scale_t: float,
-    coefficient: float,
-    columns: bool,
-) -> Tensor:
-    """coefficient * f(D), D = scale_s X1 X2ᵀ - scale_t Y1 Y2ᵀ, summed over the batch.
+def gram_loss(x1: Tensor, x2: Tensor | None, y1: Tensor, y2: Tensor | None, variant: int) -> Tensor:
+    """The mean over the batch of f(D), D = gram(x1, x2) - gram(y1, y2).
 
     x1 (B, C1, *S), x2 (B, C2, *S) of the student, y1, y2 of the teacher with positions *T; x2 and
-    y2 None for x1 and y1. f is the sum of squares, or (columns) of the norms of the columns.
+    y2 None for x1 and y1. f is half the sum of squares (PAPER), the mean of squares (MSE) or the
+    sum of the norms of the columns (COLUMNS).
     """
-    difference = gram(x1, x2, scale_s) - gram(y1, y2, scale_t)
-    if columns:
-        return coefficient * safe_norm(difference, 1).sum()
-    return coefficient * difference.square().sum()
+    difference = gram(x1, x2) - gram(y1, y2)
+    if variant == COLUMNS:
+        total = safe_norm(difference, 1).sum()
+    else:
+        total = difference.square().sum()
+    return total / divisor(difference, variant)
+
+
+def divisor(difference: Tensor, variant: int) -> int:
+    """What the squares or norms of D (B, C1, C2) are divided by."""
+    batch, c1, c2 = difference.shape
+    if variant == PAPER:
+        return at_least_one(2 * batch)
+    return at_least_one(batch * c1 * c2 if variant == MSE else batch)
+
+
+def power_of_two_scale(largest: Tensor) -> Tensor:
+    """The power of two that brings `largest` to [1/2, 1), or as near as a normal number can.
+
+    Multiplying by it rounds nothing. 1 for zero, NaN and Inf. A constant of the gradient.
+    """
+    least = torch.finfo(largest.dtype).tiny
+    size = largest.detach().clamp(min=least)
+    scale = (torch.frexp(size).mantissa / size).clamp(min=least)  # a quotient without rounding
+    return torch.where((largest > 0) & scale.isfinite(), scale, torch.ones_like(scale))
+
+
+def largest_entry(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """max |x| over `dim`, which is kept; a constant of the gradient. NaN where x has one."""
+    sizes = x.detach().abs()
+    if x.numel():
+        return sizes.amax(dim, keepdim=True)
+    return sizes.sum(dim, keepdim=True)
+
+
+def unit_channels(f: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each channel of a map (B, C, *S) as a unit vector u = s x / n of positions (B, C, L).
+
+    Returns u, n and the power of two s, (B, C, 1) both. A channel of zeros stays zero, with zero
+    gradient and n = 1; any other has the direction that it has.
+    """
+    flat = f.flatten(2)
+    scale = power_of_two_scale(largest_entry(flat, 2))
+    flat = flat * scale
+    norm = safe_norm(flat, 2).unsqueeze(2)
+    dead = norm == 0
+    norm = torch.where(dead, torch.ones_like(norm), norm)
+    return torch.where(dead, flat * 0, flat / norm), norm, scale
 
 
 def normalised_channels(f: Tensor) -> Tensor:
-    """Each channel of a map (B, C, *S) as a unit vector of positions (B, C, L); zero stays zero."""
-    flat = f.flatten(2)
-    norm = safe_norm(flat, 2).unsqueeze(2)
-    return torch.where(norm == 0, flat, flat / torch.where(norm == 0, torch.ones_like(norm), norm))
+    """The unit vectors of unit_channels alone."""
+    return unit_channels(f)[0]
 
 
-def nst_loss(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
-    """coefficient * ‖XᵀX/C_S - YᵀY/C_T‖² summed over the batch, X and Y the normalised channels.
+def nst_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean over the batch of ‖XᵀX/C_S - YᵀY/C_T‖², X and Y the normalised channels.
 
     student (B, C_S, *S), teacher (B, C_T, *S). The Gram loss of the maps read the other way round.
     """
     X, Y = (normalised_channels(f.flatten(2)) for f in (student, teacher))
-    scales = 1 / X.shape[1], 1 / Y.shape[1]
-    return gram_loss(X.mT, None, Y.mT, None, *scales, coefficient, False)
+    return 2 * gram_loss(X.mT, None, Y.mT, None, PAPER)
 
 
 def _kernel(x: Tensor, y: Tensor, name: str, degree: float, c: float, width: Tensor) -> Tensor:

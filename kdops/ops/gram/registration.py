@@ -35,38 +35,29 @@ _backends.register("gram_loss", native=_native_loss, typical_sizes=(128, 64, 64,
 _backends.register("nst_loss", native=_native_loss, typical_sizes=(128, 64, 64, 256))
 
 
-def gram_loss(
-    x1: Tensor,
-    x2: Tensor | None,
-    y1: Tensor,
-    y2: Tensor | None,
-    scale_s: float,
-    scale_t: float,
-    coefficient: float,
-    columns: bool = False,
-) -> Tensor:
+def gram_loss(x1: Tensor, x2: Tensor | None, y1: Tensor, y2: Tensor | None, variant: int) -> Tensor:
     """reference.gram_loss on the backend that serves it. All (B, C, *S), float32 or float64."""
     batch, c1, *positions = x1.shape
     c2 = c1 if x2 is None else x2.shape[1]
     length = prod(positions)
-    scalars = (scale_s, scale_t, coefficient, columns)
     if _backends.choose_for("gram_loss", x1, batch, c1, c2, length) != "native":
         with full_precision(x1):
-            return reference.gram_loss(x1, x2, y1, y2, *scalars)
+            return reference.gram_loss(x1, x2, y1, y2, variant)
     watched = (x1,) if x2 is None else (x1, x2)
-    by_positions = _by_positions(c1, c2, length) and not columns and prod(y1.shape[2:]) == length
-    return _gram_loss_op(x1, x2, y1, y2, *scalars, by_positions, wants_grad(*watched))[0]
+    squares = variant != reference.COLUMNS
+    by_positions = squares and _by_positions(c1, c2, length) and prod(y1.shape[2:]) == length
+    return _gram_loss_op(x1, x2, y1, y2, variant, by_positions, wants_grad(*watched))[0]
 
 
-def nst_loss(student: Tensor, teacher: Tensor, coefficient: float) -> Tensor:
+def nst_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """reference.nst_loss on the backend that serves it. Both (B, C, *S), float32 or float64."""
     batch, channels, *positions = student.shape
     length, others = prod(positions), teacher.shape[1]
     if _backends.choose_for("nst_loss", student, batch, channels, others, length) != "native":
         with full_precision(student):
-            return reference.nst_loss(student, teacher, coefficient)
+            return reference.nst_loss(student, teacher)
     by_channels = others == channels and 10 * channels < 4 * length  # see _by_positions
-    return _nst_loss_op(student, teacher, coefficient, by_channels, wants_grad(student))[0]
+    return _nst_loss_op(student, teacher, by_channels, wants_grad(student))[0]
 
 
 def _by_positions(c1: int, c2: int, length: int) -> bool:
@@ -81,11 +72,11 @@ def _by_positions(c1: int, c2: int, length: int) -> bool:
 if not _library.missing:
 
     @torch.library.register_fake("kdops::gram")
-    def _(x: Tensor, y: Tensor | None, scale: float) -> Tensor:
+    def _(x: Tensor, y: Tensor | None) -> Tensor:
         return x.new_empty((x.shape[0], x.shape[1], (x if y is None else y).shape[1]))
 
     @torch.library.register_fake("kdops::gram_backward")
-    def _(grad: Tensor, x: Tensor, y: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    def _(grad: Tensor, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         return x.new_empty(x.shape), x.new_empty(0 if y is None else y.shape)
 
     @torch.library.register_fake("kdops::gram_loss")
@@ -102,13 +93,13 @@ if not _library.missing:
         return student.new_empty(()), student.new_empty(student.shape if options[-1] else 0)
 
     def _nst_loss_formula(*inputs: Any) -> Tensor:
-        return gradient.nst_gradient(*inputs[:3])
+        return gradient.nst_gradient(*inputs[:2])
 
     def _nst_loss_vmap(*arguments: Any) -> Any:
         return loop_vmap(_nst_loss_op)(*arguments)
 
     def _gram_loss_formula(*inputs: Any) -> tuple[Tensor, Tensor]:
-        return gradient.gram_loss_gradients(*inputs[:8])
+        return gradient.gram_loss_gradients(*inputs[:5])
 
     def _gram_loss_vmap(*arguments: Any) -> Any:
         return loop_vmap(_gram_loss_op)(*arguments)

@@ -12,6 +12,8 @@ from kdops.ops.rbf import registration
 
 __all__ = ["rbf_affinity", "rbf_affinity_loss", "svd_rbf_loss"]
 
+VARIANTS = ("mean", "sum", "paper")  # of svd_rbf_loss, in the order of reference.MEAN, SUM, PAPER
+
 
 def rbf_affinity(x: Tensor, y: Tensor | None = None, *, gamma: float | Tensor = 1.0) -> Tensor:
     """Gaussian affinity of all pairs of rows: K_ij = exp(-gamma |x_i - y_j|²).
@@ -121,18 +123,16 @@ def svd_rbf_loss(
     >>> svd_rbf_loss(front, back, torch.randn(8, 64, 4), torch.randn(8, 128, 4)).backward()
     """
     op = "svd_rbf_loss"
-    _check.option(op, "variant", variant, ("mean", "sum", "paper"))
+    _check.option(op, "variant", variant, VARIANTS)
     _check.positive(op, "beta", beta)
     shape = "[B, D, k]"
     _check_pair(op, "student_front", student_front, "student_back", student_back, shape, 3)
     _check_pair(op, "student_front", student_front, "teacher_front", teacher_front, shape, 3)
     _check_pair(op, "student_back", student_back, "teacher_back", teacher_back, shape, 3)
     _check_levels(student_front, student_back, teacher_front, teacher_back)
-    batch, _, k = student_front.shape
-    scale = {"mean": 1 / max(batch, 1), "sum": 1.0, "paper": 0.5 * math.sqrt(k)}[variant]
     sf, sb = _check.widened(student_front), _check.widened(student_back)
     tf, tb = (_check.constant(_check.widened(t)) for t in (teacher_front, teacher_back))
-    return registration.svd_rbf_loss(sf, sb, tf, tb, beta, scale)
+    return registration.svd_rbf_loss(sf, sb, tf, tb, beta, VARIANTS.index(variant))
 
 
 def _widened(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -88,7 +88,7 @@ def svd_rbf_loss_and_gradient(
     teacher_front: Tensor,
     teacher_back: Tensor,
     beta: float,
-    scale: float,
+    variant: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, gradient for student_front, gradient for student_back), a few items at a time."""
     inputs = (student_front, student_back, teacher_front, teacher_back)
@@ -102,7 +102,9 @@ def svd_rbf_loss_and_gradient(
         pull = difference * torch.exp(-p) * (back_s.unsqueeze(2) - front_s.unsqueeze(1))
         g_fronts.append(pull.sum(1))
         g_backs.append(pull.sum(2))
-    factor = 4 * scale / beta
-    g_front = torch.cat(g_fronts).view_as(student_front.mT).mT
-    g_back = torch.cat(g_backs).view_as(student_back.mT).mT
-    return total * scale, factor * g_front, -factor * g_back
+    g_front = torch.cat(g_fronts).view_as(student_front.mT).mT * (4 / beta)
+    g_back = torch.cat(g_backs).view_as(student_back.mT).mT * (-4 / beta)
+    loss, g_front, g_back = (
+        reference.scaled(x, student_front, variant) for x in (total, g_front, g_back)
+    )
+    return loss, g_front, g_back

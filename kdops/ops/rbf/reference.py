@@ -118,9 +118,9 @@ def svd_rbf_loss(
     teacher_front: Tensor,
     teacher_back: Tensor,
     beta: float,
-    scale: float,
+    variant: int,
 ) -> Tensor:
-    """scale * sum_bc sum_mn (K_S - K_T)^2, K[m, n] = exp(-(back[m] - front[n])^2 / beta).
+    """sum_bc sum_mn (K_S - K_T)^2, scaled, K[m, n] = exp(-(back[m] - front[n])^2 / beta).
 
     Fronts (B, D_front, k), backs (B, D_back, k); the sum runs over all samples b and components c.
     """
@@ -134,7 +134,21 @@ def svd_rbf_loss(
     groups = chunks(*items)
     for group in groups:
         total = total + without_storing(len(groups), part, *group)
-    return total * scale
+    return scaled(total, student_front, variant)
+
+
+MEAN, SUM, PAPER = range(3)  # variants of svd_rbf_loss, as the op numbers them
+
+
+def scaled(total: Tensor, student_front: Tensor, variant: int) -> Tensor:
+    """A sum over items of (B, D, k) by B (MEAN), as it is (SUM) or times sqrt(k) / 2 (PAPER)."""
+    batch, _, k = student_front.shape
+    if variant == MEAN:
+        return total / torch.sym_max(batch, 1)
+    if variant == SUM:
+        return total
+    half_root: float = 0.5 * torch.sym_sqrt(k)
+    return total * half_root
 
 
 def outer_exponents(

@@ -71,16 +71,16 @@ def svd_rbf_loss(
     teacher_front: Tensor,
     teacher_back: Tensor,
     beta: float,
-    scale: float,
+    variant: int,
 ) -> Tensor:
     """(B, D_front, k), (B, D_back, k) of student and teacher -> ()."""
     inputs = (student_front, student_back, teacher_front, teacher_back)
     batch, front, k = student_front.shape
     sizes = (batch, front, student_back.shape[1], k)
     if _backends.choose_for("svd_rbf_loss", student_front, *sizes) == "native":
-        return _svd_rbf_op(*inputs, beta, scale, wants_grad(student_front, student_back))[0]
-    with full_precision(*inputs):
-        return reference.svd_rbf_loss(*inputs, beta, scale)
+        return _svd_rbf_op(*inputs, beta, variant, wants_grad(student_front, student_back))[0]
+    with full_precision(student_front):
+        return reference.svd_rbf_loss(*inputs, beta, variant)
 
 
 if not _library.missing:
@@ -114,7 +114,7 @@ if not _library.missing:
         teacher_front: Tensor,
         teacher_back: Tensor,
         beta: float,
-        scale: float,
+        variant: int,
         gradients: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         grads = (student_front, student_back)

@@ -1,0 +1,55 @@
+// Sums of any length that are as exact as their terms. A sum taken number by number in float loses
+// a digit for every factor of ten in its length; here packs are added in blocks, the blocks in
+// double. Callers: gram, attention.
+#pragma once
+
+#include <algorithm>
+
+#include "pack_loop.h"
+
+namespace kdops::KDOPS_ISA {
+
+// So many packs, or rows that are added up pack by pack, are summed without a break.
+inline constexpr int64_t kSumBlock = 64;
+
+// Sum of term(j, lanes), a Pack whose lanes beyond `lanes` are zero, over the packs of 0..count.
+template <class T, class Term>
+inline double long_sum(int64_t count, const Term& term) {
+  constexpr int64_t kStep = kSumBlock * Pack<T>::kLanes;
+  double total = 0;
+  for (int64_t first = 0; first < count; first += kStep) {
+    Pack<T> sum(T(0));
+    for_packs<T>(std::min(kStep, count - first),
+                 [&](int64_t j, int lanes) { sum += term(first + j, lanes); });
+    total += static_cast<double>(reduce_add(sum));
+  }
+  return total;
+}
+
+// The inner product of contiguous x and y.
+template <class T>
+inline double long_inner(const T* x, const T* y, int64_t count) {
+  return long_sum<T>(count, [&](int64_t j, int lanes) {
+    return load_some(x + j, lanes) * load_some(y + j, lanes);
+  });
+}
+
+// Sum of (scale x)^2.
+template <class T>
+inline double long_squares(const T* x, int64_t count, T scale) {
+  return long_sum<T>(count, [&](int64_t j, int lanes) {
+    const Pack<T> part = Pack<T>(scale) * load_some(x + j, lanes);
+    return part * part;
+  });
+}
+
+// max |x|; NaN is not seen.
+template <class T>
+inline T largest_size(const T* x, int64_t count) {
+  Pack<T> largest(T(0));
+  for_packs<T>(count,
+               [&](int64_t j, int lanes) { largest = max(abs(load_some(x + j, lanes)), largest); });
+  return reduce_max(largest);
+}
+
+}  // namespace kdops::KDOPS_ISA
