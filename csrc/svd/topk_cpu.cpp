@@ -7,12 +7,13 @@
 
 #include "common/parallel.h"
 #include "svd/batch.h"
+#include "svd/topk_route.h"
 #include "svd/topk_simd.h"
 
 namespace kdops {
 namespace {
 
-constexpr int64_t kSavedRows = 3;  // saved is [*, p + 3, p]: reflectors, their factors, the band
+constexpr int64_t kLargestK = 32;
 
 // Rough cost of one matrix; it only decides when a second thread is worth waking.
 double topk_flops(const MatrixBatch& batch, int64_t k) {
@@ -25,10 +26,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> svd_topk_cpu(const Tensor& input, int
                                                         bool /*lorentz*/) {
   const MatrixBatch batch("svd_topk", input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
-  STD_TORCH_CHECK(k >= 1 && k <= p, "svd_topk: expected 1 <= k <= min(m, n), got k = ", k);
+  STD_TORCH_CHECK(k >= 1 && k <= std::min(p, kLargestK), "svd_topk: expected 1 <= k <= min(m, n, ",
+                  kLargestK, "), got k = ", k);
   Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k}), Vh = batch.result({k, n}),
-         saved = batch.result({p + kSavedRows, p});
-  const int64_t stride = (p + kSavedRows) * p;
+         saved = batch.result({topk_saved_rows(p, k), p});
+  const int64_t stride = topk_saved_rows(p, k) * p;
   for_real_type("svd_topk", batch.A, [&](auto kind) {
     using T = decltype(kind);
     const T* a = pointer<T>(batch.A);
@@ -52,7 +54,7 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
   const char* op = "svd_topk_backward";
   const MatrixBatch batch(op, input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side(), k = S.size(-1);
-  const int64_t stride = (p + kSavedRows) * p;
+  const int64_t stride = topk_saved_rows(p, k) * p;
   STD_TORCH_CHECK(saved.numel() == batch.count * stride && Vh.numel() == batch.count * k * n,
                   "svd_topk_backward: saved or Vh does not belong to A of shape ",
                   shape_of(batch.A));

@@ -218,7 +218,7 @@ Triple = tuple["Tensor | None", Tensor, Tensor]
 
 def _is_few(k: int, r: int) -> bool:
     """Whether k of r triples are cheaper by themselves than the whole decomposition."""
-    return k <= registration.LARGEST_K and 2 * k < r
+    return k <= registration.largest_k(r) and 2 * k < r
 
 
 def _topk(
