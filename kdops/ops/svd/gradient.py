@@ -167,6 +167,8 @@ def svd_topk_backward(
     S: Tensor,
     Vh: Tensor,
     degenerate: str = "mask",
+    values: Tensor | None = None,
+    small: Tensor | None = None,
 ) -> Tensor:
     """gA (..., m, n) from the k largest triples alone: U (..., m, k), S (..., k), Vh (..., k, n).
 
@@ -183,12 +185,14 @@ def svd_topk_backward(
         gA = U core Vh + (A x) V^T + (A V) x^T + W V^T
 
     A is read, and gA written, once. U is None if it was not asked for (then gU is None too).
+    values (..., r) and small (..., r, r), all singular values and the vectors of the smaller side
+    as rows, spare the decomposition of A that the solve is made of.
     """
     if U is None:
         U = left_vectors(A, S, Vh)
     if A.shape[-1] > A.shape[-2]:
         swapped = (_transpose(gVh), gS, _transpose(gU), A.mT, Vh.mT, S, U.mT)
-        return svd_topk_backward(*swapped, degenerate).mT
+        return svd_topk_backward(*swapped, degenerate, values, small).mT
     r = A.shape[-1]
     X = U.mT @ gU if gU is not None else None
     Y = Vh @ gVh.mT if gVh is not None else None
@@ -207,7 +211,8 @@ def svd_topk_backward(
         gv = gv + A.mT @ W
         inside = inside + scale * W
     gv = gv - V @ (Vh @ gv)
-    x: Tensor = _complement_solve(A, S, gv, degenerate)
+    values = values * scale[..., 0] if values is not None else None
+    x: Tensor = _complement_solve(A, S, gv, degenerate, values, small)
     x = x - V @ (Vh @ x)
     return (inside + scale * (A @ x)) @ Vh + scale * ((A @ V) @ x.mT)
 
@@ -222,17 +227,26 @@ class ComplementSolve(torch.autograd.Function):
         gb_i = z_i,   gS_i = -2 s_i <z_i, x_i>,   gA = sum_i (A x_i) z_i^T + (A z_i) x_i^T
 
     The backward calls the Function again, so any order of derivative is right. (The parts of x and
-    b along the top k are the caller's: it projects with the differentiable V.)
+    b along the top k are the caller's: it projects with the differentiable V.) values and rows are
+    S and Vh of A where somebody has them, or None.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     @_full_precision
-    def forward(A: Tensor, S: Tensor, b: Tensor, degenerate: str) -> Tensor:
+    def forward(
+        A: Tensor,
+        S: Tensor,
+        b: Tensor,
+        degenerate: str,
+        values: Tensor | None,
+        rows: Tensor | None,
+    ) -> Tensor:
         k, n = S.shape[-1], A.shape[-1]
-        _, values, Vh = safe_svd(A)
-        rest = Vh[..., k:, :]
+        if values is None or rows is None:
+            _, values, rows = safe_svd(A)
+        rest = rows[..., k:, :]
         si, sj, unit = S.unsqueeze(-2), values[..., k:, None], values[..., :1, None]
         tau = _threshold(S, n)
         difference = _inverse(si - sj, unit, tau, degenerate)
@@ -241,15 +255,15 @@ class ComplementSolve(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        A, S, _, ctx.degenerate = inputs
-        ctx.save_for_backward(A, S, output)
+        A, S, _, ctx.degenerate, values, rows = inputs
+        ctx.save_for_backward(A, S, output, values, rows)
 
     @staticmethod
-    def backward(ctx: Any, gx: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        A, S, x = ctx.saved_tensors
-        z = _complement_solve(A, S, gx, ctx.degenerate)
+    def backward(ctx: Any, gx: Tensor) -> tuple[Any, ...]:
+        A, S, x, values, rows = ctx.saved_tensors
+        z = _complement_solve(A, S, gx, ctx.degenerate, values, rows)
         gA = (A @ x) @ z.mT + (A @ z) @ x.mT
-        return gA, -2 * S * (z * x).sum(-2), z, None
+        return gA, -2 * S * (z * x).sum(-2), z, None, None, None
 
 
 _complement_solve: Callable[..., Any] = ComplementSolve.apply

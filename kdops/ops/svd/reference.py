@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdops import _check
 from kdops.ops.svd.gradient import eigh_backward, left_vectors, svd_backward, svd_topk_backward
-from kdops.ops.svd.linalg import canonical_signs, safe_eigh, safe_svd
+from kdops.ops.svd.linalg import canonical_signs, safe_eigh, safe_svd, safe_svdvals
 
 Triple = tuple[Tensor | None, Tensor, Tensor]
 
@@ -24,7 +24,7 @@ def svd(
     A: Tensor, *, compute_u: bool = True, canonical: bool = True, degenerate: str = "mask"
 ) -> Triple:
     """U (..., m, r) or None, S (..., r), Vh (..., r, n) with r = min(m, n)."""
-    U, S, Vh = _decompose(A, None, compute_u, canonical, degenerate)
+    U, S, Vh = _decompose(A, compute_u, canonical, degenerate)
     return (U if compute_u else None), S, Vh
 
 
@@ -37,13 +37,14 @@ def svd_topk(
     degenerate: str = "mask",
 ) -> Triple:
     """The k largest triples. The forward computes them all; the gradient is that of the top k."""
-    U, S, Vh = _decompose(A, k, compute_u, canonical, degenerate)
+    U, S, Vh, *_ = _decompose_topk(A, k, compute_u, canonical, degenerate)
     return (U if compute_u else None), S, Vh
 
 
 def svdvals(A: Tensor) -> Tensor:
     """S (..., r), descending."""
-    return svd(A, compute_u=False, canonical=False)[1]
+    values: Tensor = _values(A)
+    return values
 
 
 def eigh(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,24 +69,27 @@ def _to_front(x: Tensor, dim: int | None) -> Tensor:
     return x if dim is None else x.movedim(dim, 0)
 
 
+def _signed_svd(A: Tensor, canonical: bool) -> tuple[Tensor, Tensor, Tensor]:
+    U, S, Vh = safe_svd(A)
+    if not canonical:
+        return U, S, Vh
+    sign = canonical_signs(Vh)
+    return U * sign.unsqueeze(-2), S, Vh * sign.unsqueeze(-1)
+
+
 class ReferenceSVD(torch.autograd.Function):
-    """(A, k or None, compute_u, canonical, degenerate) -> U (no columns if unwanted), S, Vh."""
+    """(A, compute_u, canonical, degenerate) -> U (no columns if unwanted), S, Vh."""
 
     @staticmethod
     def forward(
-        A: Tensor, k: int | None, compute_u: bool, canonical: bool, degenerate: str
+        A: Tensor, compute_u: bool, canonical: bool, degenerate: str
     ) -> tuple[Tensor, Tensor, Tensor]:
-        U, S, Vh = safe_svd(A)
-        U, S, Vh = U[..., : k if compute_u else 0], S[..., :k], Vh[..., :k, :]
-        if canonical:
-            sign = canonical_signs(Vh)
-            Vh = Vh * sign.unsqueeze(-1)
-            U = U * sign.unsqueeze(-2) if compute_u else U
-        return U.contiguous(), S.contiguous(), Vh.contiguous()
+        U, S, Vh = _signed_svd(A, canonical)
+        return U[..., : None if compute_u else 0].contiguous(), S, Vh.contiguous()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        A, ctx.k, ctx.compute_u, _, ctx.degenerate = inputs
+        A, ctx.compute_u, _, ctx.degenerate = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(A, *output)
 
@@ -93,19 +97,74 @@ class ReferenceSVD(torch.autograd.Function):
     def backward(ctx: Any, gU: Any, gS: Any, gVh: Any) -> Any:
         A, U, S, Vh = ctx.saved_tensors
         if not ctx.compute_u:
-            gU, U = None, None
-        if gU is None and gS is None and gVh is None:
-            return None, None, None, None, None
-        if ctx.k is not None:
-            gA = svd_topk_backward(gU, gS, gVh, A, U, S, Vh, ctx.degenerate)
-        else:
-            U = left_vectors(A, S, Vh) if U is None else U
+            gU, U = None, left_vectors(A, S, Vh)
+        gA = None
+        if not (gU is None and gS is None and gVh is None):
             gA = svd_backward(gU, gS, gVh, U, S, Vh, ctx.degenerate)
-        return gA, None, None, None, None
+        return gA, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, A: Tensor, *options: Any) -> Any:
         return _decompose(_to_front(A, in_dims[0]), *options), (0, 0, 0)
+
+
+class ReferenceTopk(torch.autograd.Function):
+    """(A, k, compute_u, canonical, degenerate) -> U, S, Vh as above, of k triples, and for the
+    gradient all the singular values (..., r) and all the vectors of the smaller side as rows."""
+
+    @staticmethod
+    def forward(
+        A: Tensor, k: int, compute_u: bool, canonical: bool, degenerate: str
+    ) -> tuple[Tensor, ...]:
+        U, S, Vh = _signed_svd(A, canonical)
+        top = (U[..., : k if compute_u else 0], S[..., :k], Vh[..., :k, :])
+        small = Vh if A.shape[-1] <= A.shape[-2] else U.mT
+        return (*(x.contiguous() for x in top), S.clone(), small.clone())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        A, _, ctx.compute_u, _, ctx.degenerate = inputs
+        ctx.mark_non_differentiable(*output[3:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(A, *output)
+
+    @staticmethod
+    def backward(ctx: Any, gU: Any, gS: Any, gVh: Any, *_: Any) -> Any:
+        A, U, S, Vh, values, small = ctx.saved_tensors
+        if not ctx.compute_u:
+            gU, U = None, None
+        gA = None
+        if not (gU is None and gS is None and gVh is None):
+            known = (values, small)
+            gA = svd_topk_backward(gU, gS, gVh, A, U, S, Vh, ctx.degenerate, *known)
+        return gA, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, A: Tensor, *options: Any) -> Any:
+        return _decompose_topk(_to_front(A, in_dims[0]), *options), (0,) * 5
+
+
+class ReferenceValues(torch.autograd.Function):
+    """A -> S. The vectors, which only the gradient needs, are computed there."""
+
+    @staticmethod
+    def forward(A: Tensor) -> Tensor:
+        return safe_svdvals(A)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gS: Tensor) -> Tensor:
+        (A,) = ctx.saved_tensors
+        U, S, Vh = _decompose(A, True, False, "mask")
+        gA: Tensor = svd_backward(None, gS, None, U, S, Vh, "mask")
+        return gA
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, A: Tensor) -> Any:
+        return _values(_to_front(A, in_dims[0])), 0
 
 
 class ReferenceEigh(torch.autograd.Function):
@@ -132,4 +191,6 @@ class ReferenceEigh(torch.autograd.Function):
 
 
 _decompose: Callable[..., Any] = ReferenceSVD.apply
+_decompose_topk: Callable[..., Any] = ReferenceTopk.apply
+_values: Callable[..., Any] = ReferenceValues.apply
 _decompose_symmetric: Callable[..., Any] = ReferenceEigh.apply

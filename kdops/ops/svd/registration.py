@@ -62,13 +62,26 @@ def _native(op: str) -> _backends.Predicate:
     return obstacle
 
 
-for _op, _sizes in {
-    "svd": (64, 64),
-    "svdvals": (64, 64),
-    "eigh": (64, 64),
-    "svd_topk": (1024, 64, 4),
-}.items():
+# Where the CPU kernel tries a Krylov basis: csrc/svd/topk/cpu/large_forward.h.
+KRYLOV_FROM_SMALL_SIDE, LARGEST_KRYLOV_K = 224, 8
+
+
+def _topk_route(
+    backend: str, device: str, dtype: torch.dtype, m: int, n: int, k: int = 1
+) -> str | None:
+    """Where a matrix does not suit the route, the kernels take another for it, inside the call."""
+    if backend != "native":
+        return "all triples by torch.linalg.svd, of which k are kept"
+    if min(m, n) >= KRYLOV_FROM_SMALL_SIDE and k <= LARGEST_KRYLOV_K:
+        return "block Krylov on the Gram matrix"
+    return "tridiagonalisation of the Gram matrix"
+
+
+for _op, _sizes in {"svd": (64, 64), "svdvals": (64, 64), "eigh": (64, 64)}.items():
     _backends.register(_op, native=_native(_op), typical_sizes=_sizes)
+_backends.register(
+    "svd_topk", native=_native("svd_topk"), typical_sizes=(1024, 64, 4), route=_topk_route
+)
 
 
 def _native_align(device: str, dtype: torch.dtype, *sizes: int) -> str | None:

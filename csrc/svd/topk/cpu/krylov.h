@@ -2,8 +2,10 @@
 //
 // A basis of span(Q, G Q, G² Q, ...), every block of which is made orthogonal to all before it
 // twice, from a fixed start; the pairs of the projected matrix, of order 128 at most, by
-// LeadingPairs. Their residuals decide whether the basis grows or the answer is good. A block holds
-// at least as many vectors as are wanted, so that no copy of a repeated value can be missed.
+// LeadingPairs. What the basis has not yet caught of a pair decides whether it grows or the answer is
+// good: the pair's part in the last block times the size of the block that would follow, which rounding
+// does not blur as it does the residual itself. A block holds at least as many vectors as are
+// wanted, so that no copy of a repeated value can be missed.
 #pragma once
 
 #include "common/gemm.h"
@@ -71,10 +73,11 @@ class Krylov {
   T gram_schmidt(int first);
   void orthonormalise(int first, bool keep);
   int ritz_pairs(int size, T* values, T* vectors);
-  int good_pairs(const T* values, const T* residuals) const;
+  int good_pairs(const T* values, const T* missed, const T* residuals) const;
 
   const int p_, width_, k_, most_, block_;
   int replaced_ = 0;
+  T next_ = T(0);  // the norm of the block that follows, before it is made orthonormal
   Scratch<T> basis_, images_, projected_, square_, weights_, image_;
   LeadingPairs<T> pairs_;
 };
@@ -121,6 +124,7 @@ template <class T>
 void Krylov<T>::orthonormalise(int first, bool keep) {
   for (int round = 0; round < 5; ++round) {
     if (first > 0) project(first, keep && round == 0);
+    if (round == 0) next_ = std::sqrt(dot_rows(row(first), row(first), int64_t(block_) * width_));
     // What lost little in a later round was orthogonal to rounding before it.
     if (gram_schmidt(first) > T(0.7) && round > 0) return;
   }
@@ -142,21 +146,26 @@ int Krylov<T>::ritz_pairs(int size, T* values, T* vectors) {
   gemm<T>(most_, p_, size, T(1), turn, {basis_.get(), width_, 1}, View<T>{vectors, p_, 1});
   gemm<T>(most_, p_, size, T(1), turn, {images_.get(), width_, 1},
           View<T>{image_.get(), width_, 1});
-  T residuals[2 * kMaxTop + 4];
+  T missed[2 * kMaxTop + 4], residuals[2 * kMaxTop + 4];
   for (int i = 0; i < most_; ++i) {
+    const T* last = weights_.get() + i * kMostBasis + size - block_;
+    missed[i] = next_ * std::sqrt(dot_rows(last, last, block_));
     T* x = image_.get() + int64_t(i) * width_;
     for (int c = 0; c < p_; ++c) x[c] -= values[i] * vectors[int64_t(i) * p_ + c];
     residuals[i] = std::sqrt(dot_rows(x, x, p_));
   }
-  return good_pairs(values, residuals);
+  return good_pairs(values, missed, residuals);
 }
 
 // The leading pairs that are exact to rounding, if the others stay clear of the k-th value.
 template <class T>
-int Krylov<T>::good_pairs(const T* values, const T* residuals) const {
+int Krylov<T>::good_pairs(const T* values, const T* missed, const T* residuals) const {
   constexpr T eps = std::numeric_limits<T>::epsilon();
+  const auto is_good = [&](int i) {
+    return missed[i] <= 4 * eps * values[i] && residuals[i] <= 16 * eps * values[0];
+  };
   int good = 0;
-  while (good < most_ && residuals[good] <= 12 * eps * values[0]) ++good;
+  while (good < most_ && is_good(good)) ++good;
   if (good < k_) return 0;
   const int next = good < most_ ? good : most_ - 1;
   const T reach = values[next] + residuals[next];
