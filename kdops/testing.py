@@ -140,6 +140,7 @@ class OpSpec:
     invariant: maps the result to what is comparable (an SVD has a gauge); identity by default.
     empty_cases: no rows, no batch, no positions: a defined, finite result.
     skips: contract check -> reason why it does not apply.
+    devices: device types on which there is more than the reference for these cases.
     factor: multiplies the tolerance table in the half types only if > 1 is justified in a comment.
     """
 
@@ -154,6 +155,7 @@ class OpSpec:
     invariant: Callable[[Any], Any] = lambda result: result
     layouts: tuple[str, ...] = LAYOUTS
     skips: dict[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
 def differentiable(arguments: Arguments) -> tuple[Tensor, ...]:

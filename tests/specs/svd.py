@@ -120,6 +120,36 @@ BATCHED_SVDS = (
     ),
 )
 
+
+def _large_topk_backward_arguments(make):
+    A = make.normal(1, 131, 129)
+    U, S, Vh, saved = torch.ops.kdops.svd_topk(A.detach(), 2, True, True, False)
+    cotangents = (make.normal(1, 131, 2), make.normal(1, 2), make.normal(1, 2, 129))
+    return (*cotangents, A, U, S, Vh, saved, False)
+
+
+_TOO_MANY_ENTRIES = "a Jacobian of 10⁴ entries: directions of it in tests/ops/test_svd_large.py"
+
+ABOVE_128 = OpSpec(
+    name="batched_svd[top 3 above 128]",
+    function=partial(kdops.batched_svd, k=3),
+    reference=partial(_svd_reference, k=3),
+    cases=(
+        Case("square", lambda make: (_spectrum(make, 2, 129, 129),)),
+        Case("tall", lambda make: (_spectrum(make, 1, 160, 130),)),
+        Case("wide", lambda make: (_spectrum(make, 1, 196, 256),)),
+    ),
+    small_cases=(Case("square", lambda make: (_spectrum(make, 1, 129, 130),)),),
+    op_calls=(
+        ("svd_topk", lambda make: (make.normal(1, 131, 129), 2, True, True, False)),
+        ("svd_topk_backward", _large_topk_backward_arguments),
+    ),
+    empty_cases=(Case("no matrices", lambda make: (make.normal(0, 140, 150),)),),
+    invariant=_svd_invariant,
+    skips={"gradcheck": _TOO_MANY_ENTRIES, "gradgradcheck": _TOO_MANY_ENTRIES},
+    devices=("cpu",),
+)
+
 BATCHED_SVDVALS = OpSpec(
     name="batched_svdvals",
     function=kdops.batched_svdvals,
@@ -215,4 +245,4 @@ ALIGN = OpSpec(
 )
 
 
-SPECS = (ALIGN, BATCHED_EIGH, *BATCHED_SVDS, BATCHED_SVDVALS)
+SPECS = (ABOVE_128, ALIGN, BATCHED_EIGH, *BATCHED_SVDS, BATCHED_SVDVALS)
