@@ -3,8 +3,8 @@
 //   svd_backward       gA for cotangents of U, S, Vh (none: zero) under "mask" or "lorentz"
 //   svdvals            S [*, p]
 //   eigh               of symmetric A (lower triangle): values [*, n] ascending, vectors as columns
-//   svd_topk           the k largest triples, and `saved` [*, p + 3, p]: what the backward takes
-//                      from the factorised Gram matrix, opaque, different on every device
+//   svd_topk           the k largest triples, and `saved` [*, topk_saved_rows(p, k), p]: what the
+//                      backward takes from the Gram matrix, opaque, different on every device
 //   svd_topk_backward  the same for the k triples, reading A
 //   align_vectors      student [B, D, K'] and teacher [B, D, k] to aligned [B, D, k] and choice
 //                      [B, k], int64: 1 + the index of the student vector, negative if turned round
