@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import kdops
-from benchmarks.cases import BATCH, DTYPES, normal
-from benchmarks.harness import identify, measure, parametrise
-from benchmarks.problem import MODES, Problem, compiled, reference_backend
-from benchmarks.published.maps import attention_loss
+from benchmarks.cases.shapes import BATCH, DTYPES, normal
+from benchmarks.measure.harness import identify, parametrise
+from benchmarks.measure.problem import MODES, Problem, compiled, reference_backend
+from benchmarks.published.attention import attention_loss
 
 LEVELS = [(64, 32, 32), (256, 8, 8), (512, 7, 7)]
 
@@ -37,5 +37,5 @@ PROBLEMS = [_problem(shape, dtype) for dtype in DTYPES for shape in LEVELS]
 
 
 @pytest.mark.parametrize(("problem", "provider", "mode"), parametrise(PROBLEMS), ids=identify)
-def test_attention(benchmark, problem, provider, mode, quick):
-    measure(benchmark, problem, provider, mode, quick)
+def test_attention(measured, problem, provider, mode):
+    measured(problem, provider, mode)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import kdops
-from benchmarks import cases
-from benchmarks.harness import identify, measure, parametrise
-from benchmarks.problem import Problem
+from benchmarks.cases import shapes
+from benchmarks.measure.harness import identify, parametrise
+from benchmarks.measure.problem import Problem
 from benchmarks.published import distillers as published
 from kdops import distillers
 
@@ -22,7 +22,7 @@ def _levels(loss):
 def _prepared(kind, levels):
     """MHGD or IEP with heads trained for one epoch on one batch; the same for both providers."""
     torch.manual_seed(0)
-    make = cases.correlated_maps(levels, BATCH)
+    make = shapes.correlated_maps(levels, BATCH)
     maps = make(torch.Generator().manual_seed(1), torch.float32, "cpu")
     channels = [c for c, _, _ in levels]
     method = kind(channels, channels)
@@ -68,7 +68,7 @@ def _problem(name, plain, ours, make, label, *, tolerance=1e-2, slow=False):
 
 
 def _map_problems(levels):
-    make, label = cases.correlated_maps(levels, BATCH), f"({BATCH}; {PAIR})"
+    make, label = shapes.correlated_maps(levels, BATCH), f"({BATCH}; {PAIR})"
     methods = {
         "KDSVD": (published.kdsvd, distillers.KDSVD(), False),
         "FSP": (published.fsp, lambda s, t: distillers.FSP()(s, t), True),
@@ -92,7 +92,7 @@ def _map_problems(levels):
 
 
 def _embedding_problems():
-    make, label = cases.normal((128, 128), (128, 128)), "(128, 128)"
+    make, label = shapes.normal((128, 128), (128, 128)), "(128, 128)"
     rkd, sp = distillers.RKD(), kdops.similarity_loss
     return [
         _problem("RKD", published.rkd, rkd, make, label),
@@ -100,9 +100,9 @@ def _embedding_problems():
     ]
 
 
-PROBLEMS = [*_map_problems(cases.PAIRS[PAIR]), *_embedding_problems()]
+PROBLEMS = [*_map_problems(shapes.PAIRS[PAIR]), *_embedding_problems()]
 
 
 @pytest.mark.parametrize(("problem", "provider", "mode"), parametrise(PROBLEMS), ids=identify)
-def test_distiller(benchmark, problem, provider, mode, quick):
-    measure(benchmark, problem, provider, mode, quick)
+def test_distiller(measured, problem, provider, mode):
+    measured(problem, provider, mode)

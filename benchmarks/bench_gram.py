@@ -4,11 +4,10 @@ import pytest
 import torch
 
 import kdops
-from benchmarks.cases import BATCH, BFLOAT16_TOLERANCE, DTYPES, FSP, MAPS, normal
-from benchmarks.harness import identify, measure, parametrise
-from benchmarks.problem import MODES, Problem, compiled, reference_backend
-from benchmarks.published.gram import fsp_bmm
-from benchmarks.published.maps import fsp_loss, fsp_loss_fused, nst_broadcast, nst_gemm
+from benchmarks.cases.shapes import BATCH, BFLOAT16_TOLERANCE, DTYPES, FSP, MAPS, normal
+from benchmarks.measure.harness import identify, parametrise
+from benchmarks.measure.problem import MODES, Problem, compiled, reference_backend
+from benchmarks.published.gram import fsp_bmm, fsp_loss, fsp_loss_fused, nst_broadcast, nst_gemm
 
 
 def _maps(batch, c1, c2, side):
@@ -118,5 +117,5 @@ PROBLEMS = [
 
 
 @pytest.mark.parametrize(("problem", "provider", "mode"), parametrise(PROBLEMS), ids=identify)
-def test_gram(benchmark, problem, provider, mode, quick):
-    measure(benchmark, problem, provider, mode, quick)
+def test_gram(measured, problem, provider, mode):
+    measured(problem, provider, mode)

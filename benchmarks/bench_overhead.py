@@ -3,14 +3,14 @@
 A round is many calls; the record says how many, and the report divides.
 """
 
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
 
 import kdops
-from benchmarks import clock, paired
-from benchmarks.published.maps import attention_loss
+from benchmarks.measure import clock, paired
+from benchmarks.published.attention import attention_loss
 from benchmarks.published.relation import rkd_distance
 from benchmarks.published.svd import aligned
 from kdops.testing import relative_error
@@ -41,7 +41,10 @@ def _difference(ours, plain, inputs):
     return relative_error(a, b)
 
 
-_timed = {}  # (op, device, grad) -> provider -> paired.Timed; the first case times both
+@pytest.fixture(scope="module")
+def timings():
+    """timings(op, device, grad) -> provider -> Timed; the first case of a pair times both."""
+    return cache(_timings)
 
 
 def _timings(op, device, grad):
@@ -61,18 +64,16 @@ def _timings(op, device, grad):
             torch.cuda.synchronize()
         return function, grad, inputs
 
-    if (op, device, grad) not in _timed:
-        functions = {"torch": plain, "kdops": ours}
-        runs = {n: paired.Run(calls, partial(arguments, f)) for n, f in functions.items()}
-        _timed[op, device, grad] = paired.measure(runs, "cpu", budget=1.0, least=7, most=21)
-    return _timed[op, device, grad]
+    functions = {"torch": plain, "kdops": ours}
+    runs = {n: paired.Run(calls, partial(arguments, f)) for n, f in functions.items()}
+    return paired.measure(runs, "cpu", budget=1.0, least=7, most=21)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("op", TINY)
 @pytest.mark.parametrize("grad", [False, True], ids=["no grad", "with grad"])
 @pytest.mark.parametrize("provider", ["torch", "kdops"])
-def test_overhead(benchmark, device, op, grad, provider):
+def test_overhead(benchmark, timings, device, op, grad, provider):
     shape, count, ours, plain = TINY[op]
     mode = "forward, graph kept" if grad else "forward"
     error = _difference(ours, plain, [torch.randn(shape, device=device) for _ in range(count)])
@@ -84,7 +85,7 @@ def test_overhead(benchmark, device, op, grad, provider):
         threads=torch.get_num_threads(),
     )  # fmt: skip
 
-    timed = _timings(op, device, grad)[provider]
+    timed = timings(op, device, grad)[provider]
     if timed.failure is not None:
         raise timed.failure
     clock.replay(benchmark, timed.durations)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import kdops
-from benchmarks.harness import identify, measure, parametrise
-from benchmarks.problem import MODES, Problem, compiled, reference_backend
+from benchmarks.measure.harness import identify, parametrise
+from benchmarks.measure.problem import MODES, Problem, compiled, reference_backend
 from benchmarks.published.rbf import (
     affinity_loss_gemm,
     rbf_broadcast,
@@ -124,5 +124,5 @@ PROBLEMS = [
 
 
 @pytest.mark.parametrize(("problem", "provider", "mode"), parametrise(PROBLEMS), ids=identify)
-def test_rbf(benchmark, problem, provider, mode, quick):
-    measure(benchmark, problem, provider, mode, quick)
+def test_rbf(measured, problem, provider, mode):
+    measured(problem, provider, mode)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import kdops
-from benchmarks import floors
-from benchmarks.cases import BFLOAT16_TOLERANCE, DTYPES
-from benchmarks.harness import identify, measure, parametrise
-from benchmarks.problem import MODES, Problem, compiled, reference_backend
+from benchmarks.cases import floors
+from benchmarks.cases.shapes import BFLOAT16_TOLERANCE, DTYPES
+from benchmarks.measure.harness import identify, parametrise
+from benchmarks.measure.problem import MODES, Problem, compiled, reference_backend
 from benchmarks.published import relation as published
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10, torch.bfloat16: BFLOAT16_TOLERANCE}
@@ -117,5 +117,5 @@ PROBLEMS = [
 
 
 @pytest.mark.parametrize(("problem", "provider", "mode"), parametrise(PROBLEMS), ids=identify)
-def test_relation(benchmark, problem, provider, mode, quick):
-    measure(benchmark, problem, provider, mode, quick)
+def test_relation(measured, problem, provider, mode):
+    measured(problem, provider, mode)

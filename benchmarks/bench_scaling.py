@@ -14,11 +14,10 @@ import pytest
 import torch
 
 import kdops
-from benchmarks.cases import matrices, normal, separated
-from benchmarks.harness import measure
-from benchmarks.problem import Problem, on_devices
-from benchmarks.published import maps, rbf, relation, svd
-from benchmarks.published.gram import fsp_bmm
+from benchmarks.cases.shapes import matrices, normal, separated
+from benchmarks.measure.problem import Problem, on_devices
+from benchmarks.published import gram, rbf, relation, svd
+from benchmarks.published.attention import attention_loss
 
 BATCHES = [1, 4, 16, 64, 256, 1024, 4096]
 SIZES = [3, 8, 16, 32, 64, 128]
@@ -38,7 +37,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One op over one size. make(size): see cases.py. The last form is ours."""
+    """One op over one size. make(size): see cases/shapes.py. The last form is ours."""
 
     symbol: str
     sizes: list[int]
@@ -125,25 +124,26 @@ SWEEPS = {
     ),
     "gram (16,16; 8x8) over batch": Sweep(
         "B", BATCHES, lambda b: normal(*[(b, 16, 8, 8)] * 2, grad=2),
-        {"published": Form(fsp_bmm, 1, 1), "kdops": Form(kdops.gram, 1, 1)}, fsp_bmm,
+        {"published": Form(gram.fsp_bmm, 1, 1), "kdops": Form(kdops.gram, 1, 1)},
+        gram.fsp_bmm,
     ),
     "fsp_loss (32; n,n; 8x8)": Sweep(
         "n", SIZES, lambda n: normal(*[(32, n, 8, 8)] * 4, grad=2),
-        {"published": Form(maps.fsp_loss, 2, 2), "kdops": Form(_fsp, 2, 2)}, maps.fsp_loss,
+        {"published": Form(gram.fsp_loss, 2, 2), "kdops": Form(_fsp, 2, 2)}, gram.fsp_loss,
     ),
     "nst_loss (16; n, 8x8)": Sweep(
         "n", SIZES, lambda n: normal(*[(16, n, 8, 8)] * 2),
         {
-            "published": Form(maps.nst_broadcast, 2, 2),
-            "torch GEMM": Form(maps.nst_gemm, 2, 2),
+            "published": Form(gram.nst_broadcast, 2, 2),
+            "torch GEMM": Form(gram.nst_gemm, 2, 2),
             "kdops": Form(kdops.nst_loss, 2, 2),
         },
-        maps.nst_gemm,
+        gram.nst_gemm,
     ),
     "attention_loss (16, 8x8) over batch": Sweep(
         "B", BATCHES, lambda b: normal(*[(b, 16, 8, 8)] * 2),
-        {"published": Form(maps.attention_loss, 1, 1), "kdops": Form(kdops.attention_loss, 1, 1)},
-        maps.attention_loss,
+        {"published": Form(attention_loss, 1, 1), "kdops": Form(kdops.attention_loss, 1, 1)},
+        attention_loss,
     ),
     "svd_rbf_loss (32; n,n; 4)": Sweep(
         "n", [8, 16, 32, 64, 128, 256], _vectors,
@@ -242,5 +242,5 @@ def _cases():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("problem", "provider", "mode"), list(_cases()))
-def test_scaling(benchmark, problem, provider, mode, quick):
-    measure(benchmark, problem, provider, mode, quick)
+def test_scaling(measured, problem, provider, mode):
+    measured(problem, provider, mode)

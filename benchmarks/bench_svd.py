@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import kdops
-from benchmarks import floors
-from benchmarks.cases import BATCH, DTYPES, SQUARE, TALL, TOP, matrices, normal, separated
-from benchmarks.harness import identify, measure, parametrise
-from benchmarks.problem import MODES, Problem, compiled, reference_backend
+from benchmarks.cases import floors
+from benchmarks.cases.shapes import BATCH, DTYPES, SQUARE, TALL, TOP, matrices, normal, separated
+from benchmarks.measure.harness import identify, parametrise
+from benchmarks.measure.problem import MODES, Problem, compiled, reference_backend
 from benchmarks.published.svd import (
     aligned,
     full,
@@ -184,5 +184,5 @@ PROBLEMS = [
 
 
 @pytest.mark.parametrize(("problem", "provider", "mode"), parametrise(PROBLEMS), ids=identify)
-def test_svd(benchmark, problem, provider, mode, quick):
-    measure(benchmark, problem, provider, mode, quick)
+def test_svd(measured, problem, provider, mode):
+    measured(problem, provider, mode)

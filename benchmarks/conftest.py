@@ -1,6 +1,7 @@
 """Options of the benchmark run and the table of speed-ups at its end."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,25 @@ if not list((ROOT / "kdops").glob("_C*")):
     sys.path[:] = [p for p in sys.path if p != str(ROOT)] + [str(ROOT)]
 
 import kdops  # noqa: E402
-from benchmarks import harness  # noqa: E402
+from benchmarks.measure.harness import Session  # noqa: E402
 
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="few rounds and the quick cases only")
 
 
+SESSION = pytest.StashKey[Session]()
+
+
 @pytest.fixture
 def quick(request):
     return request.config.getoption("--quick")
+
+
+@pytest.fixture
+def measured(request, benchmark):
+    """measured(problem, provider, mode): the body of a benchmark."""
+    return partial(request.config.stash[SESSION].measure, benchmark)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -33,7 +43,8 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     """The providers of a problem are timed together, so one must know which of them will run."""
-    harness.select(item.callspec.params for item in session.items if hasattr(item, "callspec"))
+    cases = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
+    session.config.stash[SESSION] = Session(session.config.getoption("--quick"), cases)
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
@@ -44,10 +55,10 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         torch=torch.__version__,
         kdops=kdops.__version__,
         threads=torch.get_num_threads(),
-        capability=torch.backends.cpu.get_cpu_capability(),
+        isa=kdops.build_info().get("active_instruction_set", "none"),
     )
     if torch.cuda.is_available():
-        from benchmarks import gpu
+        from benchmarks.measure import gpu
 
         machine_info.update(
             gpu=torch.cuda.get_device_name(), cuda=torch.version.cuda, ceilings=gpu.ceilings()

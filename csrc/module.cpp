@@ -3,7 +3,7 @@
 // every Python. Ops register themselves in their own rooms (STABLE_TORCH_LIBRARY_FRAGMENT).
 #include <string>
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 
 extern "C" __attribute__((visibility("default"))) const char* kdops_build_info() {
   static const std::string info =

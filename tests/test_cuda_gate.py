@@ -1,4 +1,4 @@
-"""The compile gate: csrc/*/*_cuda.cu for sm_80 and sm_90, where one spilled register is an error.
+"""The compile gate: csrc/**/*_cuda.cu for sm_80 and sm_90, where one spilled register is an error.
 
 Device code only: no linking, no GPU. What passed is remembered in build/gate by the contents of
 the files it read, so that an unchanged room costs nothing.
@@ -19,7 +19,7 @@ import pytest
 import kdops
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted(ROOT.glob("csrc/*/*_cuda.cu"))
+SOURCES = sorted(ROOT.glob("csrc/**/*_cuda.cu"))
 ARCHS = ("80", "90")
 FLAGS = ["-fatbin", "-std=c++20", "-O3", "--expt-relaxed-constexpr", "--threads=0"]
 FLAGS += ["-Xptxas=--warn-on-spills,-Werror", "-Xcompiler=-Wall,-Wextra,-Wno-unknown-pragmas"]

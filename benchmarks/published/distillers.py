@@ -9,7 +9,8 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 
-from benchmarks.published.maps import attention_loss, fsp_loss, nst_gemm
+from benchmarks.published.attention import attention_loss
+from benchmarks.published.gram import fsp_loss, nst_gemm
 from benchmarks.published.relation import rkd_angle, rkd_distance, similarity
 
 

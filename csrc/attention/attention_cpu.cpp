@@ -5,13 +5,13 @@
 #include <tuple>
 
 #include "attention/attention_simd.h"
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/scratch.h"
-#include "common/tensors.h"
+#include "common/simd/scratch.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 
-namespace kdops {
+namespace kdops::attention {
 namespace {
 
 // Positions or channels contiguous, which the kernels read where they lie; else a copy.
@@ -117,10 +117,10 @@ std::tuple<Tensor, Tensor> attention_loss_cpu(const Tensor& student, const Tenso
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::attention
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("attention_map", TORCH_BOX(&kdops::attention_map_cpu));
-  m.impl("attention_map_backward", TORCH_BOX(&kdops::attention_map_backward_cpu));
-  m.impl("attention_loss", TORCH_BOX(&kdops::attention_loss_cpu));
+  m.impl("attention_map", TORCH_BOX(&kdops::attention::attention_map_cpu));
+  m.impl("attention_map_backward", TORCH_BOX(&kdops::attention::attention_map_backward_cpu));
+  m.impl("attention_loss", TORCH_BOX(&kdops::attention::attention_loss_cpu));
 }

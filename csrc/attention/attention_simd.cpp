@@ -8,10 +8,11 @@
 
 #include "attention/power.h"
 #include "attention/unit.h"
-#include "common/pack_loop.h"
-#include "common/scratch.h"
+#include "common/simd/pack_loop.h"
+#include "common/simd/scratch.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::attention::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 namespace {
 
@@ -192,4 +193,4 @@ void attention_loss(const AttentionLoss<T>& o, int64_t begin, int64_t end) {
 KDOPS_INSTANTIATE(float)
 KDOPS_INSTANTIATE(double)
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::attention::KDOPS_ISA

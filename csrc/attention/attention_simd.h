@@ -1,11 +1,11 @@
-// CPU entry points of the attention room, one copy per instruction set (common/isa.h).
+// CPU entry points of the attention room, one copy per instruction set (common/simd/isa.h).
 #pragma once
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 
-namespace kdops {
+namespace kdops::attention {
 
 // Maps (B, C, L): element (b, c, l) is data[b * batch + c * channel + l * position].
 template <class T>
@@ -41,4 +41,4 @@ struct AttentionLoss {
 KDOPS_PER_ISA(template <class T>
               void attention_loss(const AttentionLoss<T>& problem, int64_t begin, int64_t end);)
 
-}  // namespace kdops
+}  // namespace kdops::attention

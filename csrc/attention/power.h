@@ -4,9 +4,10 @@
 
 #include <cmath>
 
-#include "common/pack.h"
+#include "common/simd/pack.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::attention::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 enum class Exponent { one, two, three, four, other };
 
@@ -45,4 +46,4 @@ inline Pack<T> power_slope(Pack<T> x, T p) {
   return x;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::attention::KDOPS_ISA

@@ -7,9 +7,10 @@
 #include <cstdint>
 #include <limits>
 
-#include "common/pack_loop.h"
+#include "common/simd/pack_loop.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::attention::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // L2 norm without overflow of the squares; NaN for a NaN or an Inf.
 template <class T>
@@ -62,4 +63,4 @@ inline void unit_backward(const T* u, T inverse, int64_t length, T* g) {
   for (int64_t l = 0; l < length; ++l) g[l] = (g[l] - u[l] * along) * inverse;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::attention::KDOPS_ISA

@@ -1,11 +1,12 @@
-// Gram entries of maps whose channels are long contiguous rows (common/dot_tile.h): no packing.
+// Gram entries of maps whose channels are long contiguous rows (common/blas/dot_tile.h): no packing.
 #pragma once
 
 #include <algorithm>
 
-#include "common/dot_tile.h"
+#include "common/blas/dot_tile.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::gram::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // out (c1 x c2) = scale * x yT; with `symmetric` the tiles wholly below the diagonal are left out.
 // x and y rows lie x_row and y_row apart. At the edges a tile computes its last row again.
@@ -27,4 +28,4 @@ void gram_by_dots(int64_t c1, int64_t c2, int64_t length, bool symmetric, T scal
     }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::gram::KDOPS_ISA

@@ -7,10 +7,10 @@
 
 #include <optional>
 
-#include "common/check.h"
-#include "common/tensors.h"
+#include "common/torch/check.h"
+#include "common/torch/tensors.h"
 
-namespace kdops {
+namespace kdops::gram {
 
 // The stride between neighbouring positions if all positions lie at one stride, else nothing.
 inline std::optional<int64_t> position_stride(const Tensor& maps) {
@@ -50,4 +50,4 @@ inline void check_maps(const char* op, const Tensor& x, const Tensor& y) {
   check_size(op, "y", y, 2, x.size(2));
 }
 
-}  // namespace kdops
+}  // namespace kdops::gram

@@ -7,10 +7,8 @@
 //                  and y1. positions: through length x length products (equal lengths and scales,
 //                  squares). gradients = False returns empty cotangents.
 //   nst_loss       loss and cotangent of student for coefficient * |XT X / C_S - YT Y / C_T|^2
-//   summed
-//                  over the batch, X and Y the channels of student (B, C_S, L) and teacher
-//                  (B, C_T, L) as unit rows (a row of norm zero, or below the normal range, is
-//                  zero)
+//                  summed over the batch, X and Y the channels of student (B, C_S, L) and teacher
+//                  (B, C_T, L) as unit rows (a row of norm zero, or below the normal range, is zero)
 // Maps of gram and gram_loss have one position dimension or more. Strides are free: kernels read
 // channels_last maps where they lie. Results are contiguous and of the input dtype; half types
 // accumulate in float.

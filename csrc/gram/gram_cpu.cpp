@@ -5,15 +5,15 @@
 #include <optional>
 #include <tuple>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/tensors.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "gram/flat_maps.h"
 #include "gram/gram_simd.h"
 #include "gram/maps_of.h"
 
-namespace kdops {
+namespace kdops::gram {
 namespace {
 
 ScalarType result_type(ScalarType dtype) {
@@ -78,9 +78,9 @@ std::tuple<Tensor, Tensor> gram_backward_cpu(const Tensor& grad, const Tensor& x
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::gram
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("gram", TORCH_BOX(&kdops::gram_cpu));
-  m.impl("gram_backward", TORCH_BOX(&kdops::gram_backward_cpu));
+  m.impl("gram", TORCH_BOX(&kdops::gram::gram_cpu));
+  m.impl("gram_backward", TORCH_BOX(&kdops::gram::gram_backward_cpu));
 }

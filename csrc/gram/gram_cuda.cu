@@ -1,6 +1,6 @@
 // gram and gram_backward on CUDA: both are batched products with free strides (gram_launch.cuh), so
 // tensors are read where they lie.
-#include "common/stream.h"
+#include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -8,13 +8,13 @@
 #include <optional>
 #include <tuple>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/tensors.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/tensors.h"
 #include "gram/flat_maps.h"
 #include "gram/gram_launch.cuh"
 
-namespace kdops {
+namespace kdops::gram {
 namespace {
 
 void check_on_device(const char* op, const Tensor& x, const Tensor& y) {
@@ -38,8 +38,8 @@ Tensor gram_cuda(const Tensor& x_maps, const std::optional<Tensor>& y_maps, doub
   return out;
 }
 
-// grad (B, C1, C2). gx = scale * grad y, or scale * (grad + gradT) x without y; gy = scale * gradT
-// x.
+// grad (B, C1, C2). gx = scale * grad y, or scale * (grad + gradT) x without y;
+// gy = scale * gradT x.
 std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& x_maps,
                                               const std::optional<Tensor>& y_maps, double scale) {
   const char* op = "gram_backward";
@@ -68,9 +68,9 @@ std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& 
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::gram
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
-  m.impl("gram", TORCH_BOX(&kdops::gram_cuda));
-  m.impl("gram_backward", TORCH_BOX(&kdops::gram_backward_cuda));
+  m.impl("gram", TORCH_BOX(&kdops::gram::gram_cuda));
+  m.impl("gram_backward", TORCH_BOX(&kdops::gram::gram_backward_cuda));
 }

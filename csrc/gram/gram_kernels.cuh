@@ -8,7 +8,8 @@
 
 #include "gram/gram_tile.cuh"
 
-namespace kdops::gpu {
+namespace kdops::gram::gpu {
+using namespace kdops::gpu;
 
 template <class T, class Tile>
 __global__ void __launch_bounds__(Tile::kThreads) gram_product_kernel(GramProblem<T> p) {
@@ -35,4 +36,4 @@ __global__ void __launch_bounds__(256)
   out[i] = from_accum<T>(scale * sum);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::gram::gpu

@@ -1,17 +1,18 @@
 // Launches of the batched products of the gram room (gram_kernels.cuh, gram_plan.cuh) on tensors
-// that are read where they lie. Included by gram_cuda.cu and loss_cuda.cu, after common/stream.h.
+// that are read where they lie. Included by gram_cuda.cu and loss_cuda.cu, after
+// common/torch/stream.h.
 #pragma once
 
 #include <algorithm>
 #include <optional>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/stream.h"
-#include "common/tensors.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/stream.h"
+#include "common/torch/tensors.h"
 #include "gram/gram_plan.cuh"
 
-namespace kdops {
+namespace kdops::gram {
 
 using gpu::GramOperand;
 using gpu::GramProblem;
@@ -65,4 +66,4 @@ inline void check_extent(const char* op, const char* name, const Tensor& x) {
                   " spans more than 2^31 elements, shape ", shape_of(x));
 }
 
-}  // namespace kdops
+}  // namespace kdops::gram

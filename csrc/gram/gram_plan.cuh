@@ -8,7 +8,8 @@
 #include "gram/gram_kernels.cuh"
 #include "gram/loss_kernels.cuh"
 
-namespace kdops::gpu {
+namespace kdops::gram::gpu {
+using namespace kdops::gpu;
 
 // A part of the depth shorter than this many stages is not worth a partial result.
 inline constexpr int kGramStagesPerSplit = 4;
@@ -57,4 +58,4 @@ int64_t gram_difference_plan(GramDifference<T>& q, int64_t items, int64_t multip
   return items * p.splits * p.tiles;
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::gram::gpu

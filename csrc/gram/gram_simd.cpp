@@ -5,11 +5,12 @@
 
 #include <type_traits>
 
-#include "common/gemm.h"
-#include "common/half.h"
+#include "common/blas/gemm.h"
+#include "common/simd/half.h"
 #include "gram/dot_rows.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::gram::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 namespace {
 
@@ -106,4 +107,4 @@ KDOPS_INSTANTIATE(double)
 KDOPS_INSTANTIATE(Fp16)
 KDOPS_INSTANTIATE(Bf16)
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::gram::KDOPS_ISA

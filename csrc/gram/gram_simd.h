@@ -1,12 +1,12 @@
-// CPU entry points of the gram room, one copy per instruction set (common/isa.h).
+// CPU entry points of the gram room, one copy per instruction set (common/simd/isa.h).
 #pragma once
 
 #include <cstdint>
 
-#include "common/half.h"
-#include "common/isa.h"
+#include "common/simd/half.h"
+#include "common/simd/isa.h"
 
-namespace kdops {
+namespace kdops::gram {
 
 // One batch of maps: element (b, c, l) is data[b * batch + c * channel + l * position].
 template <class In>
@@ -44,4 +44,4 @@ KDOPS_PER_ISA(template <class In>
                                  const gram_result_t<In>* grad, Maps<In> y, gram_result_t<In>* gx,
                                  int64_t begin, int64_t end);)
 
-}  // namespace kdops
+}  // namespace kdops::gram

@@ -6,9 +6,10 @@
 // The kernels: gram_kernels.cuh, loss_kernels.cuh.
 #pragma once
 
-#include "common/lane.cuh"
+#include "common/gpu/lane.cuh"
 
-namespace kdops::gpu {
+namespace kdops::gram::gpu {
+using namespace kdops::gpu;
 
 // The compile-time numbers of a tile; threads per group: (rows / reg) * (cols / reg).
 template <int kRows_, int kCols_, int kReg_, int kDepth_, int kGroups_>
@@ -281,4 +282,4 @@ KDOPS_DEVICE void gram_accumulate(const GramProblem<T>& p, const GramPlace& plac
   }
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::gram::gpu

@@ -4,10 +4,10 @@
 
 #include <optional>
 
-#include "common/check.h"
+#include "common/torch/check.h"
 #include "gram/flat_maps.h"
 
-namespace kdops {
+namespace kdops::gram {
 
 struct LossOptions {
   double scale_s, scale_t, coefficient;
@@ -56,4 +56,4 @@ inline NstMaps nst_maps(const char* op, const Tensor& student_maps, const Tensor
   return {student, teacher};
 }
 
-}  // namespace kdops
+}  // namespace kdops::gram

@@ -6,15 +6,15 @@
 #include <optional>
 #include <tuple>
 
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/scratch.h"
-#include "common/tensors.h"
+#include "common/simd/scratch.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "gram/loss_check.h"
 #include "gram/loss_simd.h"
 #include "gram/maps_of.h"
 
-namespace kdops {
+namespace kdops::gram {
 namespace {
 
 using Losses = std::tuple<Tensor, Tensor, Tensor>;
@@ -103,9 +103,9 @@ std::tuple<Tensor, Tensor> nst_loss_cpu(const Tensor& student, const Tensor& tea
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::gram
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("gram_loss", TORCH_BOX(&kdops::gram_loss_cpu));
-  m.impl("nst_loss", TORCH_BOX(&kdops::nst_loss_cpu));
+  m.impl("gram_loss", TORCH_BOX(&kdops::gram::gram_loss_cpu));
+  m.impl("nst_loss", TORCH_BOX(&kdops::gram::nst_loss_cpu));
 }

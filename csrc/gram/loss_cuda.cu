@@ -1,6 +1,6 @@
 // gram_loss and nst_loss on CUDA: stable tensors to operands, unit rows of nst_loss before and
 // after its Gram loss (loss_launch.cuh). No host synchronisation.
-#include "common/stream.h"
+#include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -11,7 +11,7 @@
 #include "gram/loss_check.h"
 #include "gram/loss_launch.cuh"
 
-namespace kdops {
+namespace kdops::gram {
 namespace {
 
 std::tuple<Tensor, Tensor, Tensor> gram_loss_cuda(
@@ -116,9 +116,9 @@ std::tuple<Tensor, Tensor> nst_loss_cuda(const Tensor& student_maps, const Tenso
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::gram
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
-  m.impl("gram_loss", TORCH_BOX(&kdops::gram_loss_cuda));
-  m.impl("nst_loss", TORCH_BOX(&kdops::nst_loss_cuda));
+  m.impl("gram_loss", TORCH_BOX(&kdops::gram::gram_loss_cuda));
+  m.impl("nst_loss", TORCH_BOX(&kdops::gram::nst_loss_cuda));
 }

@@ -1,6 +1,6 @@
 // The fused Gram loss: per item
-//   D = scale_s x1 x2T - scale_t y1 y2T,  loss = coefficient * (sum of D^2, or of D's column
-//   norms).
+//   D = scale_s x1 x2T - scale_t y1 y2T,
+//   loss = coefficient * (sum of D^2, or of D's column norms).
 // D is one product whose depth runs over the student's positions and then over the teacher's, by
 // the tiles of gram_tile.cuh. Its depth may be split; a part then holds positions of one side, and
 // all parts are added in order. Sums of both sides are kept apart until the last subtraction, so
@@ -14,7 +14,8 @@
 
 #include "gram/gram_tile.cuh"
 
-namespace kdops::gpu {
+namespace kdops::gram::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int kGramLossThreads = 256;
 
@@ -169,4 +170,4 @@ __global__ void __launch_bounds__(kGramLossThreads)
   if (threadIdx.x == 0) *loss = static_cast<T>(coefficient * sum);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::gram::gpu

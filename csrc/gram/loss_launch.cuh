@@ -1,13 +1,13 @@
 // Launches of the fused Gram losses (loss_kernels.cuh, positions_kernels.cuh): loss and cotangents
 // of maps that are given as operands, so that nst_loss can read its maps the other way round.
-// Included by loss_cuda.cu, after common/stream.h. Nothing here waits for the GPU.
+// Included by loss_cuda.cu, after common/torch/stream.h. Nothing here waits for the GPU.
 #pragma once
 
 #include "gram/gram_launch.cuh"
 #include "gram/loss_check.h"
 #include "gram/positions_kernels.cuh"
 
-namespace kdops {
+namespace kdops::gram {
 
 // x1, y1 (rows, positions) and x2, y2 (cols, positions) per item.
 template <class T>
@@ -187,4 +187,4 @@ class LossLaunch {
   const LossOptions& o_;
 };
 
-}  // namespace kdops
+}  // namespace kdops::gram

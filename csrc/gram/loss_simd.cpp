@@ -11,12 +11,13 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/gemm.h"
-#include "common/transpose.h"
+#include "common/blas/gemm.h"
+#include "common/simd/transpose.h"
 #include "gram/dot_rows.h"
 #include "gram/unit_rows.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::gram::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 namespace {
 
@@ -259,4 +260,4 @@ template void nst_loss<double>(const NstLoss<double>&, int64_t, int64_t);
 template void gram_loss<float>(const GramLoss<float>&, int64_t, int64_t);
 template void gram_loss<double>(const GramLoss<double>&, int64_t, int64_t);
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::gram::KDOPS_ISA

@@ -1,10 +1,10 @@
 // CPU entry point of the fused Gram losses (fsp_loss, nst_loss), one copy per instruction set.
 #pragma once
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 #include "gram/gram_simd.h"
 
-namespace kdops {
+namespace kdops::gram {
 
 // D = scale_s X1 X2T - scale_t Y1 Y2T per item, X (student) and Y (teacher) maps of c1 and c2 rows.
 template <class T>
@@ -35,4 +35,4 @@ struct NstLoss {
 
 KDOPS_PER_ISA(template <class T> void nst_loss(const NstLoss<T>& p, int64_t begin, int64_t end);)
 
-}  // namespace kdops
+}  // namespace kdops::gram

@@ -5,11 +5,11 @@
 
 #include "gram/gram_simd.h"
 
-namespace kdops {
+namespace kdops::gram {
 
 template <class In>
 Maps<In> maps_of(const torch::stable::Tensor& x) {
   return {static_cast<const In*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
 }
 
-}  // namespace kdops
+}  // namespace kdops::gram

@@ -8,7 +8,8 @@
 
 #include "gram/gram_tile.cuh"
 
-namespace kdops::gpu {
+namespace kdops::gram::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int kPositionThreads = 256;
 
@@ -97,4 +98,4 @@ __global__ void __launch_bounds__(kPositionThreads)
   for (int l = lane_id(); l < length; l += kWarp) row[l] = inverse[r] * fma(-along, u[l], row[l]);
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::gram::gpu

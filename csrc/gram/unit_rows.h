@@ -4,10 +4,11 @@
 #include <cmath>
 #include <limits>
 
-#include "common/gemm.h"
-#include "common/pack_loop.h"
+#include "common/blas/gemm.h"
+#include "common/simd/pack_loop.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::gram::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // x (rows x length) as contiguous unit rows; a row of norm zero, or below the normal range, is
 // zero. inverse: 1 / norm, or 0.
@@ -55,4 +56,4 @@ void unit_rows_back(const T* u, const T* inverse, int64_t rows, int64_t length, 
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::gram::KDOPS_ISA

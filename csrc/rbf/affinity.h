@@ -8,11 +8,12 @@
 
 #include <numbers>
 
-#include "common/transpose.h"
+#include "common/simd/transpose.h"
 #include "rbf/affinity_problem.h"
 #include "rbf/rows.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // out[j0..j1) of row i: exp(-gamma |x_i - y_j|^2), from the inner products that lie there.
 template <class T>
@@ -92,4 +93,4 @@ void pull_block(const T* weights, const T* x, const T* y, int64_t rows, int64_t 
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

@@ -9,14 +9,14 @@
 #include <tuple>
 #include <vector>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/scratch.h"
-#include "common/tensors.h"
+#include "common/simd/scratch.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "rbf/affinity_simd.h"
 
-namespace kdops {
+namespace kdops::rbf {
 namespace {
 
 constexpr int64_t kBlock = 32;  // rows of K that one item computes
@@ -248,10 +248,10 @@ std::tuple<Tensor, Tensor, Tensor> rbf_affinity_loss_cpu(const Tensor& student,
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::rbf
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("rbf_affinity", TORCH_BOX(&kdops::rbf_affinity_cpu));
-  m.impl("rbf_affinity_backward", TORCH_BOX(&kdops::rbf_affinity_backward_cpu));
-  m.impl("rbf_affinity_loss", TORCH_BOX(&kdops::rbf_affinity_loss_cpu));
+  m.impl("rbf_affinity", TORCH_BOX(&kdops::rbf::rbf_affinity_cpu));
+  m.impl("rbf_affinity_backward", TORCH_BOX(&kdops::rbf::rbf_affinity_backward_cpu));
+  m.impl("rbf_affinity_loss", TORCH_BOX(&kdops::rbf::rbf_affinity_loss_cpu));
 }

@@ -6,10 +6,11 @@
 // the gradient and no two threads write to the same place.
 #pragma once
 
-#include "common/scratch.h"
+#include "common/simd/scratch.h"
 #include "rbf/affinity.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 inline constexpr int64_t kLossColumns = 256;
 
@@ -88,4 +89,4 @@ LossSums loss_block(const Rows<T>& s, const Rows<T>& t, int64_t i0, int64_t i1, 
   return sums;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

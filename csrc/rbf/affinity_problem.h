@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace kdops {
+namespace kdops::rbf {
 
 // A set of rows over the batch: (batch, count, width) contiguous, with what is derived from it.
 // A kernel that does not need `transposed` or `norms` may find null there.
@@ -46,4 +46,4 @@ struct AffinityLossProblem {
   int64_t block;
 };
 
-}  // namespace kdops
+}  // namespace kdops::rbf

@@ -3,7 +3,8 @@
 
 #include "rbf/affinity_loss.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 namespace {
 
 // The rows of batch entry b.
@@ -101,4 +102,4 @@ void rbf_affinity_loss_blocks(const AffinityLossProblem<T>& problem, int64_t beg
 KDOPS_INSTANTIATE(float)
 KDOPS_INSTANTIATE(double)
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

@@ -1,10 +1,10 @@
 // CPU entry points of rbf_affinity and rbf_affinity_loss, one copy per instruction set.
 #pragma once
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 #include "rbf/affinity_problem.h"
 
-namespace kdops {
+namespace kdops::rbf {
 
 // The centre (batch, width) of the rows of x, and of y unless y.given is null, for the batch
 // entries begin..end.
@@ -30,4 +30,4 @@ KDOPS_PER_ISA(template <class T>
               void rbf_affinity_loss_blocks(const AffinityLossProblem<T>& problem, int64_t begin,
                                             int64_t end);)
 
-}  // namespace kdops
+}  // namespace kdops::rbf

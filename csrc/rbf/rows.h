@@ -8,11 +8,12 @@
 
 #include <cmath>
 
-#include "common/gemm.h"
-#include "common/pack_loop.h"
-#include "rbf/exp.h"
+#include "common/blas/gemm.h"
+#include "common/simd/exp.h"
+#include "common/simd/pack_loop.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // A set of `count` rows of `width` values.
 template <class T>
@@ -115,4 +116,4 @@ void centre_rows(const T* x, const T* centre, int64_t count, int64_t width, int6
           transposed[k * count + i] = centred[i * width + k];
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

@@ -1,9 +1,9 @@
 // The shape rules of svd_rbf_loss, shared by the CPU and the CUDA glue.
 #pragma once
 
-#include "common/check.h"
+#include "common/torch/check.h"
 
-namespace kdops {
+namespace kdops::rbf {
 
 // Fronts (B, D_front, k), backs (B, D_back, k), one dtype and device.
 inline void check_levels(const Tensor& student_front, const Tensor& student_back,
@@ -23,4 +23,4 @@ inline void check_levels(const Tensor& student_front, const Tensor& student_back
   check("teacher_back", teacher_back, student_back.size(1));
 }
 
-}  // namespace kdops
+}  // namespace kdops::rbf

@@ -5,13 +5,13 @@
 #include <tuple>
 #include <vector>
 
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/tensors.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "rbf/svd_rbf_check.h"
 #include "rbf/svd_rbf_simd.h"
 
-namespace kdops {
+namespace kdops::rbf {
 namespace {
 
 template <class T>
@@ -67,8 +67,8 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cpu(const Tensor& sf, const Tens
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::rbf
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("svd_rbf_loss", TORCH_BOX(&kdops::svd_rbf_loss_cpu));
+  m.impl("svd_rbf_loss", TORCH_BOX(&kdops::rbf::svd_rbf_loss_cpu));
 }

@@ -4,11 +4,12 @@
 
 #include <numbers>
 
-#include "common/scratch.h"
-#include "rbf/svd_direct.h"
-#include "rbf/svd_low_rank.h"
+#include "common/simd/scratch.h"
+#include "rbf/svd_rbf_direct.h"
+#include "rbf/svd_rbf_low_rank.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::rbf::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 namespace {
 
 // One item's scratch: both sides, and their features when the low-rank form serves.
@@ -99,4 +100,4 @@ void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end) 
 template void svd_rbf_items<float>(const SvdRbfProblem<float>&, int64_t, int64_t);
 template void svd_rbf_items<double>(const SvdRbfProblem<double>&, int64_t, int64_t);
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::rbf::KDOPS_ISA

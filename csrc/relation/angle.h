@@ -4,7 +4,7 @@
 // With r = 1/d and a = d/2 the law of cosines reads
 //     cos_ijk = r_ik (a_ij - 2 r_ij a_jk^2) + r_ij a_ik.
 // A lane is an anchor i; a_jk is a scalar. With h = clamp(cos_S - cos_T, -1, 1) a tile of pairs
-// gathers
+// (j, k) gathers
 //     w[j][i] += h (r_ik - cos r_ij),  w[k][i] += h (r_ij - cos r_ik),  m[j][k] += h r_ij r_ik,
 // and the weight of the unordered pair (j, i) is V = r_ij (w[j][i] + w[i][j]) - m. A zero distance
 // has r = a = 0 and adds nothing.
@@ -17,10 +17,11 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "common/transpose.h"
+#include "common/simd/transpose.h"
 #include "relation/rows.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::relation::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 inline constexpr int64_t kSweepBlocks = 8;  // blocks of anchors that one tile runs over
 // Tiles; rows k that stay in cache during a sweep over j; blocks of anchors that are worth a group.
@@ -246,4 +247,4 @@ void angle_laplacian(const T* data, int64_t n, const T* m, int64_t groups, T sca
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::relation::KDOPS_ISA

@@ -4,7 +4,8 @@
 
 #include "relation/rows.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::relation::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 void distance_sums(const T* d, int64_t n, double* sums, double* counts, int64_t begin,
@@ -114,4 +115,4 @@ void similarity_weights(T* student, const T* teacher, int64_t n, SimilarityFacto
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::relation::KDOPS_ISA

@@ -3,7 +3,8 @@
 
 #include "relation/rows.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::relation::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Rows are scaled by their largest entry before they are squared: 1e+20 and 1e-20 have norms too.
 template <class T>
@@ -154,4 +155,4 @@ void angles_backward(const T* grad, const T* inverse, const T* half, int64_t n, 
   }
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::relation::KDOPS_ISA

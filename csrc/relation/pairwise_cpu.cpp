@@ -6,7 +6,7 @@
 
 #include "relation/prepare.h"
 
-namespace kdops {
+namespace kdops::relation {
 namespace {
 
 using Pair = std::tuple<Tensor, Tensor>;
@@ -263,13 +263,13 @@ Tensor pairwise_angle_backward_cpu(const Tensor& grad, const Tensor& x_any) {
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::relation
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("pairwise_distance", TORCH_BOX(&kdops::pairwise_distance_cpu));
-  m.impl("pairwise_distance_backward", TORCH_BOX(&kdops::pairwise_distance_backward_cpu));
-  m.impl("pairwise_cosine", TORCH_BOX(&kdops::pairwise_cosine_cpu));
-  m.impl("pairwise_cosine_backward", TORCH_BOX(&kdops::pairwise_cosine_backward_cpu));
-  m.impl("pairwise_angle", TORCH_BOX(&kdops::pairwise_angle_cpu));
-  m.impl("pairwise_angle_backward", TORCH_BOX(&kdops::pairwise_angle_backward_cpu));
+  m.impl("pairwise_distance", TORCH_BOX(&kdops::relation::pairwise_distance_cpu));
+  m.impl("pairwise_distance_backward", TORCH_BOX(&kdops::relation::pairwise_distance_backward_cpu));
+  m.impl("pairwise_cosine", TORCH_BOX(&kdops::relation::pairwise_cosine_cpu));
+  m.impl("pairwise_cosine_backward", TORCH_BOX(&kdops::relation::pairwise_cosine_backward_cpu));
+  m.impl("pairwise_angle", TORCH_BOX(&kdops::relation::pairwise_angle_cpu));
+  m.impl("pairwise_angle_backward", TORCH_BOX(&kdops::relation::pairwise_angle_backward_cpu));
 }

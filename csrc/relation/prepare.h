@@ -8,14 +8,14 @@
 #include <cstring>
 #include <vector>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/parallel.h"
-#include "common/scratch.h"
-#include "common/tensors.h"
+#include "common/simd/scratch.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "relation/relation_simd.h"
 
-namespace kdops {
+namespace kdops::relation {
 
 template <class T>
 Rows<T> rows_of(const Tensor& x) {
@@ -269,4 +269,4 @@ void for_both_sides(const Tensor& student, const Tensor& teacher, const Body& bo
 // Cost per pair of rows.h's distances, in the units of parallel_for.
 inline constexpr double kPairFlops = 8;
 
-}  // namespace kdops
+}  // namespace kdops::relation

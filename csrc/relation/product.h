@@ -6,11 +6,12 @@
 
 #include <algorithm>
 
-#include "common/gemm.h"
-#include "common/transpose.h"
+#include "common/blas/gemm.h"
+#include "common/simd/transpose.h"
 #include "relation/relation_simd.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::relation::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Rows i .. i + rows, columns j .. m of product number `item`.
 template <class T>
@@ -85,4 +86,4 @@ void add_transpose(T* g, int64_t n, int64_t begin, int64_t end) {
   });
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::relation::KDOPS_ISA

@@ -7,7 +7,7 @@
 
 #include "relation/prepare.h"
 
-namespace kdops {
+namespace kdops::relation {
 namespace {
 
 using LossAndGrad = std::tuple<Tensor, Tensor>;
@@ -205,10 +205,10 @@ LossAndGrad similarity_cpu(const Tensor& student, const Tensor& teacher, bool wa
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::relation
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
-  m.impl("rkd_distance", TORCH_BOX(&kdops::rkd_distance_cpu));
-  m.impl("rkd_angle", TORCH_BOX(&kdops::rkd_angle_cpu));
-  m.impl("similarity", TORCH_BOX(&kdops::similarity_cpu));
+  m.impl("rkd_distance", TORCH_BOX(&kdops::relation::rkd_distance_cpu));
+  m.impl("rkd_angle", TORCH_BOX(&kdops::relation::rkd_angle_cpu));
+  m.impl("similarity", TORCH_BOX(&kdops::relation::similarity_cpu));
 }

@@ -1,7 +1,7 @@
 // rkd_distance and rkd_angle on CUDA: launch geometry of relation_kernels.cuh. The two products
 // (Gram matrices, and the Laplacian of the weights times the rows) are kdops::gram's: full float
 // precision whatever torch's TF32 setting, and bitwise repeatable. No host synchronisation.
-#include "common/stream.h"
+#include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -10,12 +10,12 @@
 #include <array>
 #include <tuple>
 
-#include "common/check.h"
-#include "common/dispatch.h"
-#include "common/tensors.h"
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/tensors.h"
 #include "relation/relation_kernels.cuh"
 
-namespace kdops {
+namespace kdops::relation {
 namespace {
 
 using LossAndGrad = std::tuple<Tensor, Tensor>;
@@ -206,9 +206,9 @@ LossAndGrad rkd_angle_cuda(const Tensor& student, const Tensor& teacher, bool wa
 }
 
 }  // namespace
-}  // namespace kdops
+}  // namespace kdops::relation
 
 STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
-  m.impl("rkd_distance", TORCH_BOX(&kdops::rkd_distance_cuda));
-  m.impl("rkd_angle", TORCH_BOX(&kdops::rkd_angle_cuda));
+  m.impl("rkd_distance", TORCH_BOX(&kdops::relation::rkd_distance_cuda));
+  m.impl("rkd_angle", TORCH_BOX(&kdops::relation::rkd_angle_cuda));
 }

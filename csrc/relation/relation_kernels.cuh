@@ -8,9 +8,10 @@
 // loss. With r = 1/d, a = d/2: cos_ijk = r_ik (a_ij - 2 r_ij a_jk^2) + r_ij a_ik (angle.h).
 #pragma once
 
-#include "common/lane.cuh"
+#include "common/gpu/lane.cuh"
 
-namespace kdops::gpu {
+namespace kdops::relation::gpu {
+using namespace kdops::gpu;
 
 inline constexpr int kStatsCols = 32, kStatsRows = 8;  // block of relation_stats_kernel
 inline constexpr int kRowThreads = 128;                // kernels with one block per row
@@ -381,4 +382,4 @@ __global__ void __launch_bounds__(kRowThreads)
   if (threadIdx.x == 0) out[first + i] = sum;
 }
 
-}  // namespace kdops::gpu
+}  // namespace kdops::relation::gpu

@@ -7,7 +7,8 @@
 #include "relation/product.h"
 #include "relation/rows.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::relation::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 #define KDOPS_INSTANTIATE(T)                                                                       \
   template T column_sums<T>(Rows<T>, T*, int64_t, int64_t);                                        \
@@ -39,4 +40,4 @@ namespace kdops::KDOPS_ISA {
 KDOPS_INSTANTIATE(float)
 KDOPS_INSTANTIATE(double)
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::relation::KDOPS_ISA

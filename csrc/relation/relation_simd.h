@@ -1,12 +1,12 @@
-// CPU entry points of the relation room, one copy per instruction set (common/isa.h). Each works on
-// a range of rows, columns or blocks; the glue gives ranges to threads. T is float or double.
+// CPU entry points of the relation room, one copy per instruction set (common/simd/isa.h). Each works
+// on a range of rows, columns or blocks; the glue gives ranges to threads. T is float or double.
 #pragma once
 
 #include <cstdint>
 
-#include "common/isa.h"
+#include "common/simd/isa.h"
 
-namespace kdops {
+namespace kdops::relation {
 
 // `count` rows of `length` contiguous numbers, `stride` apart.
 template <class T>
@@ -186,4 +186,4 @@ KDOPS_PER_ISA(template <class T> void angles_backward(const T* grad, const T* in
                                                       const T* half, int64_t n, T* w, T* m,
                                                       int64_t begin, int64_t end);)
 
-}  // namespace kdops
+}  // namespace kdops::relation

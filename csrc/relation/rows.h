@@ -9,10 +9,11 @@
 #include <cmath>
 #include <cstdint>
 
-#include "common/pack_loop.h"
+#include "common/simd/pack_loop.h"
 #include "relation/relation_simd.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::relation::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 inline constexpr T kClose = sizeof(T) == 4 ? T(1e-2) : T(1e-6);
@@ -122,4 +123,4 @@ bool distances(const GramRows<T>& g, bool squared, T unit, T* out, int64_t begin
   return near;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::relation::KDOPS_ISA

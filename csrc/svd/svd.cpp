@@ -6,9 +6,6 @@
 //   svd_topk           the k largest triples, and `saved` [*, topk_saved_rows(p, k), p]: what the
 //                      backward takes from the Gram matrix, opaque, different on every device
 //   svd_topk_backward  the same for the k triples, reading A
-//   align_vectors      student [B, D, K'] and teacher [B, D, k] to aligned [B, D, k] and choice
-//                      [B, k], int64: 1 + the index of the student vector, negative if turned round
-//   align_vectors_backward  the student's gradient [B, D, K'], column by column
 // lorentz in a forward op only travels to its gradient; kernels ignore it.
 // A matrix that holds NaN or Inf gives NaN in all its own outputs and touches no other.
 #include <torch/csrc/stable/library.h>
@@ -28,6 +25,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(kdops, m) {
   m.def(
       "svd_topk_backward(Tensor? gU, Tensor? gS, Tensor? gVh, Tensor A, Tensor U, Tensor S, "
       "Tensor Vh, Tensor saved, bool lorentz) -> Tensor");
-  m.def("align_vectors(Tensor student, Tensor teacher) -> (Tensor, Tensor)");
-  m.def("align_vectors_backward(Tensor grad, Tensor choice, int candidates) -> Tensor");
 }

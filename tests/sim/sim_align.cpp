@@ -1,11 +1,11 @@
 // The alignment of singular vectors for test_align_kernels.py, launched as align_cuda.cu does.
 // Inputs may have any strides; choice is int64.
+#include "align/align_kernels.cuh"
 #include "sim_module.h"
-#include "svd/align_kernels.cuh"
 
 namespace {
 
-using namespace kdops;
+using namespace kdops::align;
 
 template <class T>
 Vectors<T> vectors_of(const py::array& x) {

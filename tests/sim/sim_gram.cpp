@@ -4,7 +4,7 @@
 
 namespace {
 
-using namespace kdops::gpu;
+using namespace kdops::gram::gpu;
 using Strides = std::array<int64_t, 3>;  // item, row, depth
 
 template <class T>

@@ -13,7 +13,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "common/lane.cuh"
+#include "common/gpu/lane.cuh"
 
 namespace py = pybind11;
 

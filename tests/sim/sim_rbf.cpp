@@ -1,10 +1,10 @@
-// svd_rbf_loss's kernels on the simulator, launched exactly as rbf_cuda.cu launches them.
-#include "rbf/rbf_kernels.cuh"
+// svd_rbf_loss's kernels on the simulator, launched exactly as svd_rbf_cuda.cu launches them.
+#include "rbf/svd_rbf_kernels.cuh"
 #include "sim_module.h"
 
 namespace {
 
-using namespace kdops::gpu;
+using namespace kdops::rbf::gpu;
 using Strides = std::array<int64_t, 3>;  // sample, row, component
 
 // loss () and gradients (B, D, k), written in place; gradients None: only the loss.

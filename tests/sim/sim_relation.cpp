@@ -7,7 +7,7 @@
 
 namespace {
 
-using namespace kdops::gpu;
+using namespace kdops::relation::gpu;
 
 template <class T>
 std::vector<T> poison(int64_t count) {

@@ -1,10 +1,10 @@
-// The SVD kernels for test_svd_kernels.py, launched as svd_cuda.cu launches them.
+// The SVD kernels for test_svd_kernels.py, launched as full_cuda.cu launches them.
 #include "sim_module.h"
-#include "svd/svd_launch.h"
+#include "svd/full/full_launch.h"
 
 namespace {
 
-using namespace kdops::gpu;
+using namespace kdops::svd::gpu;
 
 // A [count, m, n] by rows or (not for eigh) by columns; outputs are None where the call does not
 // want them. shared_limit 0: the device's.

@@ -1,10 +1,10 @@
 // The top-k SVD kernels for test_topk_kernels.py, launched as topk_cuda.cu launches them.
 #include "sim_module.h"
-#include "svd/topk_launch.h"
+#include "svd/topk/topk_launch.h"
 
 namespace {
 
-using namespace kdops::gpu;
+using namespace kdops::svd::gpu;
 
 // body(plan, workspace) in every thread of a block per matrix.
 template <class T, class Plan, class Body>

@@ -58,7 +58,7 @@ def solver(sim, every_schedule):
 
 
 def routes(saved):
-    """How each matrix was solved: the last entry of tau's row, see topk_context.cuh."""
+    """How each matrix was solved: the last entry of tau's row, see topk/gpu/context.cuh."""
     return saved[:, -2, -1].tolist()
 
 

@@ -66,9 +66,7 @@ def _native(op: str) -> _backends.Predicate:
 KRYLOV_FROM_SMALL_SIDE, LARGEST_KRYLOV_K = 224, 8
 
 
-def _topk_route(
-    backend: str, device: str, dtype: torch.dtype, m: int, n: int, k: int = 1
-) -> str | None:
+def _topk_route(backend: str, device: str, dtype: torch.dtype, m: int, n: int, k: int = 1) -> str:
     """Where a matrix does not suit the route, the kernels take another for it, inside the call."""
     if backend != "native":
         return "all triples by torch.linalg.svd, of which k are kept"

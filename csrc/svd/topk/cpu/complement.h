@@ -5,15 +5,16 @@
 // solve between two sweeps of the saved reflectors; all eigenvectors.
 #pragma once
 
-#include "common/gemm.h"
-#include "svd/signs.h"
-#include "svd/square.h"
+#include "common/blas/gemm.h"
+#include "svd/full/cpu/signs.h"
+#include "svd/full/cpu/square.h"
+#include "svd/topk/cpu/gradient_lanes.h"
 #include "svd/topk/cpu/large_gram.h"
 #include "svd/topk/cpu/leading_pairs.h"
-#include "svd/topk_backward.h"
-#include "svd/topk_refine.h"
+#include "svd/topk/cpu/refine.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // `count` orthonormal vectors, rows `apart` apart.
 template <class T>
@@ -127,4 +128,4 @@ void resolve_by_all(const T* G, int p, const T* sigma, int k, const PolicyInvers
                   x + i * int64_t(p));
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

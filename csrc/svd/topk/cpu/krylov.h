@@ -8,11 +8,12 @@
 // wanted, so that no copy of a repeated value can be missed.
 #pragma once
 
-#include "common/gemm.h"
+#include "common/blas/gemm.h"
 #include "svd/topk/cpu/leading_pairs.h"
-#include "svd/topk_refine.h"
+#include "svd/topk/cpu/refine.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 inline constexpr int kMostBasis = 128;
 
@@ -172,4 +173,4 @@ int Krylov<T>::good_pairs(const T* values, const T* missed, const T* residuals) 
   return values[k_ - 1] - reach > 4 * T(p_) * eps * values[0] ? good : 0;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -2,14 +2,15 @@
 //
 // The Gram matrix of the small side, then one of three routes to its leading vectors, each with its
 // own check: block Krylov for few vectors of a large matrix, tridiagonalisation, and the full SVD
-// for what a Gram matrix cannot resolve. Then the long side as for small matrices (topk_finish.h).
+// for what a Gram matrix cannot resolve. Then the long side as for small matrices (finish.h).
 #pragma once
 
+#include "svd/topk/cpu/finish.h"
 #include "svd/topk/cpu/krylov.h"
 #include "svd/topk/cpu/large_gram.h"
-#include "svd/topk_finish.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // Where a Krylov basis costs less than the tridiagonal form.
 inline bool prefers_krylov(const TopkShape& shape) { return shape.p >= 224 && shape.k <= 8; }
@@ -74,9 +75,9 @@ TopkRoute LargeForward<T>::leading(T* saved) {
 template <class T>
 int LargeForward<T>::by_krylov(T* saved) {
   const int p = shape.p;
-  const int count = Krylov<T>(p, width_, shape.k, shape.most_leading())
-                        .run(gram_.get(), saved + shape.leading_values_at(),
-                             saved + shape.vectors_at());
+  const int count =
+      Krylov<T>(p, width_, shape.k, shape.most_leading())
+          .run(gram_.get(), saved + shape.leading_values_at(), saved + shape.vectors_at());
   T* kept = saved + shape.matrix_at();
   for (int i = 0; count > 0 && i < p; ++i)
     std::copy_n(gram_.get() + int64_t(i) * width_, p, kept + int64_t(i) * p);
@@ -96,9 +97,8 @@ int LargeForward<T>::by_tridiagonal(T* saved) {
   std::copy_n(pairs.e(), p, band + p);
   std::copy_n(pairs.tau(), p, band + 2 * p);
   for (int i = 0; i < p; ++i)
-    std::copy_n(pairs.reflectors() + int64_t(i) * width_, p,
-                kept + int64_t(i) * p);
+    std::copy_n(pairs.reflectors() + int64_t(i) * width_, p, kept + int64_t(i) * p);
   return count;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

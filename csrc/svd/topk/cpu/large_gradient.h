@@ -1,14 +1,15 @@
 // Gradient of the top-k SVD for a small side above 128, one matrix at a time.
 //
-// Formulas and names: topk_backward.h, run on one number; the long side: topk_long_side.h; the
+// Formulas and names: gradient_lanes.h, run on one number; the long side: long_side.h; the
 // solve: complement.h. Leading vectors beyond the k-th, which the forward kept, take part by their
 // values and the degenerate policy, and are out of the way of the solve.
 #pragma once
 
 #include "svd/topk/cpu/complement.h"
-#include "svd/topk_long_side.h"
+#include "svd/topk/cpu/long_side.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 class LargeBackward : TopkLongSide<T> {
@@ -81,9 +82,8 @@ void LargeBackward<T>::resolve_from_pairs(const T* saved, const TopkCotangents<T
   all.remove(x, p, k, parts.get());
   for (int i = 0; i < k; ++i)
     for (int j = 0; j < count; ++j)
-      parts[i * count + j] *= j < k ? T(0)
-                                    : inverse(g.sigma[i] - values[j]) *
-                                          inverse(g.sigma[i] + values[j]);
+      parts[i * count + j] *=
+          j < k ? T(0) : inverse(g.sigma[i] - values[j]) * inverse(g.sigma[i] + values[j]);
   if (this->route(saved) == TopkRoute::gram) {
     resolve_tridiagonal(saved + shape.band_at(), matrix, p, g.sigma, k, x);
   } else if (!by_gradients(saved, g.sigma, x)) {
@@ -103,7 +103,8 @@ bool LargeBackward<T>::by_gradients(const T* saved, const T* sigma, T* x) {
   std::fill_n(memory.get(), rows * width, T(0));
   T *G = memory.get(), *D = G + int64_t(p) * width, *wide = D + int64_t(count) * width;
   const auto copy = [&](const T* from, int how_many, T* to) {
-    for (int i = 0; i < how_many; ++i) std::copy_n(from + int64_t(i) * p, p, to + int64_t(i) * width);
+    for (int i = 0; i < how_many; ++i)
+      std::copy_n(from + int64_t(i) * p, p, to + int64_t(i) * width);
   };
   copy(saved + shape.matrix_at(), p, G);
   copy(saved + shape.vectors_at(), count, D);
@@ -113,4 +114,4 @@ bool LargeBackward<T>::by_gradients(const T* saved, const T* sigma, T* x) {
   return true;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

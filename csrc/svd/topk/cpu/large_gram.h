@@ -4,12 +4,13 @@
 // an odd number of cache lines long, so that they spread over the cache, and padded with zeros.
 #pragma once
 
-#include "common/gemm.h"
-#include "common/scratch.h"
-#include "common/transpose.h"
-#include "svd/topk_gram.h"
+#include "common/blas/gemm.h"
+#include "common/simd/scratch.h"
+#include "common/simd/transpose.h"
+#include "svd/topk/cpu/gram.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 template <class T>
 inline constexpr int spread_width(int p) {
@@ -21,8 +22,7 @@ inline constexpr int spread_width(int p) {
 template <class T>
 void gram_upper(const T* A, const TopkShape& shape, T* G, int width) {
   const int64_t p = shape.p, length = shape.length;
-  const View<const T> rows =
-      shape.long_rows ? View<const T>{A, 1, p} : View<const T>{A, length, 1};
+  const View<const T> rows = shape.long_rows ? View<const T>{A, 1, p} : View<const T>{A, length, 1};
   const View<const T> columns{A, rows.col, rows.row};
   gemm<T>(p, p, length, T(1), rows, columns, View<T>{G, width, 1}, false, Part::upper);
 }
@@ -45,7 +45,7 @@ void scale_and_mirror(T* G, int p, int width, T factor) {
   }
 }
 
-// G (p rows, spread_width(p) apart) of f A, and f as in gram_scale (topk_gram.h).
+// G (p rows, spread_width(p) apart) of f A, and f as in gram_scale (gram.h).
 template <class T>
 T large_gram(const T* A, const TopkShape& shape, T* G) {
   const int p = shape.p, width = spread_width<T>(p);
@@ -69,4 +69,4 @@ T large_gram(const T* A, const TopkShape& shape, T* G) {
   return scale.f;
 }
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -6,13 +6,14 @@
 // one number: beside the reduction they are cheap. G must be scaled to trace ~ 1.
 #pragma once
 
-#include "common/pack_loop.h"
-#include "common/scratch.h"
-#include "svd/inverse_iteration.h"
-#include "svd/matrix_reduce.h"
-#include "svd/multisection.h"
+#include "common/simd/pack_loop.h"
+#include "common/simd/scratch.h"
+#include "svd/full/cpu/matrix_reduce.h"
+#include "svd/topk/cpu/inverse_iteration.h"
+#include "svd/topk/cpu/multisection.h"
 
-namespace kdops::KDOPS_ISA {
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
 
 // N vectors z, ldz apart: z <- (I - tau v vᵀ) z, where v is zero before `at`.
 template <int N, class T>
@@ -23,8 +24,7 @@ inline void reflect_rows(const T* v, T tau, int at, int n, T* z, int64_t ldz) {
   for (int c = 0; c < N; ++c) sum[c] = P(T(0));
   for_packs<T>(n - begin, [&](int64_t j, int lanes) {
     const P x = load_some(v + begin + j, lanes);
-    for (int c = 0; c < N; ++c)
-      sum[c] = fma(x, load_some(z + c * ldz + begin + j, lanes), sum[c]);
+    for (int c = 0; c < N; ++c) sum[c] = fma(x, load_some(z + c * ldz + begin + j, lanes), sum[c]);
   });
   for (int c = 0; c < N; ++c) sum[c] = P(-tau * reduce_add(sum[c]));
   for_packs<T>(n - begin, [&](int64_t j, int lanes) {
@@ -104,4 +104,4 @@ class LeadingPairs {
   Scratch<T> reflectors_, band_, work_;
 };
 
-}  // namespace kdops::KDOPS_ISA
+}  // namespace kdops::svd::KDOPS_ISA

@@ -1,0 +1,55 @@
+// One CPU algorithm, several instruction sets, one binary.
+//
+// CMake compiles every csrc/<op>/<op>_simd.cpp once per instruction set, each time with another
+// KDOPS_ISA (baseline, avx2, avx512). Such a file puts all it defines into namespace
+// kdops::<room>::KDOPS_ISA, beside `using namespace kdops::KDOPS_ISA` for the common vocabulary,
+// so that no room's name meets another's. It includes no torch header, so that no inline function
+// of torch is ever compiled with wider instructions than the machine may have. The glue
+// (<op>_cpu.cpp, compiled once) declares the entry points with KDOPS_PER_ISA in kdops::<room> and
+// calls the widest one with KDOPS_BEST.
+#pragma once
+
+#ifndef KDOPS_ISA
+#define KDOPS_ISA baseline
+#endif
+
+// Declares an entry point in the namespace of every instruction set that this build contains.
+#ifdef KDOPS_X86
+#define KDOPS_PER_ISA(...) \
+  namespace baseline {     \
+  __VA_ARGS__              \
+  }                        \
+  namespace avx2 {         \
+  __VA_ARGS__              \
+  }                        \
+  namespace avx512 {       \
+  __VA_ARGS__              \
+  }
+#else
+#define KDOPS_PER_ISA(...) \
+  namespace baseline {     \
+  __VA_ARGS__              \
+  }
+#endif
+
+// The entry point for this machine: KDOPS_BEST(gram_forward<float>)(arguments).
+#ifdef KDOPS_X86
+#define KDOPS_BEST(...)                                                 \
+  (::kdops::active_isa() == ::kdops::Isa::avx512 ? &avx512::__VA_ARGS__ \
+   : ::kdops::active_isa() == ::kdops::Isa::avx2 ? &avx2::__VA_ARGS__   \
+                                                 : &baseline::__VA_ARGS__)
+#else
+#define KDOPS_BEST(...) (&baseline::__VA_ARGS__)
+#endif
+
+namespace kdops {
+
+enum class Isa { baseline, avx2, avx512 };
+
+// The widest set that both this build and this processor have. The environment variable KDOPS_ISA
+// may name a narrower one (for tests and bug reports). Decided once, at the first call.
+Isa active_isa();
+
+const char* isa_name(Isa isa);
+
+}  // namespace kdops

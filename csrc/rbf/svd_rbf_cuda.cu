@@ -1,0 +1,73 @@
+// Launches of svd_rbf_loss: one block per sample and component, then one block that adds up.
+#include "rbf/svd_rbf_kernels.cuh"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <tuple>
+
+#include "common/torch/dispatch.h"
+#include "common/torch/stream.h"
+#include "common/torch/tensors.h"
+#include "rbf/svd_rbf_check.h"
+
+namespace kdops::rbf {
+namespace {
+
+constexpr const char* kOp = "svd_rbf_loss";
+
+template <class T>
+gpu::SvdRbfInput<T> input_of(const Tensor& x) {
+  return {static_cast<const T*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+template <class T>
+void launch(const OnDevice& device, const Tensor& sf, const Tensor& sb, const Tensor& tf,
+            const Tensor& tb, double beta, double scale, Tensor& loss, Tensor& gf, Tensor& gb) {
+  const int64_t items = sf.size(0) * sf.size(2);
+  Tensor losses = empty_for(sf, {items}, ScalarType::Double);
+  gpu::SvdRbfLaunch<T> problem{};
+  problem.student_front = input_of<T>(sf), problem.student_back = input_of<T>(sb);
+  problem.teacher_front = input_of<T>(tf), problem.teacher_back = input_of<T>(tb);
+  problem.front = static_cast<int>(sf.size(1)), problem.back = static_cast<int>(sb.size(1));
+  problem.components = static_cast<int>(sf.size(2));
+  problem.inverse_beta = static_cast<T>(1 / beta);
+  problem.factor = static_cast<T>(-4 * scale / beta);
+  problem.gradients = gf.dim() == 3;
+  problem.losses = static_cast<double*>(losses.data_ptr());
+  problem.gradient_front = static_cast<T*>(gf.data_ptr());
+  problem.gradient_back = static_cast<T*>(gb.data_ptr());
+  if (items > 0) {
+    const int64_t bytes = 4 * sb.size(1) * static_cast<int64_t>(sizeof(T));
+    allow_shared_memory(kOp, gpu::svd_rbf_kernel<T>, bytes);
+    gpu::svd_rbf_kernel<T>
+        <<<grid_of(kOp, items), gpu::kSvdRbfThreads, static_cast<size_t>(bytes), device.stream()>>>(
+            problem);
+    check_launch(kOp);
+  }
+  gpu::svd_rbf_sum_kernel<T><<<1, gpu::kSvdRbfThreads, 0, device.stream()>>>(
+      problem.losses, items, scale, static_cast<T*>(loss.data_ptr()));
+  check_launch(kOp);
+}
+
+std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cuda(const Tensor& sf, const Tensor& sb,
+                                                     const Tensor& tf, const Tensor& tb,
+                                                     double beta, double scale, bool gradients) {
+  check_levels(sf, sb, tf, tb);
+  const OnDevice device(sf);
+  const int64_t batch = sf.size(0), k = sf.size(2);
+  Tensor loss = empty_for(sf, {});
+  Tensor gf = gradients ? empty_for(sf, {batch, sf.size(1), k}) : empty_for(sf, {0});
+  Tensor gb = gradients ? empty_for(sb, {batch, sb.size(1), k}) : empty_for(sb, {0});
+  for_real_type(kOp, sf, [&](auto real) {
+    launch<decltype(real)>(device, sf, sb, tf, tb, beta, scale, loss, gf, gb);
+  });
+  return {loss, gf, gb};
+}
+
+}  // namespace
+}  // namespace kdops::rbf
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
+  m.impl("svd_rbf_loss", TORCH_BOX(&kdops::rbf::svd_rbf_loss_cuda));
+}

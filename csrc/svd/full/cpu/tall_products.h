@@ -1,0 +1,187 @@
+// The two products of a tall matrix, read where it lies: its Gram matrix and its product with a
+// small square one. Unpacked operands: the small side is at most 128, a chunk of rows sits in L1.
+#pragma once
+
+#include <algorithm>
+
+#include "common/simd/pack_math.h"
+
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
+
+#if defined(__AVX512F__)
+inline constexpr int kProductRows = 8, kProductPacks = 2;
+#else
+inline constexpr int kProductRows = 4, kProductPacks = 2;
+#endif
+
+// Matrices stream from L3 or memory: the hardware prefetcher stops at every page.
+template <bool kForWriting = false, class T>
+inline void prefetch_ahead(const T* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + 3072, kForWriting ? 1 : 0, 2);
+#endif
+}
+
+// out[i][c] += sum over r of x[r][i] y[r][c], i < kRows, kPacks registers of columns c.
+template <int kRows, int kPacks, class T>
+inline void gram_tile(const T* x, const T* y, int64_t stride, int rows, int safe_rows, int valid,
+                      T* out, int out_stride) {
+  using P = Pack<T>;
+  constexpr int kLanes = P::kLanes;
+  P acc[kRows][kPacks];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 16
+    for (int p = 0; p < kPacks; ++p) acc[i][p] = P::load(out + i * out_stride + p * kLanes);
+  const auto add = [&](const P* columns) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const P weight(x[i]);
+#pragma GCC unroll 16
+      for (int p = 0; p < kPacks; ++p) acc[i][p] = fma(weight, columns[p], acc[i][p]);
+    }
+  };
+  int r = 0;
+  for (; r < safe_rows; ++r, x += stride, y += stride) {
+    prefetch_ahead(y);
+    P columns[kPacks];
+#pragma GCC unroll 16
+    for (int p = 0; p < kPacks; ++p) columns[p] = P::load(y + p * kLanes);
+    add(columns);
+  }
+  for (; r < rows; ++r, x += stride, y += stride) {  // a full load might leave the matrix
+    P columns[kPacks];
+#pragma GCC unroll 16
+    for (int p = 0; p < kPacks; ++p)
+      columns[p] = P::load_partial(y + p * kLanes, std::clamp(valid - p * kLanes, 0, kLanes));
+    add(columns);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 16
+    for (int p = 0; p < kPacks; ++p) acc[i][p].store(out + i * out_stride + p * kLanes);
+}
+
+// Rows 0..last-1 of the columns from c on, kProductPacks registers or one.
+template <class T>
+inline void gram_columns(const T* x, int c, int packs, int64_t stride, int rows, int safe, int n,
+                         int last, T* out, int out_stride) {
+  const auto tile = [&]<int kRows, int kPacks>(int i) {
+    gram_tile<kRows, kPacks>(x + i, x + c, stride, rows, safe, n - c, out + i * out_stride + c,
+                             out_stride);
+  };
+  int i = 0;
+  if (packs == 1) {
+    for (; i + 2 * kProductRows <= last; i += 2 * kProductRows)
+      tile.template operator()<2 * kProductRows, 1>(i);
+    for (; i + 4 <= last; i += 4) tile.template operator()<4, 1>(i);
+    for (; i < last; ++i) tile.template operator()<1, 1>(i);
+    return;
+  }
+  for (; i + kProductRows <= last; i += kProductRows)
+    tile.template operator()<kProductRows, kProductPacks>(i);
+  for (; i < last; ++i) tile.template operator()<1, kProductPacks>(i);
+}
+
+// gram (n x n, rows padded to gram_stride, a multiple of 2 kLanes) = xT x for m x n x, rows
+// `stride` apart. Sums run over chunks of rows first, so that rounding errors do not grow with m.
+template <class T>
+void tall_gram(const T* x, int64_t m, int n, int64_t stride, T* gram, int gram_stride, T* partial) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  const int chunk = std::max(32, 16384 / static_cast<int>(sizeof(T)) / n);
+  std::fill(gram, gram + n * gram_stride, T(0));
+  for (int64_t r0 = 0; r0 < m; r0 += chunk) {
+    const int rows = static_cast<int>(std::min<int64_t>(chunk, m - r0));
+    const T* block = x + r0 * stride;
+    std::fill(partial, partial + n * gram_stride, T(0));
+    for (int c = 0; c < n;) {
+      // The last register of columns gets a tile of its own width.
+      const int packs = n - c > kLanes ? kProductPacks : 1;
+      // Rows whose load of these columns ends inside the matrix.
+      const int64_t room = (m - 1 - r0) * stride + n - c - packs * kLanes;
+      const int safe = static_cast<int>(room < 0 ? 0 : std::min<int64_t>(room / stride + 1, rows));
+      const int last = std::min(n, c + packs * kLanes);  // below: by symmetry
+      gram_columns(block, c, packs, stride, rows, safe, n, last, partial, gram_stride);
+      c += packs * kLanes;
+    }
+    for (int i = 0; i < n * gram_stride; i += kLanes)
+      (Pack<T>::load(gram + i) + Pack<T>::load(partial + i)).store(gram + i);
+  }
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < i; ++j) gram[i * gram_stride + j] = gram[j * gram_stride + i];
+}
+
+// out rows r < kRows, kPacks registers of columns = sum over k of x[r][k] y[k][columns].
+template <int kRows, int kPacks, class T>
+inline void product_tile(const T* x, int64_t x_stride, const T* y, int64_t y_stride, int depth,
+                         int y_valid, T* out, int64_t out_stride, int out_valid) {
+  using P = Pack<T>;
+  constexpr int kLanes = P::kLanes;
+  P acc[kRows][kPacks];
+#pragma GCC unroll 16
+  for (auto& row : acc)
+#pragma GCC unroll 16
+    for (auto& value : row) value = P(T(0));
+  for (int k = 0; k < depth; ++k, y += y_stride) {
+    P columns[kPacks];
+#pragma GCC unroll 16
+    for (int p = 0; p < kPacks; ++p)
+      columns[p] =
+          y_valid >= kPacks * kLanes
+              ? P::load(y + p * kLanes)
+              : P::load_partial(y + p * kLanes, std::clamp(y_valid - p * kLanes, 0, kLanes));
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const P weight(x[r * x_stride + k]);
+#pragma GCC unroll 16
+      for (int p = 0; p < kPacks; ++p) acc[r][p] = fma(weight, columns[p], acc[r][p]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+    for (int p = 0; p < kPacks; ++p) {
+      const int valid = std::clamp(out_valid - p * kLanes, 0, kLanes);
+      T* target = out + r * out_stride + p * kLanes;
+      if (valid == kLanes)
+        acc[r][p].store(target);
+      else if (valid > 0)
+        acc[r][p].store_partial(target, valid);
+    }
+}
+
+// out (rows x cols) = x (rows x depth) y (depth x cols). Rows of y may be read up to y_cols >=
+// cols.
+template <class T>
+void product(const T* x, int64_t x_stride, int64_t rows, const T* y, int64_t y_stride, int depth,
+             int64_t cols, int64_t y_cols, T* out, int64_t out_stride) {
+  constexpr int kLanes = Pack<T>::kLanes;
+  const bool in_order = out_stride == cols && cols <= kProductPacks * kLanes;
+  for (int64_t c = 0; c < cols;) {
+    const bool wide = cols - c > kLanes;
+    const int valid = static_cast<int>(std::min<int64_t>(kProductPacks * kLanes, cols - c));
+    const int readable = static_cast<int>(std::min<int64_t>(kProductPacks * kLanes, y_cols - c));
+    int64_t r = 0;
+    for (; r + kProductRows <= rows; r += kProductRows) {
+      if (in_order)
+        for (int i = 0; i < kProductRows; ++i) {
+          prefetch_ahead(x + (r + i) * x_stride);
+          prefetch_ahead<true>(out + (r + i) * out_stride + c);
+        }
+      if (wide)
+        product_tile<kProductRows, kProductPacks>(x + r * x_stride, x_stride, y + c, y_stride,
+                                                  depth, readable, out + r * out_stride + c,
+                                                  out_stride, valid);
+      else
+        product_tile<kProductRows, 1>(x + r * x_stride, x_stride, y + c, y_stride, depth, readable,
+                                      out + r * out_stride + c, out_stride, valid);
+    }
+    for (; r < rows; ++r)
+      product_tile<1, kProductPacks>(x + r * x_stride, x_stride, y + c, y_stride, depth, readable,
+                                     out + r * out_stride + c, out_stride, valid);
+    c += wide ? kProductPacks * kLanes : kLanes;
+  }
+}
+
+}  // namespace kdops::svd::KDOPS_ISA

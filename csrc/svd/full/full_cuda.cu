@@ -1,0 +1,102 @@
+// svd, svdvals and eigh on CUDA: chooses kernel and geometry (full_launch.h), one launch each, no
+// synchronisation. `fast` has no meaning here: the accurate kernels are the only ones.
+#include "common/torch/stream.h"
+// stream.h first: it declares torch's CUDA shims weak
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "svd/full/full_launch.h"
+#include "svd/matrix_batch.h"
+
+namespace kdops::svd {
+namespace {
+
+using gpu::SvdArguments;
+
+// Static shared memory of the kernels and the runtime's own kilobyte come off the device's limit.
+constexpr int64_t kSharedReserve = 2048;
+
+template <class T, int kLanes>
+void launch_small(const SvdArguments<T>& args, const OnDevice& device, const char* op) {
+  const int64_t groups = gpu::kSmallThreads / kLanes;
+  const dim3 grid = grid_of(op, (args.count + groups - 1) / groups);
+  gpu::svd_small_kernel<T, kLanes><<<grid, gpu::kSmallThreads, 0, device.stream()>>>(args);
+}
+
+template <class T>
+void launch_svd(const SvdArguments<T>& args, const MatrixBatch& batch, const char* op) {
+  STD_TORCH_CHECK(batch.small_side() <= gpu::kMaxSmallSide, op,
+                  ": expected min(m, n) <= ", gpu::kMaxSmallSide, ", got A of shape ",
+                  shape_of(batch.A));
+  if (args.count == 0) return;
+  const OnDevice device(batch.A);
+  const int lanes = gpu::small_class<T>(args.m, args.n);
+  if (lanes == 16) {
+    launch_small<T, 16>(args, device, op);
+  } else if (lanes > 0) {
+    if constexpr (sizeof(T) == 4) {
+      if (lanes == 8) launch_small<T, 8>(args, device, op);
+      if (lanes == 32) launch_small<T, 32>(args, device, op);
+    }
+  } else {
+    const bool with_long = (args.symmetric || args.m >= args.n ? args.U : args.Vh) != nullptr;
+    const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
+    const auto launch = gpu::plan_block<T>(args.m, args.n, with_long, shared);
+    const Tensor workspace =
+        empty_for(batch.A, {launch.workspace > 0 ? args.count : 0, launch.workspace});
+    allow_shared_memory(op, gpu::svd_block_kernel<T>, launch.shared_bytes);
+    gpu::svd_block_kernel<T>
+        <<<grid_of(op, args.count), launch.plan.threads, launch.shared_bytes, device.stream()>>>(
+            args, launch.plan, pointer<T>(workspace));
+  }
+  check_launch(op);
+}
+
+std::tuple<Tensor, Tensor, Tensor> svd_cuda(const Tensor& input, bool compute_u, bool canonical,
+                                            bool /*fast*/, bool /*lorentz*/) {
+  const MatrixBatch batch("svd", input, true);
+  const int64_t m = batch.m, n = batch.n, p = batch.small_side();
+  Tensor U = batch.result({m, compute_u ? p : 0}), S = batch.result({p}), Vh = batch.result({p, n});
+  for_real_type("svd", batch.A, [&]<class T>(T) {
+    T* u = compute_u ? pointer<T>(U) : nullptr;
+    launch_svd<T>({gpu::shape_of_batch(batch), pointer<T>(batch.A), u, pointer<T>(S),
+                   pointer<T>(Vh), canonical, false},
+                  batch, "svd");
+  });
+  return {U, S, Vh};
+}
+
+Tensor svdvals_cuda(const Tensor& input) {
+  const MatrixBatch batch("svdvals", input, true);
+  Tensor S = batch.result({batch.small_side()});
+  for_real_type("svdvals", batch.A, [&]<class T>(T) {
+    launch_svd<T>({gpu::shape_of_batch(batch), pointer<T>(batch.A), nullptr, pointer<T>(S), nullptr,
+                   false, false},
+                  batch, "svdvals");
+  });
+  return S;
+}
+
+std::tuple<Tensor, Tensor> eigh_cuda(const Tensor& input) {
+  const MatrixBatch batch("eigh", input);
+  STD_TORCH_CHECK(batch.m == batch.n, "eigh: expected square matrices, got A of shape ",
+                  shape_of(batch.A));
+  Tensor values = batch.result({batch.n}), vectors = batch.result({batch.n, batch.n});
+  for_real_type("eigh", batch.A, [&]<class T>(T) {
+    launch_svd<T>({gpu::shape_of_batch(batch), pointer<T>(batch.A), pointer<T>(vectors),
+                   pointer<T>(values), nullptr, false, true},
+                  batch, "eigh");
+  });
+  return {values, vectors};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CUDA, m) {
+  m.impl("svd", TORCH_BOX(&svd_cuda));
+  m.impl("svdvals", TORCH_BOX(&svdvals_cuda));
+  m.impl("eigh", TORCH_BOX(&eigh_cuda));
+}
+
+}  // namespace kdops::svd

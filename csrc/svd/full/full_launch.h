@@ -1,0 +1,62 @@
+// Launch geometry of the full SVD, shared by full_cuda.cu and the simulator's tests. Host only.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "svd/full/gpu/block_kernels.cuh"
+#include "svd/full/gpu/small_kernels.cuh"
+
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
+
+inline constexpr int64_t kMaxSmallSide = 128;
+
+// Of the host's MatrixBatch (matrix_batch.h).
+template <class Batch>
+BatchShape shape_of_batch(const Batch& batch) {
+  return {batch.count, batch.m, batch.n, batch.column_major};
+}
+
+// The lanes per matrix of svd_small_kernel, or 0: a block per matrix. Double precision has one
+// size: 32 columns would need every register a thread can have, 8 are not worth compiling.
+template <class T>
+int small_class(int64_t m, int64_t n) {
+  const int64_t side = std::max(m, n);
+  if (sizeof(T) == 8) return side <= 16 ? 16 : 0;
+  return side <= 8 ? 8 : side <= 16 ? 16 : side <= 32 ? 32 : 0;
+}
+
+template <class T>
+struct BlockLaunch {
+  BlockPlan plan;
+  size_t shared_bytes;
+  int64_t workspace;  // numbers per matrix
+};
+
+// shared_limit: bytes a block may use on this device; with_long: J is needed.
+template <class T>
+BlockLaunch<T> plan_block(int64_t m, int64_t n, bool with_long, size_t shared_limit) {
+  const int p = static_cast<int>(std::min(m, n));
+  const int64_t length = std::max(m, n);
+  BlockPlan plan{};
+  plan.threads = kBlockThreads;
+  plan.ld = p | 1;
+  const int64_t wanted = length > p ? (length - p + kSliceRows<T> - 1) / kSliceRows<T> : 8;
+  plan.slices = static_cast<int>(std::min<int64_t>(
+      {std::max<int64_t>(wanted, 1), plan.threads / p, kWarp, 2 * plan.threads / kSliceRows<T>}));
+  plan.tile = plan.slices * kSliceRows<T>;
+  const int warps = plan.threads / kWarp;
+  const int qr = 3 * std::max(plan.tile, p) + 2 * (plan.threads + kWarp);
+  plan.scratch = std::max({qr, (2 + warps) * p, warps * 4 * 4 * kMaxSteps});
+  const size_t matrix = static_cast<size_t>(p) * plan.ld * sizeof(T);
+  size_t bytes = (static_cast<size_t>(plan.scratch) + 3 * p) * sizeof(T);
+  plan.w_shared = bytes + matrix <= shared_limit;
+  if (plan.w_shared) bytes += matrix;
+  plan.j_shared = !with_long || bytes + matrix <= shared_limit;
+  if (plan.j_shared && with_long) bytes += matrix;
+  return {plan, bytes, int64_t(!plan.w_shared + !plan.j_shared) * p * plan.ld};
+}
+
+}  // namespace kdops::svd::gpu

@@ -1,0 +1,243 @@
+// Full SVD, svdvals and eigh with a small side of up to 128 (any long side): one block per matrix.
+// The method and the memory are described in block_context.cuh; launched by full_cuda.cu for
+// every matrix that small_kernels.cuh does not take. One launch, converged on the device.
+#pragma once
+
+#include "svd/full/gpu/jacobi.cuh"
+#include "svd/full/gpu/qr.cuh"
+
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
+
+// Fills the missing columns of W (value not above the floor) with unit vectors orthogonal to all
+// the others: a coordinate axis, the one farthest from them, made orthogonal twice.
+template <class T>
+KDOPS_DEVICE void complete_columns(const BlockContext<T>& shared) {
+  const BlockContext<T> b = shared;
+  const int thread = static_cast<int>(threadIdx.x), warps = b.threads / kWarp;
+  T *candidate = b.scratch, *outside = candidate + b.p, *parts = outside + b.p;
+  const auto present = [&](int c) { return b.value[c] * b.value[c] > b.limits.floor_squared; };
+  for (int i = thread; i < b.p; i += b.threads) {
+    T inside = T(0);
+    for (int c = 0; c < b.p; ++c)
+      if (present(c)) inside = fma(b.w[c * b.ld + i], b.w[c * b.ld + i], inside);
+    outside[i] = T(1) - inside;
+  }
+  __syncthreads();
+  for (int target = 0; target < b.p; ++target) {
+    if (present(target)) continue;
+    Indexed<T> best{T(-2), 0};
+    for (int i = lane_id(); i < b.p; i += kWarp)
+      if (outside[i] > best.value) best = {outside[i], i};
+    const int axis = warp_argmax(best.value, best.index).index;
+    for (int i = thread; i < b.p; i += b.threads) candidate[i] = i == axis ? T(1) : T(0);
+    __syncthreads();
+#pragma unroll 1
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int i = lane_id(); i < b.p; i += kWarp) parts[warp_id() * b.p + i] = T(0);
+      for (int c = warp_id(); c < b.p; c += warps) {
+        if (!present(c) && c >= target) continue;  // missing ones before target are filled by now
+        const T* column = b.w + c * b.ld;
+        T dot = T(0);
+        for (int i = lane_id(); i < b.p; i += kWarp) dot = fma(column[i], candidate[i], dot);
+        dot = warp_sum(dot);
+        for (int i = lane_id(); i < b.p; i += kWarp) parts[warp_id() * b.p + i] += dot * column[i];
+      }
+      __syncthreads();
+      for (int i = thread; i < b.p; i += b.threads)
+        for (int w = 0; w < warps; ++w) candidate[i] -= parts[w * b.p + i];
+      __syncthreads();
+    }
+    T square = T(0);
+    for (int i = lane_id(); i < b.p; i += kWarp) square = fma(candidate[i], candidate[i], square);
+    const T scale = T(1) / sqrt(warp_sum(square));
+    for (int i = thread; i < b.p; i += b.threads) {
+      const T entry = candidate[i] * scale;
+      b.w[target * b.ld + i] = entry;
+      outside[i] -= entry * entry;
+    }
+    __syncthreads();
+  }
+}
+
+template <class T>
+KDOPS_DEVICE void jacobi_by_size(const BlockContext<T>& shared) {
+  const BlockContext<T> b = shared;
+  if (b.p <= 32) return jacobi_sweeps<T, 1>(b);
+  if (b.p <= 64) return jacobi_sweeps<T, 2>(b);
+  jacobi_sweeps<T, 4>(b);
+}
+
+// Norms of the columns of W and their places in descending order; W's columns become unit vectors.
+template <class T>
+KDOPS_DEVICE void sort_and_normalise(const BlockContext<T>& shared) {
+  const BlockContext<T> b = shared;
+  for (int c = warp_id(); c < b.p; c += b.threads / kWarp) {
+    T* column = b.w + c * b.ld;
+    T square = T(0);
+    for (int i = lane_id(); i < b.p; i += kWarp) square = fma(column[i], column[i], square);
+    const T norm = sqrt(warp_sum(square));
+    const bool missing = !(norm * norm > b.limits.floor_squared);
+    const T scale = missing ? T(0) : T(1) / norm;
+    for (int i = lane_id(); i < b.p; i += kWarp) column[i] *= scale;
+    if (lane_id() == 0) b.value[c] = norm, b.sign[c] = T(1);
+  }
+  __syncthreads();
+  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads) {
+    int rank = 0;
+    for (int other = 0; other < b.p; ++other) {
+      const T value = b.value[other];
+      if (value > b.value[c] || (value == b.value[c] && other < c)) ++rank;
+    }
+    b.rank[c] = rank;
+  }
+  __syncthreads();
+}
+
+template <class T>
+KDOPS_DEVICE void fill_nan(const SvdArguments<T>& args, int64_t index) {
+  const auto fill = [](T* out, int64_t count) {
+    for (int64_t i = threadIdx.x; out != nullptr && i < count; i += blockDim.x) out[i] = kNaN<T>;
+  };
+  const int64_t p = args.p();
+  fill(args.S + index * p, p);
+  fill(args.U == nullptr ? nullptr : args.U + index * args.m * p, args.m * p);
+  fill(args.Vh == nullptr ? nullptr : args.Vh + index * args.n * p, args.n * p);
+}
+
+// Largest entry of matrix `index`, or -1 if it holds NaN or Inf.
+template <class T>
+KDOPS_DEVICE T scan_matrix(const SvdArguments<T>& args, int64_t index, T* scratch) {
+  const T* A = args.A + index * args.m * args.n;
+  T largest = T(0);
+  bool finite = true;
+  for (int64_t i = threadIdx.x; i < args.m * args.n; i += blockDim.x) {
+    const bool upper =
+        args.symmetric && static_cast<int>(i) % args.p() > static_cast<int>(i) / args.p();
+    const T value = upper ? T(0) : abs(A[i]);
+    finite = finite && value <= kLargestFinite<T>;
+    largest = max(largest, value);
+  }
+  largest = reduce_block(largest, Max(), scratch);
+  return block_all(finite) ? largest : T(-1);
+}
+
+// Positive definite by a shift of twice the norm: Jacobi's V are then the eigenvectors of A.
+template <class T>
+KDOPS_DEVICE T load_shifted(const SvdArguments<T>& args, const BlockContext<T>& b) {
+  T largest = T(0);
+  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads) {
+    T sum = T(0);
+    for (int i = 0; i < b.p; ++i) {
+      const T entry = load_oriented(args, blockIdx.x, i, c) * b.scale.up * kBoost<T>;
+      b.w[c * b.ld + i] = entry;
+      sum += abs(entry);
+    }
+    largest = max(largest, sum);
+  }
+  const T shift = 2 * reduce_block(largest, Max(), b.scratch);
+  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads) b.w[c * b.ld + c] += shift;
+  __syncthreads();
+  return shift;
+}
+
+template <class T>
+KDOPS_DEVICE void write_eigh(const SvdArguments<T>& args, const BlockContext<T>& b, T shift) {
+  const int64_t index = blockIdx.x;
+  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads)
+    args.S[index * b.p + b.p - 1 - b.rank[c]] = (b.value[c] - shift) / kBoost<T> * b.scale.down;
+  for (int i = static_cast<int>(threadIdx.x); i < b.p * b.p; i += b.threads) {
+    const int row = i / b.p, c = i % b.p;
+    args.U[(index * b.p + row) * b.p + b.p - 1 - b.rank[c]] = b.j[c * b.ld + row];
+  }
+}
+
+// The outputs of a full SVD once W and J have converged.
+template <class T>
+KDOPS_DEVICE void write_svd(const SvdArguments<T>& args, const BlockContext<T>& b) {
+  const int64_t index = blockIdx.x;
+  T* short_out = args.wide() ? args.U : args.Vh;
+  if (short_out != nullptr) {
+    short_out += index * int64_t(b.p) * b.p;
+    complete_columns(b);
+    if (args.canonical && !b.wide) {
+      for (int c = warp_id(); c < b.p; c += b.threads / kWarp) {
+        const T sign = canonical_sign(b.w + c * b.ld, b.p, 1);
+        if (lane_id() == 0) b.sign[c] = sign;
+      }
+      __syncthreads();
+    }
+  }
+  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads)
+    args.S[index * b.p + b.rank[c]] = b.value[c] / kBoost<T> * b.scale.down;
+  if (b.long_out != nullptr) write_long(b);
+  if (b.wide && b.long_out != nullptr && args.canonical) {
+    __syncthreads();
+    for (int c = warp_id(); c < b.p; c += b.threads / kWarp) {
+      T* v = b.long_out + b.rank[c] * b.length;
+      const T sign = canonical_sign(v, b.length, 1);
+      for (int64_t i = lane_id(); sign < T(0) && i < b.length; i += kWarp) v[i] = -v[i];
+      if (lane_id() == 0) b.sign[c] = sign;
+    }
+    __syncthreads();
+  }
+  if (short_out == nullptr) return;
+  for (int i = static_cast<int>(threadIdx.x); i < b.p * b.p; i += b.threads) {
+    const int row = b.wide ? i / b.p : i % b.p, c = b.wide ? i % b.p : i / b.p;
+    const int64_t at = b.wide ? int64_t(row) * b.p + b.rank[c] : int64_t(b.rank[c]) * b.p + row;
+    short_out[at] = b.sign[c] * b.w[c * b.ld + row];
+  }
+}
+
+// Places the context's arrays in shared memory and in the workspace, and makes J the identity.
+template <class T>
+KDOPS_DEVICE void set_up(const SvdArguments<T>& args, const BlockPlan& plan, T* pool, T* workspace,
+                         T largest, BlockContext<T>& b) {
+  const int p = args.p(), matrix = p * plan.ld;
+  const bool with_long = args.symmetric || (args.wide() ? args.Vh : args.U) != nullptr;
+  const int64_t index = blockIdx.x;
+  workspace += index * ((!plan.w_shared + !plan.j_shared) * matrix);
+  b.p = p, b.ld = plan.ld, b.slices = plan.slices, b.tile = plan.tile, b.threads = plan.threads;
+  b.length = args.length(), b.wide = args.wide(), b.long_out = nullptr;
+  if (with_long && !args.symmetric)
+    b.long_out = b.wide ? args.Vh + index * p * args.n : args.U + index * args.m * p;
+  b.scratch = pool;
+  b.value = b.scratch + plan.scratch;
+  b.sign = b.value + p;
+  b.rank = reinterpret_cast<int*>(b.sign + p);
+  T* next = b.sign + 2 * p;
+  b.w = plan.w_shared ? next : workspace;
+  (plan.w_shared ? next : workspace) += matrix;
+  b.j = !with_long ? nullptr : (plan.j_shared ? next : workspace);
+  b.scale = power_of_two_scale(largest);
+  b.limits = jacobi_limits(p, largest * b.scale.up * kBoost<T>);
+}
+
+// Grid: one block per matrix. workspace: W and J of each matrix where they are not in shared
+// memory.
+template <class T>
+__global__ void __launch_bounds__(kBlockThreads, 1)
+    svd_block_kernel(SvdArguments<T> args, BlockPlan plan, T* workspace) {
+  KDOPS_DYNAMIC_SHARED(T, pool);
+  KDOPS_SHARED(BlockContext<T>, shared, [1]);
+  const T largest = scan_matrix(args, blockIdx.x, pool);
+  if (largest < T(0)) return fill_nan(args, blockIdx.x);
+  if (threadIdx.x == 0) set_up(args, plan, pool, workspace, largest, shared[0]);
+  __syncthreads();
+  const BlockContext<T>& b = shared[0];
+  for (int i = static_cast<int>(threadIdx.x); b.j != nullptr && i < b.p * b.p; i += b.threads)
+    b.j[i / b.p * b.ld + i % b.p] = i / b.p == i % b.p ? T(1) : T(0);
+  T shift = T(0);
+  if (args.symmetric)
+    shift = load_shifted(args, b);
+  else
+    qr(b, args);
+  jacobi_by_size(b);
+  sort_and_normalise(b);
+  if (args.symmetric)
+    write_eigh(args, b, shift);
+  else
+    write_svd(args, b);
+}
+
+}  // namespace kdops::svd::gpu

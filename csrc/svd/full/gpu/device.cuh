@@ -1,0 +1,162 @@
+// What all SVD kernels share: range scaling, the Jacobi rotation and its stopping rule, canonical
+// signs. A matrix is oriented first: B (length x p) is A if it is tall and its transpose if it is
+// wide, p = min(m, n), so that every kernel is written for tall matrices. T is float or double.
+#pragma once
+
+#include <limits>
+
+#include "common/gpu/lane.cuh"
+
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
+
+template <class T>
+inline constexpr T kLargestFinite = std::numeric_limits<T>::max();
+template <class T>
+inline constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+
+KDOPS_DEVICE int exponent_of(float x) { return ::ilogbf(x); }
+KDOPS_DEVICE int exponent_of(double x) { return ::ilogb(x); }
+KDOPS_DEVICE float power_of_two(float, int e) { return ::scalbnf(1.0f, e); }
+KDOPS_DEVICE double power_of_two(double, int e) { return ::scalbn(1.0, e); }
+
+// x * up is about 1 for the largest entry; up * down == 1, both are powers of two.
+template <class T>
+struct Scale {
+  T up, down;
+};
+template <class T>
+KDOPS_DEVICE Scale<T> power_of_two_scale(T largest) {
+  const T within = min(max(largest, 4 * kTiny<T>), kLargestFinite<T> / 4);
+  const int e = exponent_of(within) + 1;
+  return {power_of_two(T(), -e), power_of_two(T(), e)};
+}
+
+// Entries are brought to about 2^16 on top, so that products of four tiny norms stay normal
+// numbers in single precision while the largest stay far from overflow.
+template <class T>
+inline constexpr T kBoost = T(65536);
+
+// ---- one-sided Jacobi ------------------------------------------------------------------------
+
+// When two columns count as orthogonal, and when a column counts as zero.
+template <class T>
+struct JacobiLimits {
+  T tolerance_squared;  // of the cosine
+  T settled_squared;    // cosines and sines below: what this sweep leaves is within tolerance
+  T floor_squared;      // of a column's norm: noise far below eps * largest entry
+};
+template <class T>
+KDOPS_DEVICE JacobiLimits<T> jacobi_limits(int p, T largest) {
+  const T size = max(T(p), T(8)), floor = largest * kEpsilon<T> / 16;
+  return {kEpsilon<T> * kEpsilon<T> * size, kEpsilon<T> / 4, floor * floor};
+}
+
+// Columns that trade places within a sweep may miss a partner of it, so a trade asks for another
+// sweep; equal lengths, which rounding would make trade for ever, are left as they are.
+template <class T>
+KDOPS_DEVICE bool out_of_order(T aa, T bb) {
+  return bb > aa * (1 + 1024 * kEpsilon<T>);
+}
+
+// Columns (a, b) become (x a + y b, x b - y a): orthogonal, the longer one first.
+template <class T>
+struct Rotation {
+  T x, y, aa, bb;  // aa, bb: the new squared norms
+  bool turns;      // not the identity
+  bool again;      // too large for the sweep to have been the last one
+};
+template <class T>
+KDOPS_DEVICE Rotation<T> jacobi_rotation(T aa, T bb, T ab, const JacobiLimits<T>& limits) {
+  const T product = aa * bb, square = ab * ab;
+  const bool clear =
+      !(square > limits.tolerance_squared * product) || !(min(aa, bb) > limits.floor_squared);
+  if (clear) {
+    const bool swap = out_of_order(aa, bb) && bb > limits.floor_squared;
+    return {swap ? T(0) : T(1), swap ? T(1) : T(0), swap ? bb : aa, swap ? aa : bb, swap, swap};
+  }
+  const T zeta = (bb - aa) / (2 * ab);
+  const T t = copysign(T(1) / (abs(zeta) + sqrt(1 + zeta * zeta)), zeta);
+  const T hypotenuse = 1 + t * t;
+  T c = rsqrt(hypotenuse);
+  c = c * (T(1.5) - T(0.5) * hypotenuse * c * c);  // one Newton step: no drift over the sweeps
+  const T s = c * t, new_aa = max(aa - t * ab, T(0)), new_bb = max(bb + t * ab, T(0));
+  const bool again = square > limits.settled_squared * product || s * s > limits.settled_squared;
+  if (out_of_order(new_aa, new_bb)) return {s, c, new_bb, new_aa, true, true};
+  return {c, -s, new_aa, new_bb, true, again};
+}
+
+inline constexpr int kMaxSweeps = 30;  // 6 to 10 happen; the bound only ends a hopeless case
+
+// ---- canonical signs -------------------------------------------------------------------------
+
+// The sign that makes largest + smallest entry positive; 0: a tie, the first entry that is as
+// large as any (to the same slack) decides.
+template <class T>
+inline constexpr T kSignSlack = 8 * kEpsilon<T>;
+template <class T>
+KDOPS_DEVICE T extremes_sign(T largest, T smallest) {
+  const T sum = largest + smallest;
+  if (abs(sum) <= kSignSlack<T>) return T(0);
+  return sum < T(0) ? T(-1) : T(1);
+}
+
+// The canonical sign of v (`count` entries, `stride` apart), found by a whole warp.
+template <class T>
+KDOPS_DEVICE T canonical_sign(const T* v, int64_t count, int64_t stride) {
+  T largest = -kLargestFinite<T>, smallest = kLargestFinite<T>;
+  for (int64_t i = lane_id(); i < count; i += kWarp) {
+    largest = max(largest, v[i * stride]);
+    smallest = min(smallest, v[i * stride]);
+  }
+  largest = warp_max(largest);
+  smallest = warp_min(smallest);
+  const T sign = extremes_sign(largest, smallest);
+  if (sign != T(0)) return sign;
+  const T almost = max(largest, -smallest) - kSignSlack<T>;
+  for (int64_t base = 0; base < count; base += kWarp) {
+    const int64_t i = base + lane_id();
+    const T value = i < count ? v[i * stride] : T(0);
+    const unsigned found = warp_ballot(i < count && abs(value) >= almost);
+    if (found == 0) continue;
+    int first = 0;
+    while (!(found >> first & 1)) ++first;
+    return shuffle(value, first) < T(0) ? T(-1) : T(1);
+  }
+  return T(1);
+}
+
+// ---- arguments -------------------------------------------------------------------------------
+
+// A [count, m, n], matrices row by row or column by column. B, length x p, is the matrix with its
+// long side first: A, or its transpose where A is wide.
+struct BatchShape {
+  int64_t count, m, n;
+  bool column_major;
+
+  KDOPS_DEVICE bool wide() const { return m < n; }
+  // B in memory: `length` rows of p numbers, not p rows of `length` numbers
+  KDOPS_DEVICE bool long_rows() const { return wide() == column_major; }
+  KDOPS_DEVICE int p() const { return static_cast<int>(min(m, n)); }
+  KDOPS_DEVICE int64_t length() const { return max(m, n); }
+};
+
+// U [count, m, p] or null, S [count, p], Vh [count, p, n] or null (values only). symmetric (eigh):
+// m = n, A's lower triangle is read, S receives the eigenvalues in ascending order and U the
+// eigenvectors as columns, Vh is not used.
+template <class T>
+struct SvdArguments : BatchShape {
+  const T* A;
+  T *U, *S, *Vh;
+  bool canonical, symmetric;
+};
+
+// Entry (row, column) of the oriented matrix `index`.
+template <class T>
+KDOPS_DEVICE T load_oriented(const SvdArguments<T>& args, int64_t index, int64_t row, int column) {
+  const bool by_rows = args.symmetric ? row >= column : args.long_rows();
+  const int64_t at = by_rows ? row * args.p() + column : column * args.length() + row;
+  return args.A[index * args.m * args.n + at];
+}
+
+}  // namespace kdops::svd::gpu

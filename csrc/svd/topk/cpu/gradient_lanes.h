@@ -1,0 +1,122 @@
+// Gradient of the top-k SVD, the lanes' part: everything of size k x k and k x p.
+//
+// Named for the small side (P, k x p rows) and the long side (Q), so that tall and wide are one
+// case: B = Q diag(s) Pᵀ + rest, B = A (tall) or Aᵀ (wide). With X = QᵀgQ, Y = PᵀgP, N = BᵀgQ,
+// inv() the reciprocal under the degenerate policy, and everything taken of f B, whose norm is
+// about one:
+//     core = skew(X + Y) inv(s_j - s_i) + skew(X - Y) inv(s_j + s_i) + diag(gS)
+//     rhs_i = (I - P Pᵀ)(gP_i + N_i inv(s_i))
+//     x_i = Σ_{j > k} v_j v_jᵀ rhs_i inv(s_i - s_j) inv(s_i + s_j) = (s_i² - G)⁺ rhs_i
+//     gB = (B x + Q core + (gQ - Q X) inv(s)) Pᵀ + Q diag(s) xᵀ
+// x comes from a tridiagonal solve between two sweeps of the saved reflectors; what a solution
+// picks up along P, where s_i² - G is singular, is projected out. gradient.h does the long side.
+#pragma once
+
+#include "svd/shared/policy.h"
+#include "svd/topk/cpu/few_vectors.h"
+#include "svd/topk/cpu/inverse_iteration.h"
+#include "svd/topk/cpu/layout.h"
+
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
+
+// One group's numbers, lane by lane; the order is that of the row that a matrix contributes.
+template <class V>
+struct TopkCotangents {
+  V *P, *gP, *N, *X, *sigma, *gS, *f;
+  static int64_t size(int p, int k) { return 3 * k * p + k * k + 2 * k + 1; }
+  TopkCotangents(V* base, int p, int k)
+      : P(base),
+        gP(P + k * p),
+        N(gP + k * p),
+        X(N + k * p),
+        sigma(X + k * k),
+        gS(sigma + k),
+        f(gS + k) {}
+};
+
+// core (k x k), in the units of A. work: k * k packs.
+template <class V>
+void core_matrix(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V>& inverse, V* core,
+                 V* Y) {
+  using T = Scalar<V>;
+  for (int i = 0; i < k; ++i)
+    for (int j = 0; j < k; ++j) Y[i * k + j] = dot(g.P + i * p, g.gP + j * p, p);
+  const V half = V(T(0.5)) * g.f[0];
+  for (int i = 0; i < k; ++i) {
+    core[i * k + i] = g.gS[i];
+    for (int j = i + 1; j < k; ++j) {
+      const V a = half * (g.X[i * k + j] - g.X[j * k + i]);
+      const V b = half * (Y[i * k + j] - Y[j * k + i]);
+      const V even = (a + b) * inverse(g.sigma[j] - g.sigma[i]);
+      const V odd = (a - b) * inverse(g.sigma[j] + g.sigma[i]);
+      core[i * k + j] = even + odd;
+      core[j * k + i] = even - odd;  // a, b and s_j - s_i change sign, s_j + s_i does not
+    }
+  }
+}
+
+template <class V>
+void right_hand_sides(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V>& inverse,
+                      V* rhs) {
+  for (int i = 0; i < k; ++i) {
+    const V weight = g.f[0] * inverse(g.sigma[i]);
+    for (int q = 0; q < p; ++q) rhs[i * p + q] = fma(weight, g.N[i * p + q], g.gP[i * p + q]);
+    remove_components(g.P, k, p, rhs + i * p);
+  }
+}
+
+// x (k x p; rhs on entry) <- (s_i² - G)⁺ x_i on the complement of P. work: 5 p packs.
+template <class V>
+void resolve_complement(const TopkCotangents<V>& g, const Tridiagonal<V>& t, int k, V* x, V* work) {
+  const int p = t.p;
+  const ShiftedFactor<V> factor(work, p);
+  apply_q(t, x, k, true);
+  for (int i = 0; i < k; ++i) {
+    factor_shifted(t.d, t.e, p, g.sigma[i] * g.sigma[i], factor);
+    solve_shifted(factor, p, x + i * p);
+    for (int q = 0; q < p; ++q) x[i * p + q] = -x[i * p + q];
+  }
+  apply_q(t, x, k, false);
+  for (int i = 0; i < k; ++i) remove_components(g.P, k, p, x + i * p);
+}
+
+// What is left of the solutions x, with the right-hand sides' place y: into the units of A, y = f x
+// and r = f s x; without Q (have_long false), whose part moves into y, r = y. On return x holds y, y
+// holds r, core is core - X inv(s), weights (k) f inv(s).
+template <class V>
+void to_units_of_A(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V>& inverse,
+                   bool have_long, V* core, V* weights, V* x, V* r) {
+  using T = Scalar<V>;
+  for (int j = 0; j < k; ++j) {
+    weights[j] = g.f[0] * inverse(g.sigma[j]);
+    for (int i = 0; i < k; ++i) core[i * k + j] -= g.X[i * k + j] * weights[j];
+  }
+  for (int j = 0; j < k; ++j) {
+    const V s = have_long ? g.sigma[j] : V(T(1));
+    for (int q = 0; q < p; ++q) {
+      x[j * p + q] = x[j * p + q] * g.f[0];
+      r[j * p + q] = s * x[j * p + q];
+    }
+    for (int i = 0; !have_long && i < k; ++i) {
+      const V weight = core[i * k + j] * inverse(g.sigma[i]);
+      for (int q = 0; q < p; ++q) x[j * p + q] = fma(weight, g.P[i * p + q], x[j * p + q]);
+    }
+  }
+}
+
+// The same for one right-hand side of one matrix, from all its values and vectors (dense route).
+template <class T>
+void resolve_dense(const T* sigma, const T* vectors, int p, int k, int i,
+                   const PolicyInverse<T>& inverse, const T* rhs, T* x) {
+  for (int q = 0; q < p; ++q) x[q] = T(0);
+  for (int j = k; j < p; ++j) {
+    const T* v = vectors + j * p;
+    T along(0);
+    for (int q = 0; q < p; ++q) along += v[q] * rhs[q];
+    along *= inverse(sigma[i] - sigma[j]) * inverse(sigma[i] + sigma[j]);
+    for (int q = 0; q < p; ++q) x[q] += along * v[q];
+  }
+}
+
+}  // namespace kdops::svd::KDOPS_ISA

@@ -1,0 +1,294 @@
+// svd_topk_backward: gA from the k triples and the forward's `saved`, one block per matrix, one
+// launch. The formula, derived in kdops/ops/svd/gradient.py, for the oriented B = U diag(s) V^T +
+// .. (U long, V small side; gl, gs the cotangents of U and V):
+//   X = U^T gl, Y = V^T gs, core = (a + b) / (s_j - s_i) + (a - b) / (s_j + s_i) + diag(gS)
+//   W = (gl - U X) diag(1/s),  b = P (gs - V Y + B^T W),  x = resolvent b,  P = I - V V^T
+//   gB = [U core + W + B x] V^T + [B V] x^T
+// B is read once if U has no cotangent, twice otherwise; gB is written once.
+#pragma once
+
+#include "svd/topk/gpu/resolvent.cuh"
+#include "svd/topk/gpu/topk_kernels.cuh"
+
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
+
+template <class T>
+struct TopkGradientArguments : BatchShape {
+  const T *A, *U, *S, *Vh, *saved;  // U may be null
+  const T *gU, *gS, *gVh;           // null: zero
+  T* gA;                            // in A's order
+  int k;
+  bool lorentz;
+};
+
+inline constexpr int topk_gradient_numbers(int p, int k) {
+  const int kx = k | 1, kp = (k + 3) / 4 * 4;
+  return 3 * kMaxK * kMaxK + 2 * kMaxK + p * kp + 2 * p * kx + 4;
+}
+
+// What the gradient keeps in shared memory beside the context.
+template <class T>
+struct GradientContext {
+  T *X, *Y, *core;      // kMaxK x kMaxK
+  T *inverse, *masked;  // 1/s under the policy, and under "mask"
+  T* x_columns;         // x, padded like t.columns
+  T *spare, *imaginary;
+  T* pool;
+  LongSide<const T> U, gl;  // data null: not there; zero
+  T up;
+
+  KDOPS_DEVICE GradientContext(const TopkContext<T>& t) {
+    T* next = t.pool;
+    x_columns = next, next += t.p * t.kp;
+    X = next, Y = X + kMaxK * kMaxK, core = Y + kMaxK * kMaxK, next = core + kMaxK * kMaxK;
+    inverse = next, masked = next + kMaxK, next += 2 * kMaxK;
+    spare = next, next += t.p * t.kx;
+    imaginary = next, next += t.p * t.kx;
+    pool = next + (4 - 2 * t.p * t.kx % 4) % 4;
+  }
+  KDOPS_DEVICE T* staged(const TopkPlan& plan) const { return pool + plan.rows * plan.stride; }
+};
+
+// t.x += B^T R for the long-side rows R that row(i, out) computes.
+template <class T, class Row>
+KDOPS_DEVICE void add_transposed_product(const TopkContext<T>& t, const GradientContext<T>& g,
+                                         const TopkPlan& plan, const Oriented<T>& B,
+                                         const Row& row) {
+  const int thread = static_cast<int>(threadIdx.x), parts = kTopkThreads / t.p;
+  const int j = thread % t.p, part = thread / t.p;
+  T* rows = g.staged(plan);
+  T sum[kMaxK];
+#pragma unroll
+  for (int c = 0; c < kMaxK; ++c) sum[c] = T(0);
+#pragma unroll 1
+  for (int64_t row0 = 0; row0 < B.length; row0 += plan.rows) {
+    for (int at = thread; at < plan.rows * t.kp; at += kTopkThreads) {
+      const int c = at % t.kp;
+      const int64_t i = row0 + at / t.kp;
+      rows[at] = i < B.length && c < t.k ? row(i, c) : T(0);
+    }
+    B.stage(g.pool, plan, row0);
+    for (int i = part; part < parts && i < plan.rows; i += parts) {
+      const T entry = g.pool[i * plan.stride + j];
+#pragma unroll
+      for (int c = 0; c < kMaxK; ++c)
+        if (c < t.kp) sum[c] = fma(entry, rows[i * t.kp + c], sum[c]);
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int c = 0; c < kMaxK; ++c)
+    if (c < t.kp) g.pool[thread * t.kp + c] = sum[c];
+  __syncthreads();
+  for (int at = thread; at < t.p * t.k; at += kTopkThreads) {
+    const int i = at / t.k, c = at % t.k;
+    T total = t.x[i * t.kx + c];
+    for (int q = 0; q < parts; ++q) total += g.pool[(q * t.p + i) * t.kp + c];
+    t.x[i * t.kx + c] = total;
+  }
+  __syncthreads();
+}
+
+// V into t.columns: copied, or V = B^T U / s for a wide A whose U was not asked for.
+template <class T>
+KDOPS_DEVICE void load_small_side(const TopkContext<T>& t, const GradientContext<T>& g,
+                                  const TopkPlan& plan, const Oriented<T>& B, const T* small) {
+  for (int at = static_cast<int>(threadIdx.x); at < t.p * t.k; at += kTopkThreads) {
+    const int i = at / t.k, c = at % t.k;
+    T value = T(0);
+    if (small != nullptr) value = g.U.wide ? small[i * t.k + c] : small[c * t.p + i];
+    t.x[i * t.kx + c] = value;
+  }
+  __syncthreads();
+  if (small == nullptr)
+    add_transposed_product(t, g, plan, B,
+                           [&](int64_t i, int c) { return g.U.at(i, c) * g.masked[c]; });
+  spread_columns(t, t.columns);
+}
+
+// X, Y, and core; then core - up X / s, which takes W's U-part along.
+template <class T>
+KDOPS_DEVICE void coefficient_table(const TopkContext<T>& t, const GradientContext<T>& g,
+                                    const T* gS, const T* small_cotangent, bool lorentz) {
+  const int thread = static_cast<int>(threadIdx.x), a = thread / kMaxK, b = thread % kMaxK;
+  g.X[thread] = T(0), g.Y[thread] = T(0);  // kMaxK^2 threads
+  __syncthreads();
+  if (g.gl.data != nullptr)
+    inner_products(
+        t, g.U.length, [&](int64_t i, int c) { return g.U.at(i, c); },
+        [&](int64_t i, int c) { return g.gl.at(i, c); }, false, g.X);
+  if (small_cotangent != nullptr)
+    inner_products(
+        t, t.p, [&](int64_t i, int c) { return t.columns[i * t.kp + c]; },
+        [&](int64_t i, int c) { return t.x[i * t.kx + c]; }, false, g.Y);
+  const int i = a, j = b, other = b * kMaxK + a;
+  T entry = T(0);
+  if (i < t.k && j < t.k) {
+    const T left = (g.X[thread] - g.X[other]) / 2, right = (g.Y[thread] - g.Y[other]) / 2;
+    const T unit = t.value[0], threshold = kEpsilon<T> * t.p;
+    const T difference = policy_inverse(t.value[j] - t.value[i], unit, threshold, lorentz);
+    const T total = policy_inverse(t.value[j] + t.value[i], unit, threshold, lorentz);
+    if (i != j) entry = g.up * ((left + right) * difference + (left - right) * total);
+    if (i == j && gS != nullptr) entry = gS[i];
+    entry -= g.up * g.X[thread] * g.inverse[j];
+  }
+  g.core[thread] = entry;
+  __syncthreads();
+}
+
+// t.x (holding gs) becomes x, spread to g.x_columns.
+template <class T>
+KDOPS_DEVICE void solve_small_side(const TopkContext<T>& t, const GradientContext<T>& g,
+                                   const TopkPlan& plan, const Oriented<T>& B, const T* saved,
+                                   bool lorentz, T* factors) {
+  const bool complement = t.k < t.p;
+  if (g.gl.data != nullptr && complement)
+    add_transposed_product(t, g, plan, B, [&](int64_t i, int c) {
+      T sum = g.gl.at(i, c);
+      for (int a = 0; a < t.k; ++a) sum = fma(-g.U.at(i, a), g.X[a * kMaxK + c], sum);
+      return sum * g.inverse[c];
+    });
+  if (complement) {
+    project_out(t);
+    if (is_dense(saved, t.p))
+      resolve_dense(t, saved, lorentz, g.spare);
+    else
+      resolve_tridiagonal(t, plan, saved, lorentz, factors, g.pool, g.spare, g.imaginary);
+    project_out(t);
+  } else {
+    for (int at = static_cast<int>(threadIdx.x); at < t.p * t.kx; at += kTopkThreads)
+      t.x[at] = T(0);
+    __syncthreads();
+  }
+  spread_columns(t, g.x_columns);
+}
+
+// The coefficients of V and of x in a row of gB: first = U core + W + B x, second = B V.
+template <class T>
+KDOPS_DEVICE void row_coefficients(const TopkContext<T>& t, const GradientContext<T>& g,
+                                   const T* row, int64_t i, T* out) {
+  T u[kMaxK], first[kMaxK];
+  if (g.U.data == nullptr) row_product(t, row, t.columns, u);
+#pragma unroll
+  for (int c = 0; c < kMaxK; ++c) {
+    if (g.U.data != nullptr) u[c] = c < t.k ? g.U.at(i, c) : T(0);
+    if (c >= t.kp) continue;
+    const bool inside = c < t.k;
+    out[t.kp + c] = inside ? g.up * (g.U.data == nullptr ? u[c] : u[c] * t.value[c]) : T(0);
+    if (g.U.data == nullptr) u[c] = inside ? u[c] * g.masked[c] : T(0);
+  }
+  row_product(t, row, g.x_columns, first);
+#pragma unroll
+  for (int c = 0; c < kMaxK; ++c) {
+    if (c >= t.kp) continue;
+    T sum = first[c] * g.up;
+#pragma unroll
+    for (int a = 0; a < kMaxK; ++a)
+      if (a < t.k) sum = fma(u[a], g.core[a * kMaxK + c], sum);
+    if (g.gl.data != nullptr && c < t.k) sum = fma(g.up * g.inverse[c], g.gl.at(i, c), sum);
+    out[c] = sum;
+  }
+}
+
+// What a thread keeps of gB's factors while it walks along the other side: its own column or row.
+template <class T>
+struct OwnFactors {
+  T first[kMaxK], second[kMaxK];
+
+  KDOPS_DEVICE void keep(const T* one, const T* two, int kp) {
+#pragma unroll
+    for (int c = 0; c < kMaxK; ++c) {
+      first[c] = c < kp ? one[c] : T(0);
+      second[c] = c < kp ? two[c] : T(0);
+    }
+  }
+  KDOPS_DEVICE T entry(const T* one, const T* two, int kp) const {
+    T sum = T(0);
+#pragma unroll
+    for (int c = 0; c < kMaxK; ++c)
+      if (c < kp) sum = fma(first[c], one[c], fma(second[c], two[c], sum));
+    return sum;
+  }
+};
+
+// gB, chunk by chunk, into the order of B, so that neighbouring threads store neighbouring numbers.
+template <class T>
+KDOPS_DEVICE void write_gradient(const TopkContext<T>& t, const GradientContext<T>& g,
+                                 const TopkPlan& plan, const Oriented<T>& B, T* gA) {
+  const int thread = static_cast<int>(threadIdx.x), pair = 2 * t.kp;
+  T* rows = g.staged(plan);
+  OwnFactors<T> own;
+  if (B.long_rows)
+    own.keep(t.columns + thread % t.p * t.kp, g.x_columns + thread % t.p * t.kp, t.kp);
+#pragma unroll 1
+  for (int64_t row0 = 0; row0 < B.length; row0 += plan.rows) {
+    const int count = static_cast<int>(min(int64_t(plan.rows), B.length - row0));
+    B.stage(g.pool, plan, row0);
+    if (thread < count)
+      row_coefficients(t, g, g.pool + thread * plan.stride, row0 + thread, rows + thread * pair);
+    __syncthreads();
+    const int across = B.long_rows ? t.p : count, parts = kTopkThreads / across;
+    const int place = thread % across, part = thread / across;
+    if (B.long_rows) {
+      for (int i = part; part < parts && i < count; i += parts)
+        gA[(row0 + i) * t.p + place] = own.entry(rows + i * pair, rows + i * pair + t.kp, t.kp);
+    } else {
+      own.keep(rows + place * pair, rows + place * pair + t.kp, t.kp);
+      for (int j = part; part < parts && j < t.p; j += parts)
+        gA[j * B.length + row0 + place] =
+            own.entry(t.columns + j * t.kp, g.x_columns + j * t.kp, t.kp);
+    }
+    __syncthreads();
+  }
+}
+
+// Grid: one block per matrix. workspace: factors of each matrix where they are not in shared
+// memory.
+template <class T>
+__global__ void __launch_bounds__(kTopkThreads, 1)
+    svd_topk_backward_kernel(TopkGradientArguments<T> args, TopkPlan plan, T* workspace) {
+  KDOPS_DYNAMIC_SHARED(T, shared);
+  const int64_t index = blockIdx.x, matrix = args.m * args.n;
+  const int thread = static_cast<int>(threadIdx.x), k = args.k;
+  const bool wide = args.wide();
+  const TopkContext<T> t(shared, args.p(), k);
+  GradientContext<T> g(t);
+  const T* saved = args.saved + index * t.p * (t.p + 3);
+  g.up = saved[t.p * (t.p + 3) - 1];
+  T* gA = args.gA + index * matrix;
+  if (!(g.up == g.up)) {
+    for (int64_t i = thread; i < matrix; i += kTopkThreads) gA[i] = kNaN<T>;
+    return;
+  }
+  const Oriented<T> B{args.A + index * matrix, args.length(), t.p, args.long_rows(), g.up};
+  const auto side = [&](const T* x, int64_t size) { return x ? x + index * size : nullptr; };
+  const T *U = side(args.U, args.m * k), *Vh = side(args.Vh, args.n * k);
+  const T *gU = side(args.gU, args.m * k), *gVh = side(args.gVh, args.n * k);
+  g.U = {wide ? Vh : U, B.length, k, wide};
+  g.gl = {wide ? gVh : gU, B.length, k, wide};
+  const T* small_cotangent = wide ? gU : gVh;
+  if (thread < k) {
+    const T s = args.S[index * k + thread] * g.up, unit = args.S[index * k] * g.up;
+    t.value[thread] = s;
+    g.inverse[thread] = policy_inverse(s, unit, kEpsilon<T> * t.p, args.lorentz);
+    g.masked[thread] = policy_inverse(s, unit, kEpsilon<T> * t.p, false);
+  }
+  __syncthreads();
+  load_small_side(t, g, plan, B, wide ? U : Vh);
+  for (int at = thread; at < t.p * k; at += kTopkThreads) {
+    const int i = at / k, c = at % k;
+    T value = T(0);
+    if (small_cotangent != nullptr)
+      value = wide ? small_cotangent[i * k + c] : small_cotangent[c * t.p + i];
+    t.x[i * t.kx + c] = value;
+  }
+  __syncthreads();
+  const T* gS = side(args.gS, k);
+  coefficient_table(t, g, gS, small_cotangent, args.lorentz);
+  if (!plan.factors_shared) workspace += index * 8 * t.p * k;
+  solve_small_side(t, g, plan, B, saved, args.lorentz, workspace);
+  write_gradient(t, g, plan, B, gA);
+}
+
+}  // namespace kdops::svd::gpu

@@ -1,0 +1,61 @@
+// The accurate route of svd_topk, for matrices whose s_k is too small for a Gram matrix: all
+// small-side vectors by the block SVD (QR, then one-sided Jacobi on the triangle), of which the
+// first k go the rest of the way as in topk_kernels.cuh; the others are saved for the gradient.
+// Launched by topk_cuda.cu after svd_topk_kernel, always, on the same stream: the host never learns
+// which matrices need it, and a block without work leaves after one load.
+#pragma once
+
+#include "svd/full/gpu/block_kernels.cuh"
+#include "svd/topk/gpu/topk_kernels.cuh"
+
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
+
+static_assert(kBlockThreads == kTopkThreads);
+
+// The two phases use the same shared memory, one after the other.
+struct TopkDensePlan {
+  BlockPlan block;
+  TopkPlan rows;
+};
+
+// All p small-side vectors and values of the matrix to `saved`; b lies in shared memory.
+template <class T>
+KDOPS_DEVICE void dense_vectors(const TopkArguments<T>& args, const BlockPlan& plan, T* pool,
+                                T* workspace, T largest, T* saved, BlockContext<T>& b) {
+  const BatchShape& shape = args;
+  const SvdArguments<T> svd{shape, args.A, nullptr, nullptr, nullptr, false, false};
+  if (threadIdx.x == 0) set_up(svd, plan, pool, workspace, largest, b);
+  __syncthreads();
+  qr(b, svd);
+  jacobi_by_size(b);
+  sort_and_normalise(b);
+  complete_columns(b);
+  const int p = b.p;
+  for (int at = static_cast<int>(threadIdx.x); at < p * p; at += kTopkThreads)
+    saved[b.rank[at / p] * p + at % p] = b.w[at / p * b.ld + at % p];
+  for (int c = static_cast<int>(threadIdx.x); c < p; c += kTopkThreads)
+    saved[p * p + b.rank[c]] = b.value[c] / kBoost<T>;
+  __syncthreads();
+}
+
+// Grid: one block per matrix. workspace: W of each matrix where it is not in shared memory.
+template <class T>
+__global__ void __launch_bounds__(kTopkThreads, 1)
+    svd_topk_dense_kernel(TopkArguments<T> args, TopkDensePlan plan, T* workspace) {
+  KDOPS_DYNAMIC_SHARED(T, shared);
+  KDOPS_SHARED(BlockContext<T>, block, [1]);
+  const int64_t index = blockIdx.x;
+  const int p = args.p(), k = args.k;
+  T* saved = args.saved + index * p * (p + 3);
+  if (!is_dense(saved, p)) return;
+  const T largest = topk_scan(args.A + index * args.m * args.n, args.m * args.n, shared);
+  dense_vectors(args, plan.block, shared, workspace, largest, saved, block[0]);
+  const TopkContext<T> t(shared, p, k);
+  for (int at = static_cast<int>(threadIdx.x); at < p * k; at += kTopkThreads)
+    t.x[at % p * t.kx + at / p] = saved[at];
+  __syncthreads();
+  finish_topk(t, args, plan.rows, largest);
+}
+
+}  // namespace kdops::svd::gpu

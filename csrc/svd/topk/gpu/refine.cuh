@@ -1,0 +1,239 @@
+// From approximate small-side vectors V to singular triples: W = B V, then Rayleigh-Ritz on W's
+// inner products, so that the long vectors are orthogonal to rounding although V came from a Gram
+// matrix; then order, missing columns, and the long output in place of W.
+#pragma once
+
+#include "svd/full/gpu/small_kernels.cuh"
+#include "svd/topk/gpu/context.cuh"
+
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
+
+// row (16 numbers) = row `i` of the staged chunk times `columns` (p x kp, in shared memory).
+template <class T>
+KDOPS_DEVICE void row_product(const TopkContext<T>& t, const T* row, const T* columns,
+                              T (&product)[kMaxK]) {
+#pragma unroll
+  for (int c = 0; c < kMaxK; ++c) product[c] = T(0);
+#pragma unroll 1
+  for (int j = 0; j < t.p; ++j) {
+    const T entry = row[j];
+    const T* column = columns + j * t.kp;
+#pragma unroll
+    for (int c = 0; c < kMaxK; ++c) {
+      const T factor = c < t.kp ? column[c] : T(0);
+      product[c] = fma(entry, factor, product[c]);
+    }
+  }
+}
+
+// X to `columns`, padded with zero columns. Ends with a barrier.
+template <class T>
+KDOPS_DEVICE void spread_columns(const TopkContext<T>& t, T* columns) {
+  for (int at = static_cast<int>(threadIdx.x); at < t.p * t.kp; at += kTopkThreads) {
+    const int i = at / t.kp, c = at % t.kp;
+    columns[at] = c < t.k ? t.x[i * t.kx + c] : T(0);
+  }
+  __syncthreads();
+}
+
+// W = B V into w (data null: not kept), and |W_c|^2 into t.value.
+template <class T>
+KDOPS_DEVICE void long_product(const TopkContext<T>& t, const TopkPlan& plan, const Oriented<T>& B,
+                               const LongSide<T>& w) {
+  const int thread = static_cast<int>(threadIdx.x);
+  T squares[kMaxK];
+#pragma unroll
+  for (int c = 0; c < kMaxK; ++c) squares[c] = T(0);
+#pragma unroll 1
+  for (int64_t row0 = 0; row0 < B.length; row0 += plan.rows) {
+    B.stage(t.pool, plan, row0);
+    if (thread < plan.rows && row0 + thread < B.length) {
+      T product[kMaxK];
+      row_product(t, t.pool + thread * plan.stride, t.columns, product);
+#pragma unroll
+      for (int c = 0; c < kMaxK; ++c) {
+        squares[c] = fma(product[c], product[c], squares[c]);
+        if (c < t.k && w.data != nullptr) w.at(row0 + thread, c) = product[c];
+      }
+    }
+    __syncthreads();
+  }
+  const T sum = scatter_sum(squares);
+  if (lane_id() % 2 == 0) t.line[warp_id() * kMaxK + lane_id() / 2] = sum;
+  __syncthreads();
+  if (thread < kMaxK) {
+    T total = T(0);
+    for (int q = 0; q < kTopkThreads / kWarp; ++q) total += t.line[q * kMaxK + thread];
+    t.value[thread] = total;
+  }
+  __syncthreads();
+}
+
+// One warp: from the inner products C = W^T W (upper half in t.matrix) the rotation that makes W's
+// columns orthogonal, to t.turn: Cholesky of the scaled C, then one-sided Jacobi on the factor, a
+// column per lane. Columns below the floor are left alone.
+template <class T>
+KDOPS_DEVICE void ritz_rotation(const TopkContext<T>& t, const JacobiLimits<T>& limits) {
+  const int lane = group_lane<kMaxK>();
+  const T square = lane < t.k ? t.matrix[lane * kMaxK + lane] : T(0);
+  const bool present = square > limits.floor_squared;
+  const T norm = present ? sqrt(square) : T(0), inverse = present ? T(1) / norm : T(0);
+  LaneColumns<T, kMaxK> own;
+#pragma unroll
+  for (int i = 0; i < kMaxK; ++i) {
+    const T other = shuffle<kMaxK>(inverse, i);
+    T entry = T(0);
+    if (i < lane && lane < t.k) entry = t.matrix[i * kMaxK + lane] * inverse * other;
+    if (i == lane) entry = T(1);
+#pragma unroll
+    for (int l = 0; l < i; ++l) entry = fma(-shuffle<kMaxK>(own.b[l], i), own.b[l], entry);
+    const T pivot = sqrt(max(shuffle<kMaxK>(entry, i), kEpsilon<T>));
+    own.b[i] = lane >= i ? entry / pivot : T(0);
+    own.v[i] = i == lane ? T(1) : T(0);
+  }
+#pragma unroll
+  for (int i = 0; i < kMaxK; ++i) own.b[i] *= norm;
+  bool done = false;
+#pragma unroll 1
+  for (int sweep = 0; sweep < kMaxSweeps && !warp_all(done); ++sweep)
+    done = !small_sweep(own, done, true, limits) || done;
+#pragma unroll
+  for (int i = 0; i < kMaxK; ++i)
+    if (lane_id() < kMaxK) t.turn[i * kMaxK + lane] = own.v[i];
+}
+
+// out(row) = in(row) * turn for k columns.
+template <class T, class Row>
+KDOPS_DEVICE void turn_row(const TopkContext<T>& t, const Row& entry) {
+  T in[kMaxK];
+#pragma unroll
+  for (int a = 0; a < kMaxK; ++a) in[a] = a < t.k ? entry(a) : T(0);
+#pragma unroll 1
+  for (int c = 0; c < t.k; ++c) {
+    T sum = T(0);
+#pragma unroll
+    for (int a = 0; a < kMaxK; ++a) sum = fma(in[a], t.turn[a * kMaxK + c], sum);
+    entry(c) = sum;
+  }
+}
+
+// Rotates V (in t.x) and W until W's columns are orthogonal; leaves |W_c|^2 in t.value. One round
+// is enough unless columns were almost parallel.
+template <class T>
+KDOPS_DEVICE void refine(const TopkContext<T>& t, const LongSide<T>& w, JacobiLimits<T> limits) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const auto entry = [&](int64_t row, int c) { return w.at(row, c); };
+  // what one Gram product in working precision can tell apart
+  limits.tolerance_squared = 64 * kEpsilon<T> * kEpsilon<T>;
+#pragma unroll 1
+  for (int round = 0;; ++round) {
+    inner_products(t, w.length, entry, entry, true, t.matrix);
+    bool large = false;
+    for (int at = thread; at < t.k * t.k; at += kTopkThreads) {
+      const int a = at / t.k, b = at % t.k;
+      const T aa = t.matrix[a * kMaxK + a], bb = t.matrix[b * kMaxK + b];
+      const T ab = t.matrix[a * kMaxK + b];
+      if (a < b && min(aa, bb) > limits.floor_squared)
+        large = large || ab * ab > limits.tolerance_squared * aa * bb;
+    }
+    large = block_any(large);
+    if (!large || round == 3) break;
+    if (warp_id() == 0) ritz_rotation(t, limits);
+    __syncthreads();
+    for (int i = thread; i < t.p; i += kTopkThreads)
+      turn_row(t, [&](int c) -> T& { return t.x[i * t.kx + c]; });
+    for (int64_t row = thread; row < w.length; row += kTopkThreads)
+      turn_row(t, [&](int c) -> T& { return w.at(row, c); });
+    __syncthreads();
+  }
+  if (thread < t.k) t.value[thread] = t.matrix[thread * kMaxK + thread];
+  __syncthreads();
+}
+
+// t.rank from t.value (squared norms), which becomes the norms in descending order.
+template <class T>
+KDOPS_DEVICE void rank_values(const TopkContext<T>& t) {
+  const int thread = static_cast<int>(threadIdx.x);
+  T mine = T(0);
+  int rank = 0;
+  if (thread < t.k) {
+    mine = t.value[thread];
+    for (int c = 0; c < t.k; ++c)
+      if (t.value[c] > mine || (t.value[c] == mine && c < thread)) ++rank;
+    t.rank[thread] = rank;
+  }
+  __syncthreads();
+  if (thread < t.k) t.value[rank] = sqrt(mine);
+  __syncthreads();
+}
+
+// Columns of X move to their ranks.
+template <class T>
+KDOPS_DEVICE void sort_small_side(const TopkContext<T>& t) {
+  for (int i = static_cast<int>(threadIdx.x); i < t.p; i += kTopkThreads) {
+    T in[kMaxK];
+#pragma unroll
+    for (int c = 0; c < kMaxK; ++c) in[c] = c < t.k ? t.x[i * t.kx + c] : T(0);
+#pragma unroll
+    for (int c = 0; c < kMaxK; ++c)
+      if (c < t.k) t.x[i * t.kx + t.rank[c]] = in[c];
+  }
+  __syncthreads();
+}
+
+// W's columns at their ranks, of length one; zero where the norm is below the floor.
+template <class T>
+KDOPS_DEVICE void normalise_long(const TopkContext<T>& t, const LongSide<T>& w, T floor) {
+  for (int64_t row = threadIdx.x; row < w.length; row += kTopkThreads) {
+    T in[kMaxK];
+#pragma unroll
+    for (int c = 0; c < kMaxK; ++c) in[c] = c < t.k ? w.at(row, c) : T(0);
+#pragma unroll
+    for (int c = 0; c < kMaxK; ++c) {
+      if (c >= t.k) continue;
+      const T norm = t.value[t.rank[c]];
+      w.at(row, t.rank[c]) = norm > floor ? in[c] / norm : T(0);
+    }
+  }
+  __syncthreads();
+}
+
+// Missing long columns (the last ones, norm not above the floor) become unit vectors orthogonal to
+// all before: of the first 32 axes the one farthest from them, made orthogonal twice.
+template <class T>
+KDOPS_DEVICE void complete_long(const TopkContext<T>& t, const LongSide<T>& w, T floor) {
+  const int thread = static_cast<int>(threadIdx.x), warps = kTopkThreads / kWarp;
+#pragma unroll 1
+  for (int target = 0; target < t.k; ++target) {
+    if (t.value[target] > floor) continue;
+    T inside = lane_id() < w.length ? T(0) : T(2);
+    for (int c = 0; c < target && lane_id() < w.length; ++c)
+      inside = fma(w.at(lane_id(), c), w.at(lane_id(), c), inside);
+    const int axis = warp_argmax(-inside, lane_id()).index;
+    __syncthreads();
+    for (int64_t row = thread; row < w.length; row += kTopkThreads)
+      w.at(row, target) = row == axis ? T(1) : T(0);
+    __syncthreads();
+#pragma unroll 1
+    for (int pass = 0; pass < 3; ++pass) {  // the last one only makes the length one
+      const int begin = pass < 2 ? 0 : target, end = pass < 2 ? target : target + 1;
+      for (int c = begin + warp_id(); c < end; c += warps) {
+        T dot = T(0);
+        for (int64_t row = lane_id(); row < w.length; row += kWarp)
+          dot = fma(w.at(row, c), w.at(row, target), dot);
+        dot = warp_sum(dot);
+        if (lane_id() == 0) t.line[c] = dot;
+      }
+      __syncthreads();
+      for (int64_t row = thread; row < w.length; row += kTopkThreads) {
+        T entry = w.at(row, target);
+        for (int c = 0; c < target && pass < 2; ++c) entry = fma(-t.line[c], w.at(row, c), entry);
+        w.at(row, target) = pass < 2 ? entry : entry / sqrt(t.line[target]);
+      }
+      __syncthreads();
+    }
+  }
+}
+
+}  // namespace kdops::svd::gpu

@@ -1,0 +1,87 @@
+// CPU glue of svd_topk and its backward: stable tensors to pointers, the batch over the threads.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
+#include "common/torch/parallel.h"
+#include "svd/matrix_batch.h"
+#include "svd/topk/route.h"
+#include "svd/topk/topk_simd.h"
+
+namespace kdops::svd {
+namespace {
+
+constexpr int64_t kLargestK = 32;
+
+// Rough cost of one matrix; it only decides when a second thread is worth waking.
+double topk_flops(const MatrixBatch& batch, int64_t k) {
+  const double p = batch.small_side(), length = std::max(batch.m, batch.n);
+  return length * p * (p + 4.0 * k) + 3 * p * p * p;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> svd_topk_cpu(const Tensor& input, int64_t k,
+                                                        bool compute_u, bool canonical,
+                                                        bool /*lorentz*/) {
+  const MatrixBatch batch("svd_topk", input, true);
+  const int64_t m = batch.m, n = batch.n, p = batch.small_side();
+  STD_TORCH_CHECK(k >= 1 && k <= std::min(p, kLargestK), "svd_topk: expected 1 <= k <= min(m, n, ",
+                  kLargestK, "), got k = ", k);
+  Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k}), Vh = batch.result({k, n}),
+         saved = batch.result({topk_saved_rows(p, k), p});
+  const int64_t stride = topk_saved_rows(p, k) * p;
+  for_real_type("svd_topk", batch.A, [&](auto kind) {
+    using T = decltype(kind);
+    const T* a = pointer<T>(batch.A);
+    T *u = compute_u ? pointer<T>(U) : nullptr, *s = pointer<T>(S), *vh = pointer<T>(Vh);
+    T* keep = pointer<T>(saved);
+    parallel_for(batch.count, topk_flops(batch, k), [&](int64_t begin, int64_t end) {
+      // a route may leave a part unwritten; outputs of an op are never left to chance
+      std::fill(keep + begin * stride, keep + end * stride, T(0));
+      KDOPS_BEST(svd_topk_forward<T>)
+      (a + begin * m * n, u ? u + begin * m * k : nullptr, s + begin * k, vh + begin * k * n,
+       keep + begin * stride, end - begin, static_cast<int>(m), static_cast<int>(n),
+       static_cast<int>(k), canonical, batch.column_major);
+    });
+  });
+  return {U, S, Vh, saved};
+}
+
+Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optional<Tensor>& gS,
+                             const std::optional<Tensor>& gVh, const Tensor& input, const Tensor& U,
+                             const Tensor& S, const Tensor& Vh, const Tensor& saved, bool lorentz) {
+  const char* op = "svd_topk_backward";
+  const MatrixBatch batch(op, input, true);
+  const int64_t m = batch.m, n = batch.n, p = batch.small_side(), k = S.size(-1);
+  const int64_t stride = topk_saved_rows(p, k) * p;
+  STD_TORCH_CHECK(saved.numel() == batch.count * stride && Vh.numel() == batch.count * k * n,
+                  "svd_topk_backward: saved or Vh does not belong to A of shape ",
+                  shape_of(batch.A));
+  const auto gu = cotangent(op, "gU", gU, U), gs = cotangent(op, "gS", gS, S),
+             gvh = cotangent(op, "gVh", gVh, Vh);
+  const std::optional<Tensor> u = contiguous_of(U);
+  const Tensor s = contiguous_of(S), vh = contiguous_of(Vh), keep = contiguous_of(saved);
+  Tensor gA = batch.like_A();
+  for_real_type("svd_topk_backward", batch.A, [&](auto kind) {
+    using T = decltype(kind);
+    parallel_for(batch.count, topk_flops(batch, 2 * k), [&](int64_t begin, int64_t end) {
+      const int64_t left = begin * m * k, values = begin * k, right = begin * k * n;
+      KDOPS_BEST(svd_topk_backward<T>)
+      (pointer_at<T>(gu, left), pointer_at<T>(gs, values), pointer_at<T>(gvh, right),
+       pointer<T>(batch.A) + begin * m * n, pointer_at<T>(u, left), pointer<T>(s) + values,
+       pointer<T>(vh) + right, pointer<T>(keep) + begin * stride, pointer<T>(gA) + begin * m * n,
+       end - begin, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), lorentz,
+       batch.column_major);
+    });
+  });
+  return gA;
+}
+
+}  // namespace
+}  // namespace kdops::svd
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
+  m.impl("svd_topk", TORCH_BOX(&kdops::svd::svd_topk_cpu));
+  m.impl("svd_topk_backward", TORCH_BOX(&kdops::svd::svd_topk_backward_cpu));
+}
