@@ -18,11 +18,13 @@ def _spectrum(make, *shape):
 
 
 def _decaying(make, *shape):
-    """Matrices (*batch, m, n) with a few values 4, 2.9, 2.1, ... above a tail of 0.1, like maps."""
+    """Matrices (*batch, m, n) with a few values above a flat tail, like feature maps."""
     lead = shape if make.batch is None else (make.batch, *shape)
     noise = torch.randn(lead, generator=make.generator, dtype=torch.float64)
     U, S, Vh = torch.linalg.svd(noise, full_matrices=False)
-    return make.of(U * (0.1 + 4 * 0.7 ** torch.arange(S.shape[-1])) @ Vh)
+    r = S.shape[-1]
+    values = 4 * 0.7 ** torch.arange(r) + torch.linspace(0.3, 0.1, r, dtype=torch.float64)
+    return make.of(U * values @ Vh)
 
 
 def _symmetric(make, *shape):
