@@ -23,6 +23,7 @@ from kdops import _context, _library
 
 NAMES = ("native", "triton", "reference")
 Predicate = Callable[..., "str | None"]  # (device type, dtype, *sizes)
+Route = Callable[..., "str | None"]  # (backend, device type, dtype, *sizes): how it computes
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class _Ladder:
 
     predicates: dict[str, Predicate]
     typical_sizes: tuple[int, ...]
+    route: Route
 
 
 _ladders: dict[str, _Ladder] = {}
@@ -64,11 +66,15 @@ def register(
     native: Predicate | None = None,
     triton: Predicate | None = None,
     typical_sizes: Sequence[int] = (),
+    route: Route = lambda *problem: None,
 ) -> None:
-    """Tells what `op` has. The reference is always there and always last."""
+    """Tells what `op` has. The reference is always there and always last.
+
+    `route` names the algorithm where a backend has several, for `explain`.
+    """
     given = {"native": native, "triton": triton}
     predicates = {name: p for name, p in given.items() if p is not None}
-    _ladders[op] = _Ladder(predicates, tuple(typical_sizes))
+    _ladders[op] = _Ladder(predicates, tuple(typical_sizes), route)
     _remembered.cache_clear()
 
 
@@ -207,7 +213,8 @@ def ladder_lines(op: str, *problem: object) -> list[str]:
         reason = obstacle(op, name, *problem)  # type: ignore[arg-type]
         if reason is None and chosen is None:
             chosen = name
-            lines.append(f"  {name:<9} serves")
+            route = _ladders[op].route(name, *problem)
+            lines.append(f"  {name:<9} serves" + (f": {route}" if route else ""))
         else:
             lines.append(f"  {name:<9} {'no: ' + reason if reason else 'could run'}")
     return lines

@@ -141,6 +141,7 @@ class OpSpec:
     empty_cases: no rows, no batch, no positions: a defined, finite result.
     hard_cases: rows in tight clusters, one far away, denormal: value and gradient exact.
     skips: contract check -> reason why it does not apply.
+    devices: device types on which there is more than the reference for these cases.
     factor: multiplies the tolerance table in the half types only if > 1 is justified in a comment.
     """
 
@@ -156,6 +157,7 @@ class OpSpec:
     invariant: Callable[[Any], Any] = lambda result: result
     layouts: tuple[str, ...] = LAYOUTS
     skips: dict[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
 def differentiable(arguments: Arguments) -> tuple[Tensor, ...]:

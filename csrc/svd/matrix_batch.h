@@ -19,7 +19,7 @@ inline bool is_column_major(const Tensor& A) {
   return A.dim() >= 2 && !A.is_contiguous() && torch::stable::transpose(A, -2, -1).is_contiguous();
 }
 
-inline constexpr int64_t kLargestSmallSide = 128, kLargestK = 16;  // of the kernels
+inline constexpr int64_t kLargestSmallSide = 128, kLargestK = 16;  // of most kernels
 
 // A [*, m, n] seen as `count` matrices, contiguous: row by row, or column by column where the
 // kernel takes both and A lies that way.
@@ -45,9 +45,9 @@ struct MatrixBatch {
                     ": expected min(m, n) <= ", kLargestSmallSide, ", got A of shape ",
                     shape_of(A));
   }
-  void check_k(const char* op, int64_t k) const {
-    const int64_t most = std::min(kLargestK, small_side());
-    STD_TORCH_CHECK(k >= 1 && k <= most, op, ": expected 1 <= k <= min(m, n, ", kLargestK,
+  void check_k(const char* op, int64_t k, int64_t largest = kLargestK) const {
+    const int64_t most = std::min(largest, small_side());
+    STD_TORCH_CHECK(k >= 1 && k <= most, op, ": expected 1 <= k <= min(m, n, ", largest,
                     ") = ", most, ", got k = ", k);
   }
   // What an earlier call returned for these matrices: [*, sizes...] of A's dtype and device.
@@ -61,10 +61,11 @@ struct MatrixBatch {
       check_size(op, name, part, i, sizes.begin()[i - lead]);
   }
   // k of the triples of svd_topk; U has no columns where it was not asked for.
-  int64_t check_triples(const char* op, const Tensor& U, const Tensor& S, const Tensor& Vh) const {
+  int64_t check_triples(const char* op, const Tensor& U, const Tensor& S, const Tensor& Vh,
+                        int64_t largest = kLargestK) const {
     check_dim(op, "S", S, A.dim() - 1);
     const int64_t k = S.size(-1);
-    check_k(op, k);
+    check_k(op, k, largest);
     check_part(op, "S", S, {k});
     check_part(op, "Vh", Vh, {k, n});
     const bool without_u = U.dim() > 0 && U.size(-1) == 0;

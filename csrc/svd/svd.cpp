@@ -3,8 +3,8 @@
 //   svd_backward       gA for cotangents of U, S, Vh (none: zero) under "mask" or "lorentz"
 //   svdvals            S [*, p]
 //   eigh               of symmetric A (lower triangle): values [*, n] ascending, vectors as columns
-//   svd_topk           the k largest triples, and `saved` [*, p + 3, p]: what the backward takes
-//                      from the factorised Gram matrix, opaque, different on every device
+//   svd_topk           the k largest triples, and `saved` [*, topk_saved_rows(p, k), p]: what the
+//                      backward takes from the Gram matrix, opaque, different on every device
 //   svd_topk_backward  the same for the k triples, reading A
 // lorentz in a forward op only travels to its gradient; kernels ignore it.
 // A matrix that holds NaN or Inf gives NaN in all its own outputs and touches no other.

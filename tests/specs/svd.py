@@ -41,6 +41,16 @@ def _nearly_split(make, kind, *shape):
     return make.of(A)
 
 
+def _decaying(make, *shape):
+    """Matrices (*batch, m, n) with a few values above a flat tail, like feature maps."""
+    lead = shape if make.batch is None else (make.batch, *shape)
+    noise = torch.randn(lead, generator=make.generator, dtype=torch.float64)
+    U, S, Vh = torch.linalg.svd(noise, full_matrices=False)
+    r = S.shape[-1]
+    values = 4 * 0.7 ** torch.arange(r) + torch.linspace(0.3, 0.1, r, dtype=torch.float64)
+    return make.of(U * values @ Vh)
+
+
 def _symmetric(make, *shape):
     """Symmetric matrices with eigenvalues ..., -0.4, 0, 0.4, ..."""
     lead = shape if make.batch is None else (make.batch, *shape)
@@ -148,6 +158,37 @@ BATCHED_SVDS = (
     ),
 )
 
+
+def _large_topk_backward_arguments(make):
+    A = make.normal(1, 131, 129)
+    U, S, Vh, saved = torch.ops.kdops.svd_topk(A.detach(), 2, True, True, False)
+    cotangents = (make.normal(1, 131, 2), make.normal(1, 2), make.normal(1, 2, 129))
+    return (*cotangents, A, U, S, Vh, saved, False)
+
+
+_TOO_MANY_ENTRIES = "a Jacobian of 10⁴ entries: directions of it in tests/ops/test_svd_large.py"
+
+ABOVE_128 = OpSpec(
+    name="batched_svd[top 3 above 128]",
+    function=partial(kdops.batched_svd, k=3),
+    reference=partial(_svd_reference, k=3),
+    cases=(
+        Case("square", lambda make: (_decaying(make, 2, 129, 129),)),
+        Case("tall", lambda make: (_decaying(make, 1, 160, 130),)),
+        Case("wide", lambda make: (_decaying(make, 1, 196, 256),)),
+    ),
+    small_cases=(Case("square", lambda make: (_decaying(make, 1, 129, 130),)),),
+    op_calls=(
+        ("svd_topk", lambda make: (make.normal(1, 131, 129), 2, True, True, False)),
+        ("svd_topk_backward", _large_topk_backward_arguments),
+    ),
+    empty_cases=(Case("no matrices", lambda make: (make.normal(0, 140, 150),)),),
+    errors=(ErrorCase(lambda make: (make.normal(140, 2),), ValueError, r"min\(m, n\) = 2, got k"),),
+    invariant=_svd_invariant,
+    skips={"gradcheck": _TOO_MANY_ENTRIES, "gradgradcheck": _TOO_MANY_ENTRIES},
+    devices=("cpu",),
+)
+
 BATCHED_SVDVALS = OpSpec(
     name="batched_svdvals",
     function=kdops.batched_svdvals,
@@ -243,4 +284,4 @@ ALIGN = OpSpec(
 )
 
 
-SPECS = (ALIGN, BATCHED_EIGH, *BATCHED_SVDS, BATCHED_SVDVALS)
+SPECS = (ABOVE_128, ALIGN, BATCHED_EIGH, *BATCHED_SVDS, BATCHED_SVDVALS)

@@ -2,9 +2,20 @@
 // and the CUDA kernels keep the route among what the forward saves of the matrix.
 #pragma once
 
+#include <cstdint>
+
 namespace kdops::svd {
 
-enum class TopkRoute { gram = 1, dense = 2, not_finite = 3 };
+// gram: tridiagonalisation of the Gram matrix; krylov: a Krylov basis of it (small side > 128).
+enum class TopkRoute { gram = 1, dense = 2, not_finite = 3, krylov = 4 };
+
+// Up to this small side many matrices are worked on together, above it one at a time (the CPU).
+inline constexpr int kLargestTogether = 128;
+
+// Rows of `saved`, [*, rows, p]: layout.h.
+inline int64_t topk_saved_rows(int64_t p, int64_t k) {
+  return p <= kLargestTogether ? p + 3 : p + 2 * k + 8;
+}
 
 // Below this fraction of the largest, a singular value taken from the Gram matrix is refused: it
 // and its vectors are exact to eps s_1 / s_k only.

@@ -7,12 +7,13 @@
 
 #include "common/torch/parallel.h"
 #include "svd/matrix_batch.h"
+#include "svd/topk/route.h"
 #include "svd/topk/topk_simd.h"
 
 namespace kdops::svd {
 namespace {
 
-constexpr int64_t kSavedRows = 3;  // saved is [*, p + 3, p]: reflectors, their factors, the band
+constexpr int64_t kLargestKOnCpu = 32;  // the CUDA kernels: kLargestK
 
 // Rough cost of one matrix; it only decides when a second thread is worth waking.
 double topk_flops(const MatrixBatch& batch, int64_t k) {
@@ -25,11 +26,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> svd_topk_cpu(const Tensor& input, int
                                                         bool /*lorentz*/) {
   const MatrixBatch batch("svd_topk", input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
-  batch.check_small_side("svd_topk");
-  batch.check_k("svd_topk", k);
+  batch.check_k("svd_topk", k, kLargestKOnCpu);
   Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k}), Vh = batch.result({k, n}),
-         saved = batch.result({p + kSavedRows, p});
-  const int64_t stride = (p + kSavedRows) * p;
+         saved = batch.result({topk_saved_rows(p, k), p});
+  const int64_t stride = topk_saved_rows(p, k) * p;
   for_real_type("svd_topk", batch.A, [&](auto kind) {
     using T = decltype(kind);
     const T* a = pointer<T>(batch.A);
@@ -53,9 +53,9 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
   const char* op = "svd_topk_backward";
   const MatrixBatch batch(op, input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
-  batch.check_small_side(op);
-  const int64_t k = batch.check_triples(op, U, S, Vh), stride = (p + kSavedRows) * p;
-  batch.check_part(op, "saved", saved, {p + kSavedRows, p});
+  const int64_t k = batch.check_triples(op, U, S, Vh, kLargestKOnCpu);
+  const int64_t stride = topk_saved_rows(p, k) * p;
+  batch.check_part(op, "saved", saved, {topk_saved_rows(p, k), p});
   const auto gu = cotangent(op, "gU", gU, U), gs = cotangent(op, "gS", gS, S),
              gvh = cotangent(op, "gVh", gVh, Vh);
   const std::optional<Tensor> u = contiguous_of(U);

@@ -3,8 +3,8 @@
 //
 // A count x m x n, U count x m x k, S count x k, Vh count x k x n, saved count x
 // svd_topk_saved_size(m, n, k), all contiguous and row-major; with column_major A, and gA, are
-// count x n x m. k <= 16 and k <= min(m, n) <= 128; the long side may have any size. T is float or
-// double.
+// count x n x m. k <= 32 and k <= min(m, n); above a small side of 128 also 2 k < min(m, n). T is
+// float or double.
 #pragma once
 
 #include <cstdint>

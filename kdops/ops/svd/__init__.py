@@ -78,10 +78,12 @@ def batched_svd(
     Differs from torch.linalg.svd: canonical signs; a matrix with NaN or Inf gives NaN for itself
     alone (torch raises, or spoils the batch); the gradient is never NaN at equal or zero singular
     values; losses that depend on the sign of a vector are accepted (the sign passes no gradient);
-    half types; k; real numbers only. Where min(m, n) > 128, torch.linalg computes.
+    half types; k; real numbers only. Where r > 128, torch.linalg computes, except a small k (up to
+    32) on the CPU.
 
-    Cost: about 2 m n r + 20 r³ FLOP per matrix; with k, m n r + 2 r³ + O(m n k). Gradient: exact
-    and differentiable again; with k it reads A once and writes its gradient once.
+    Cost: about 2 m n r + 20 r³ FLOP per matrix; with k, m n r + 2 r³ + O(m n k), and for large r
+    and k <= 8 m n r + 200 r² + O(m n k) where the spectrum decays. Gradient: exact and
+    differentiable again; with k it reads A once and writes its gradient once.
 
     >>> maps = torch.randn(128, 1024, 64, requires_grad=True)
     >>> U, S, Vh = batched_svd(maps, k=4)
@@ -218,7 +220,7 @@ Triple = tuple["Tensor | None", Tensor, Tensor]
 
 def _is_few(k: int, r: int) -> bool:
     """Whether k of r triples are cheaper by themselves than the whole decomposition."""
-    return k <= registration.LARGEST_K and 2 * k < r
+    return k <= registration.largest_k(r) and 2 * k < r
 
 
 def _topk(

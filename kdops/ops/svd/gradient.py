@@ -160,6 +160,8 @@ def svd_topk_backward(
     S: Tensor,
     Vh: Tensor,
     degenerate: str = "mask",
+    values: Tensor | None = None,
+    small: Tensor | None = None,
 ) -> Tensor:
     """gA (..., m, n) from the k largest triples alone: U (..., m, k), S (..., k), Vh (..., k, n).
 
@@ -176,12 +178,14 @@ def svd_topk_backward(
         gA = U core Vh + (A x) V^T + (A V) x^T + W V^T
 
     A is read, and gA written, once. U is None if it was not asked for (then gU is None too).
+    values (..., r) and small (..., r, r), all singular values and the vectors of the smaller side
+    as rows, spare the decomposition of A that the solve is made of.
     """
     if U is None:
         U = left_vectors(A, S, Vh)
     if A.shape[-1] > A.shape[-2]:
         swapped = (_transpose(gVh), gS, _transpose(gU), A.mT, Vh.mT, S, U.mT)
-        return svd_topk_backward(*swapped, degenerate).mT
+        return svd_topk_backward(*swapped, degenerate, values, small).mT
     r = A.shape[-1]
     X = U.mT @ gU if gU is not None else None
     Y = Vh @ gVh.mT if gVh is not None else None
@@ -200,13 +204,16 @@ def svd_topk_backward(
         gv = gv + A.mT @ W
         inside = inside + scale * W
     gv = gv - V @ (Vh @ gv)
-    x: Tensor = _complement_solve(A, S, gv, degenerate)
+    values = values * scale[..., 0] if values is not None else None
+    x: Tensor = _complement_solve(A, S, gv, degenerate, values, small)
     x = x - V @ (Vh @ x)
     return (inside + scale * (A @ x)) @ Vh + scale * ((A @ V) @ x.mT)
 
 
 @in_full_precision
-def _solve(A: Tensor, S: Tensor, b: Tensor, degenerate: str) -> Tensor:
+def _solve(
+    A: Tensor, S: Tensor, b: Tensor, degenerate: str, values: Tensor | None, rows: Tensor | None
+) -> Tensor:
     """x_i = sum over j > k of v_j <v_j, b_i> / (s_i^2 - s_j^2): the resolvent off the top k.
 
     A (..., m, n) with n <= m, S (..., k) its largest values, b (..., n, k). The divisor is
@@ -216,11 +223,13 @@ def _solve(A: Tensor, S: Tensor, b: Tensor, degenerate: str) -> Tensor:
         gb_i = z_i,   gS_i = -2 s_i <z_i, x_i>,   gA = sum_i (A x_i) z_i^T + (A z_i) x_i^T
 
     The backward calls the op again, so any order of derivative is right. (The parts of x and b
-    along the top k are the caller's: it projects with the differentiable V.)
+    along the top k are the caller's: it projects with the differentiable V.) values and rows are
+    S and Vh of A where somebody has them, or None.
     """
     k, n = S.shape[-1], A.shape[-1]
-    _, values, Vh = safe_svd(A)
-    rest = Vh[..., k:, :]
+    if values is None or rows is None:
+        _, values, rows = safe_svd(A)
+    rest = rows[..., k:, :]
     si, sj, unit = S.unsqueeze(-2), values[..., k:, None], values[..., :1, None]
     tau = _threshold(S, n)
     difference = _inverse(si - sj, unit, tau, degenerate)
@@ -229,21 +238,22 @@ def _solve(A: Tensor, S: Tensor, b: Tensor, degenerate: str) -> Tensor:
 
 
 def _solve_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    A, S, _, ctx.degenerate = inputs
-    ctx.save_for_backward(A, S, output)
+    A, S, _, ctx.degenerate, values, rows = inputs
+    ctx.save_for_backward(A, S, output, values, rows)
 
 
-def _solve_backward(ctx: Any, gx: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-    A, S, x = ctx.saved_tensors
-    z = _complement_solve(A, S, gx, ctx.degenerate)
+def _solve_backward(ctx: Any, gx: Tensor) -> tuple[Any, ...]:
+    A, S, x, values, rows = ctx.saved_tensors
+    z = _complement_solve(A, S, gx, ctx.degenerate, values, rows)
     gA = (A @ x) @ z.mT + (A @ z) @ x.mT
-    return gA, -2 * S * (z * x).sum(-2), z, None
+    return gA, -2 * S * (z * x).sum(-2), z, None, None, None
 
 
 _complement_solve: Callable[..., Any] = python_op(
-    "complement_solve(Tensor A, Tensor S, Tensor b, str degenerate) -> Tensor",
+    "complement_solve(Tensor A, Tensor S, Tensor b, str degenerate, Tensor? values, Tensor? rows)"
+    " -> Tensor",
     _solve,
-    fake=lambda A, S, b, degenerate: b.new_empty(b.shape),
+    fake=lambda A, S, b, *others: b.new_empty(b.shape),
     setup=_solve_setup,
     backward=_solve_backward,
 )

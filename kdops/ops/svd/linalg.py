@@ -46,6 +46,15 @@ def safe_svd(A: Tensor) -> Triple:
     return torch.where(finite, U, nan), S, torch.where(finite, Vh, nan)
 
 
+def safe_svdvals(A: Tensor) -> Tensor:
+    """S (..., r), descending; NaN for non-finite matrices. No vectors are computed."""
+    finite = finite_matrices(A)
+    clean = torch.where(finite, A, 0)
+    scale = power_of_two_scale(clean)
+    S = torch.linalg.svdvals(clean * scale)
+    return torch.where(finite[..., 0], S / scale[..., 0], torch.nan)
+
+
 def safe_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues (..., n) and eigenvectors (..., n, n), reading the lower triangle."""
     lower = A.tril()

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdops import _check
 from kdops._autograd import python_op
 from kdops.ops.svd.gradient import eigh_backward, left_vectors, svd_backward, svd_topk_backward
-from kdops.ops.svd.linalg import canonical_signs, safe_eigh, safe_svd
+from kdops.ops.svd.linalg import canonical_signs, safe_eigh, safe_svd, safe_svdvals
 
 Triple = tuple[Tensor | None, Tensor, Tensor]
 
@@ -24,7 +24,7 @@ def svd(
     A: Tensor, *, compute_u: bool = True, canonical: bool = True, degenerate: str = "mask"
 ) -> Triple:
     """U (..., m, r) or None, S (..., r), Vh (..., r, n) with r = min(m, n)."""
-    U, S, Vh = _decompose(A, None, compute_u, canonical, degenerate)
+    U, S, Vh = _decompose(A, compute_u, canonical, degenerate)
     return (U if compute_u else None), S, Vh
 
 
@@ -37,13 +37,14 @@ def svd_topk(
     degenerate: str = "mask",
 ) -> Triple:
     """The k largest triples. The forward computes them all; the gradient is that of the top k."""
-    U, S, Vh = _decompose(A, k, compute_u, canonical, degenerate)
+    U, S, Vh, *_ = _decompose_topk(A, k, compute_u, canonical, degenerate)
     return (U if compute_u else None), S, Vh
 
 
 def svdvals(A: Tensor) -> Tensor:
     """S (..., r), descending."""
-    return svd(A, compute_u=False, canonical=False)[1]
+    values: Tensor = _values(A)
+    return values
 
 
 def eigh(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,30 +65,36 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.where(cosine.gather(-2, best) < 0, -chosen, chosen)
 
 
+def _signed(A: Tensor, canonical: bool) -> tuple[Tensor, Tensor, Tensor]:
+    U, S, Vh = safe_svd(A)
+    if not canonical:
+        return U, S, Vh
+    sign = canonical_signs(Vh)
+    return U * sign.unsqueeze(-2), S, Vh * sign.unsqueeze(-1)
+
+
 def _svd(
-    A: Tensor, k: int | None, compute_u: bool, canonical: bool, degenerate: str
+    A: Tensor, compute_u: bool, canonical: bool, degenerate: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """U (no columns if unwanted), S, Vh."""
-    U, S, Vh = safe_svd(A)
-    U, S, Vh = U[..., : k if compute_u else 0], S[..., :k], Vh[..., :k, :]
-    if canonical:
-        sign = canonical_signs(Vh)
-        Vh = Vh * sign.unsqueeze(-1)
-        U = U * sign.unsqueeze(-2) if compute_u else U
-    return U.contiguous(), S.contiguous(), Vh.contiguous()
+    U, S, Vh = _signed(A, canonical)
+    return U[..., : None if compute_u else 0].contiguous(), S.contiguous(), Vh.contiguous()
 
 
 def _fake_svd(
-    A: Tensor, k: int | None, compute_u: bool, canonical: bool, degenerate: str
+    A: Tensor, compute_u: bool, canonical: bool, degenerate: str
 ) -> tuple[Tensor, Tensor, Tensor]:
+    return _triple(A, min(A.shape[-2:]), compute_u)
+
+
+def _triple(A: Tensor, k: int, compute_u: bool) -> tuple[Tensor, Tensor, Tensor]:
     *batch, m, n = A.shape
-    k = min(m, n) if k is None else k
     U = A.new_empty((*batch, m, k if compute_u else 0))
     return U, A.new_empty((*batch, k)), A.new_empty((*batch, k, n))
 
 
 def _svd_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    A, ctx.k, ctx.compute_u, _, ctx.degenerate = inputs
+    A, ctx.compute_u, _, ctx.degenerate = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(A, *output)
 
@@ -95,19 +102,59 @@ def _svd_setup(ctx: Any, inputs: Any, output: Any) -> None:
 def _svd_backward(ctx: Any, gU: Any, gS: Any, gVh: Any) -> Any:
     A, U, S, Vh = ctx.saved_tensors
     if not ctx.compute_u:
-        gU, U = None, None
-    if gU is None and gS is None and gVh is None:
-        return None, None, None, None, None
-    if ctx.k is not None:
-        gA = svd_topk_backward(gU, gS, gVh, A, U, S, Vh, ctx.degenerate)
-    else:
-        U = left_vectors(A, S, Vh) if U is None else U
+        gU, U = None, left_vectors(A, S, Vh)
+    gA = None
+    if not (gU is None and gS is None and gVh is None):
         gA = svd_backward(gU, gS, gVh, U, S, Vh, ctx.degenerate)
+    return gA, None, None, None
+
+
+def _topk(
+    A: Tensor, k: int, compute_u: bool, canonical: bool, degenerate: str
+) -> tuple[Tensor, ...]:
+    """U, S, Vh of k triples, and for the gradient all values (..., r) and all the vectors of the
+    smaller side as rows (..., r, r)."""
+    U, S, Vh = _signed(A, canonical)
+    top = (U[..., : k if compute_u else 0], S[..., :k], Vh[..., :k, :])
+    small = Vh if A.shape[-1] <= A.shape[-2] else U.mT
+    # an op's results are memory of their own
+    return (*(x.clone(memory_format=torch.contiguous_format) for x in (*top, S, small)),)
+
+
+def _fake_topk(
+    A: Tensor, k: int, compute_u: bool, canonical: bool, degenerate: str
+) -> tuple[Tensor, ...]:
+    batch, r = A.shape[:-2], min(A.shape[-2:])
+    return *_triple(A, k, compute_u), A.new_empty((*batch, r)), A.new_empty((*batch, r, r))
+
+
+def _topk_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    A, _, ctx.compute_u, _, ctx.degenerate = inputs
+    ctx.mark_non_differentiable(*output[3:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(A, *output)
+
+
+def _topk_backward(ctx: Any, gU: Any, gS: Any, gVh: Any, *_: Any) -> Any:
+    A, U, S, Vh, values, small = ctx.saved_tensors
+    if not ctx.compute_u:
+        gU, U = None, None
+    gA = None
+    if not (gU is None and gS is None and gVh is None):
+        gA = svd_topk_backward(gU, gS, gVh, A, U, S, Vh, ctx.degenerate, values, small)
     return gA, None, None, None, None
 
 
-def _fake_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
-    return A.new_empty(A.shape[:-1]), A.new_empty(A.shape)
+def _values_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _values_backward(ctx: Any, gS: Tensor) -> Tensor:
+    """The vectors, which only the gradient needs, are computed here."""
+    (A,) = ctx.saved_tensors
+    U, S, Vh = _decompose(A, True, False, "mask")
+    gA: Tensor = svd_backward(None, gS, None, U, S, Vh, "mask")
+    return gA
 
 
 def _eigh(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,17 +175,31 @@ def _eigh_backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
 
 
 _decompose = python_op(
-    "svd(Tensor A, int? k, bool compute_u, bool canonical, str degenerate)"
-    " -> (Tensor, Tensor, Tensor)",
+    "svd(Tensor A, bool compute_u, bool canonical, str degenerate) -> (Tensor, Tensor, Tensor)",
     _svd,
     fake=_fake_svd,
     setup=_svd_setup,
     backward=_svd_backward,
 )
+_decompose_topk = python_op(
+    "svd_topk(Tensor A, int k, bool compute_u, bool canonical, str degenerate)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _topk,
+    fake=_fake_topk,
+    setup=_topk_setup,
+    backward=_topk_backward,
+)
+_values = python_op(
+    "svdvals(Tensor A) -> Tensor",
+    safe_svdvals,
+    fake=lambda A: A.new_empty((*A.shape[:-2], min(A.shape[-2:]))),
+    setup=_values_setup,
+    backward=_values_backward,
+)
 _decompose_symmetric = python_op(
     "eigh(Tensor A) -> (Tensor, Tensor)",
     _eigh,
-    fake=_fake_eigh,
+    fake=lambda A: (A.new_empty(A.shape[:-1]), A.new_empty(A.shape)),
     setup=_eigh_setup,
     backward=_eigh_backward,
 )

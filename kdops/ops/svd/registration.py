@@ -21,7 +21,7 @@ from kdops.ops.svd import gradient
 DTYPES = (torch.float32, torch.float64)
 LARGEST_SMALL_SIDE = 128
 LARGEST_K = 16
-SAVED_ROWS = 3  # svd_topk's workspace is (..., p + 3, p), p = min(m, n)
+LARGEST_K_ABOVE = 32  # where min(m, n) is above LARGEST_SMALL_SIDE
 
 ops: dict[str, Callable[..., Any]] = {}  # kdops::<name> as a differentiable function
 
@@ -37,14 +37,25 @@ def _kernels_of(op: str) -> dict[str, bool]:
 _FUSED_GRADIENT = _kernels_of("svd_backward")
 
 
+def largest_k(p: int) -> int:
+    """The most triples that the top-k kernels find of matrices with min(m, n) = p."""
+    return LARGEST_K if p <= LARGEST_SMALL_SIDE else LARGEST_K_ABOVE
+
+
+def saved_rows(p: int, k: int) -> int:
+    """svd_topk's workspace is (..., rows, p), p = min(m, n): csrc/svd/topk/route.h."""
+    return p + 3 if p <= LARGEST_SMALL_SIDE else p + 2 * k + 8
+
+
 def _native(op: str) -> _backends.Predicate:
     kernels = _kernels_of(op)
 
     def obstacle(device: str, dtype: torch.dtype, m: int, n: int, k: int = 1) -> str | None:
-        if k > LARGEST_K:
-            return f"the kernels take k <= {LARGEST_K}, not {k}"
-        if min(m, n) > LARGEST_SMALL_SIDE:
-            return f"the kernels take min(m, n) <= {LARGEST_SMALL_SIDE}, not {min(m, n)}"
+        p = min(m, n)
+        if k > largest_k(p):
+            return f"the kernels take k <= {largest_k(p)}, not {k}"
+        if p > LARGEST_SMALL_SIDE and (op, device) != ("svd_topk", "cpu"):
+            return f"the kernels take min(m, n) <= {LARGEST_SMALL_SIDE}, not {p}"
         if reason := _backends.native_obstacle(device, dtype, DTYPES):
             return reason
         return None if kernels[device] else f"this install holds no {device} kernel of {op}"
@@ -52,13 +63,24 @@ def _native(op: str) -> _backends.Predicate:
     return obstacle
 
 
-for _op, _sizes in {
-    "svd": (64, 64),
-    "svdvals": (64, 64),
-    "eigh": (64, 64),
-    "svd_topk": (1024, 64, 4),
-}.items():
+# Where the CPU kernel tries a Krylov basis: csrc/svd/topk/cpu/large_forward.h.
+KRYLOV_FROM_SMALL_SIDE, LARGEST_KRYLOV_K = 224, 8
+
+
+def _topk_route(backend: str, device: str, dtype: torch.dtype, m: int, n: int, k: int = 1) -> str:
+    """Where a matrix does not suit the route, the kernels take another for it, inside the call."""
+    if backend != "native":
+        return "all triples by torch.linalg.svd, of which k are kept"
+    if min(m, n) >= KRYLOV_FROM_SMALL_SIDE and k <= LARGEST_KRYLOV_K:
+        return "block Krylov on the Gram matrix"
+    return "tridiagonalisation of the Gram matrix"
+
+
+for _op, _sizes in {"svd": (64, 64), "svdvals": (64, 64), "eigh": (64, 64)}.items():
     _backends.register(_op, native=_native(_op), typical_sizes=_sizes)
+_backends.register(
+    "svd_topk", native=_native("svd_topk"), typical_sizes=(1024, 64, 4), route=_topk_route
+)
 
 
 def _native_align(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
@@ -96,7 +118,7 @@ def _fake_topk(
     A: Tensor, k: int, compute_u: bool, canonical: bool, lorentz: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     p = min(A.shape[-2:])
-    return *_triple(A, k, compute_u), A.new_empty((*A.shape[:-2], p + SAVED_ROWS, p))
+    return *_triple(A, k, compute_u), A.new_empty((*A.shape[:-2], saved_rows(p, k), p))
 
 
 def _fake_svd_backward(

@@ -10,14 +10,14 @@ using namespace kdops::KDOPS_ISA;
 
 template <class T>
 void symmetric_eigen(const T* a, T* values, T* vectors, int64_t count, int n) {
-  constexpr int kLanes = Pack<T>::kLanes;
   const int64_t square = static_cast<int64_t>(n) * n;
   SquareBatch<T> eigen(n, false, true, false);
   Scratch<T> keys(n), ones(n);
   Scratch<int> order(n);
   std::fill_n(ones.get(), n, T(1));
-  for (int64_t b0 = 0; b0 < count; b0 += kLanes) {
-    const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - b0));
+  const int64_t group = std::min(eigen.group, Pack<T>::kLanes);
+  for (int64_t b0 = 0; b0 < count; b0 += group) {
+    const int lanes = static_cast<int>(std::min<int64_t>(group, count - b0));
     eigen.symmetric(a + b0 * square, square, lanes);
     for (int l = 0; l < lanes; ++l) {
       T *w = values + (b0 + l) * n, *out = vectors + (b0 + l) * square;

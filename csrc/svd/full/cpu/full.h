@@ -37,7 +37,7 @@ class FullSvd {
         width_(product_width<T>(small_)),
         padded_((small_ + kLanes - 1) / kLanes * kLanes),
         out_(output),
-        matrices_(direct_ ? 0 : static_cast<int64_t>(kLanes) * small_ * small_),
+        matrices_(direct_ ? 0 : static_cast<int64_t>(most_lanes()) * small_ * small_),
         squares_(direct_ ? 0 : static_cast<int64_t>(small_) * width_ * 3),
         keys_(small_),
         factor_(small_),
@@ -63,6 +63,7 @@ class FullSvd {
   T* vh(int64_t b) const { return out_.vh + b * small_ * n_; }
   bool wide() const { return m_ < n_; }
   bool vectors() const { return out_.vh != nullptr; }
+  int most_lanes() const { return small_ > kLargestInLanes ? 1 : kLanes; }
 
   void run_square(const T* a, int64_t count);
   void run_gram(const T* a, int64_t count, std::vector<int64_t>& rest);

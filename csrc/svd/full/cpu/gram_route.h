@@ -125,7 +125,7 @@ bool FullSvd<T>::finish_gram(const T* a, int64_t b, SquareBatch<T>& eigen, int l
 template <class T>
 int FullSvd<T>::gram_group() const {
   const int64_t bytes = size() * static_cast<int64_t>(sizeof(T)), l2 = int64_t(640) << 10;
-  if (small_ > kLanesOrder || bytes > l2) return kLanes;
+  if (small_ > kLanesOrder || bytes > l2) return most_lanes();
   return static_cast<int>(std::clamp<int64_t>(l2 / bytes, 1, kLanes));
 }
 

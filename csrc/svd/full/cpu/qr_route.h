@@ -60,7 +60,8 @@ template <class T>
 void FullSvd<T>::run_qr(const T* a, const std::vector<int64_t>& rest) {
   const int64_t one = static_cast<int64_t>(long_) * padded_, square_size = small_ * small_;
   // Bounded memory for very long matrices: fewer of them at a time.
-  const int group = static_cast<int>(std::clamp<int64_t>((int64_t(1) << 23) / one, 1, kLanes));
+  const int group =
+      static_cast<int>(std::clamp<int64_t>((int64_t(1) << 23) / one, 1, most_lanes()));
   const bool left = vectors() && (wide() || out_.u != nullptr);
   const bool right = vectors() && (!wide() || out_.u != nullptr);
   Scratch<T> rows(group * one), tall(wide() && vectors() ? one : 0);

@@ -20,6 +20,9 @@ namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
 inline constexpr int kLanesOrder = 16, kLanesReduceOrder = 32;
+// Above this order a matrix has the lanes to itself: memory for more would cost more than the idle
+// recurrences do.
+inline constexpr int kLargestInLanes = 128;
 
 // Numbers in a line of the cache. Arrays that are worked on together lie one more line apart than
 // their size, which is often a multiple of what one set of the cache repeats after.
@@ -168,7 +171,7 @@ class SquareBatch {
   static constexpr int kLanes = V::kLanes;
   const int n, stride;
   const bool is_sorted;  // small orders: signs and order are found in all lanes at once
-  const int group;       // how many matrices singular() takes at once; symmetric() takes kLanes
+  const int group;  // how many matrices singular() takes at once; symmetric() min(group, kLanes)
   T scale[kMost];
   bool finite[kMost];
 
@@ -177,7 +180,9 @@ class SquareBatch {
       : n(order),
         stride(order <= kLanesOrder ? order : (order + kLanes - 1) / kLanes * kLanes),
         is_sorted(order <= kLanesOrder),
-        group(order > kLanesOrder && order <= kLanesReduceOrder ? kMost : kLanes),
+        group(order > kLargestInLanes                             ? 1
+              : order > kLanesOrder && order <= kLanesReduceOrder ? kMost
+                                                                  : kLanes),
         want_u_(want_u),
         want_v_(want_v),
         canonical_(canonical),

@@ -11,7 +11,7 @@
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-inline constexpr int kMaxTop = 16;  // the largest k
+inline constexpr int kMaxTop = 32;  // the largest k
 
 // out[i rs + j cs] = Σ_l a[i][l] b[j][l] for i < rows, j < columns.
 template <class T>

@@ -10,34 +10,31 @@
 
 #include "common/simd/scratch.h"
 #include "svd/topk/cpu/dense.h"
+#include "svd/topk/cpu/finish.h"
 #include "svd/topk/cpu/gram.h"
 #include "svd/topk/cpu/inverse_iteration.h"
 #include "svd/topk/cpu/layout.h"
 #include "svd/topk/cpu/multisection.h"
-#include "svd/topk/cpu/refine.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
 template <class T>
-struct TopkForward {
+struct TopkForward : TopkFinish<T> {
   static constexpr int kLanes = Pack<T>::kLanes;
   using V = Pack<T>;
+  using TopkFinish<T>::shape;
 
-  TopkShape shape;
-  bool canonical;
-  Scratch<T> sums, stage, small, image;
+  Scratch<T> sums, stage, small;
   Scratch<V> lanes;
   Tridiagonal<V> t;
   V *lambda, *z, *work;
 
   TopkForward(const TopkShape& of, bool canonical_signs)
-      : shape(of),
-        canonical(canonical_signs),
+      : TopkFinish<T>(of, canonical_signs),
         sums(gram_width<T>(of.p) * gram_width<T>(of.p)),
         stage(gram_chunk<T>(gram_width<T>(of.p)) * gram_width<T>(of.p)),
         small(kLanes * of.k * of.p),
-        image(of.k * of.length),
         lanes(packed_size(of.p) + (9 + of.k) * of.p + 3 * of.k + 8) {
     const int p = of.p, k = of.k;
     V* next = lanes.get();
@@ -48,9 +45,6 @@ struct TopkForward {
   void run(const T* A, const TopkOutputs<T>& out, int64_t count);
   void run_group(const T* A, const TopkOutputs<T>& out, int matrices);
   void eigenvectors(const TopkOutputs<T>& out, int matrices, bool* dense);
-  void finish(const T* A, const TopkOutputs<T>& out, T f, T* P, const T* sigma);
-  void write(const TopkOutputs<T>& out, T f, const T* sigma, T* P, T* W, bool have_image);
-  void fill_nan(const TopkOutputs<T>& out);
 };
 
 template <class T>
@@ -78,19 +72,19 @@ void TopkForward<T>::run_group(const T* A, const TopkOutputs<T>& out, int matric
     TopkRoute route = TopkRoute::gram;
     if (!(factor[b] == factor[b])) {
       route = TopkRoute::not_finite;
-      fill_nan(one);
+      this->fill_nan(one);
     } else if (dense[b]) {
       route = TopkRoute::dense;
       list[listed++] = b;
     } else {
       T sigma[kMaxTop];
       for (int i = 0; i < shape.k; ++i) sigma[i] = std::sqrt(lambda[i].lane(b));
-      finish(A + b * size, one, factor[b], small.get() + b * shape.k * shape.p, sigma);
+      this->finish(A + b * size, one, factor[b], small.get() + b * shape.k * shape.p, sigma);
     }
     one.saved[0] = static_cast<T>(static_cast<int>(route));
     one.saved[1] = factor[b];
   }
-  TopkDense<T>(shape, canonical).run(A, out, list, listed, factor);
+  TopkDense<T>(shape, this->canonical).run(A, out, list, listed, factor);
 }
 
 // The lanes' part: from the packed Gram matrices in saved to the small-side vectors, k x p a
@@ -121,69 +115,6 @@ void TopkForward<T>::eigenvectors(const TopkOutputs<T>& out, int matrices, bool*
   scatter_lanes(t.tau, p - 2, matrices, out.saved + shape.tau_at(), stride);
   scatter_lanes(t.packed, packed_size(p), matrices, out.saved + shape.packed_at(), stride);
   scatter_lanes(z, k * p, matrices, small.get(), int64_t(k) * p);
-}
-
-// P (k x p): the small-side vectors of f A; sigma: the roots of the eigenvalues.
-template <class T>
-void TopkForward<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, const T* sigma) {
-  const int p = shape.p, k = shape.k;
-  T refined[kMaxTop];
-  for (int i = 0; i < k; ++i) refined[i] = sigma[i];
-  const bool have_image = !shape.tall || out.U != nullptr;
-  if (have_image) {
-    // f goes into the vectors, so that W is of size one whatever A's scale.
-    T *scaled = stage.get(), *interleaved = scaled + k * p;
-    for (int i = 0; i < k * p; ++i) scaled[i] = P[i] * f;
-    if (shape.long_rows) {
-      interleave_vectors(scaled, p, k, p, interleaved);
-      V block[kMaxTop];
-      for (int64_t r = 0; r < shape.length; r += kLanes) {
-        const int rows = static_cast<int>(shape.length - r < kLanes ? shape.length - r : kLanes);
-        short_row_dots(A + r * p, p, rows, p, interleaved, k, block);
-        for (int j = 0; j < k; ++j)
-          block[j].store_partial(image.get() + j * shape.length + r, rows);
-      }
-    } else {
-      const int64_t length = shape.length;
-      row_sums(A, length, p, length, scaled, 1, p, k, image.get(), length);
-    }
-    rayleigh_ritz(image.get(), shape.length, shape.length, P, p, k, refined);
-  }
-  T doubt(0);
-  for (int i = 0; i < k; ++i)
-    doubt = max(doubt, std::fabs(refined[i] * refined[i] - sigma[i] * sigma[i]));
-  out.saved[TopkShape::kDoubt] = doubt;
-  write(out, f, refined, P, image.get(), have_image);
-  T* kept = out.saved + shape.vectors_at();
-  for (int i = 0; i < k * p; ++i) kept[i] = P[i];
-}
-
-// Signs, then the outputs: P are the small-side vectors, W the long-side ones, both as rows.
-template <class T>
-void TopkForward<T>::write(const TopkOutputs<T>& out, T f, const T* sigma, T* P, T* W,
-                           bool have_image) {
-  const int p = shape.p, k = shape.k;
-  const int64_t length = shape.length;
-  for (int i = 0; i < k; ++i) {
-    out.S[i] = sigma[i] / f;
-    T* v = shape.tall ? P + i * p : W + i * length;
-    if (!canonical || !wants_flip(v, shape.n)) continue;
-    scale_row(P + i * p, p, T(-1));
-    if (have_image) scale_row(W + i * length, length, T(-1));
-  }
-  const T *right = shape.tall ? P : W, *left = shape.tall ? W : P;
-  std::memcpy(out.Vh, right, sizeof(T) * k * shape.n);
-  if (out.U == nullptr) return;
-  for (int64_t r = 0; r < shape.m; ++r)
-    for (int i = 0; i < k; ++i) out.U[r * k + i] = left[i * shape.m + r];
-}
-
-template <class T>
-void TopkForward<T>::fill_nan(const TopkOutputs<T>& out) {
-  const T nan = std::numeric_limits<T>::quiet_NaN();
-  for (int64_t i = 0; out.U && i < shape.m * shape.k; ++i) out.U[i] = nan;
-  for (int i = 0; i < shape.k; ++i) out.S[i] = nan;
-  for (int64_t i = 0; i < shape.k * shape.n; ++i) out.Vh[i] = nan;
 }
 
 }  // namespace kdops::svd::KDOPS_ISA

@@ -118,6 +118,30 @@ void resolve_complement(const TopkCotangents<V>& g, const Tridiagonal<V>& t, int
   for (i = 0; i < k; ++i) remove_components(g.P, k, p, x + i * p);
 }
 
+// What is left of the solutions x, with the right-hand sides' place y: into the units of A, y = f x
+// and r = f s x; without Q (have_long false), whose part moves into y, r = y. On return x holds y, y
+// holds r, core is core - X inv(s), weights (k) f inv(s).
+template <class V>
+void to_units_of_A(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V>& inverse,
+                   bool have_long, V* core, V* weights, V* x, V* r) {
+  using T = Scalar<V>;
+  for (int j = 0; j < k; ++j) {
+    weights[j] = g.f[0] * inverse(g.sigma[j]);
+    for (int i = 0; i < k; ++i) core[i * k + j] -= g.X[i * k + j] * weights[j];
+  }
+  for (int j = 0; j < k; ++j) {
+    const V s = have_long ? g.sigma[j] : V(T(1));
+    for (int q = 0; q < p; ++q) {
+      x[j * p + q] = x[j * p + q] * g.f[0];
+      r[j * p + q] = s * x[j * p + q];
+    }
+    for (int i = 0; !have_long && i < k; ++i) {
+      const V weight = core[i * k + j] * inverse(g.sigma[i]);
+      for (int q = 0; q < p; ++q) x[j * p + q] = fma(weight, g.P[i * p + q], x[j * p + q]);
+    }
+  }
+}
+
 // The same for one right-hand side of one matrix, from all its values and vectors (dense route).
 template <class T>
 void resolve_dense(const T* sigma, const T* vectors, int p, int k, int i,

@@ -134,37 +134,49 @@ inline T largest_entry(const T* A, int64_t count) {
   return largest + probe;
 }
 
-// The packed lower triangle (tridiagonal.h) of the Gram matrix of f A, and the power of two f that
-// puts its trace into [1/4, 1); f = 1 for a zero matrix, NaN where A is not finite (packed is then
-// zero). The squares are taken unscaled when they are safe, so that A is usually read once.
+// How a Gram matrix was summed: of factor * A, to be multiplied by `square`; f is the power of two
+// that puts the trace of the Gram matrix of f A into [1/4, 1), 1 for a zero matrix, NaN or Inf
+// where A is not finite. In the two last cases `square` is zero.
 template <class T>
-T scaled_gram(const T* A, const TopkShape& shape, T* packed, T* sums, T* stage) {
-  const int p = shape.p, width = gram_width<T>(p);
+struct GramScale {
+  T f, square;
+};
+
+// sum(factor) sums the Gram matrix of factor * A, which has `entries` entries, and returns its
+// trace. The squares are taken unscaled when they are safe, so that A is usually read once.
+template <class T, class Sum>
+GramScale<T> gram_scale(const T* A, int64_t entries, const Sum& sum) {
   constexpr T eps = std::numeric_limits<T>::epsilon();
   const T safe_low = std::numeric_limits<T>::min() / (eps * eps);
   const T safe_high = std::numeric_limits<T>::max() * eps;
-  T factor(1), trace;
-  small_gram(A, shape, factor, sums, stage);
-  trace = gram_trace(sums, p);
+  T factor(1), trace = sum(factor);
   if (!(trace >= safe_low && trace <= safe_high)) {
     // Entries so small that 1 / f would not be a normal number count as zero.
     const T smallest = std::ldexp(T(1), std::numeric_limits<T>::min_exponent + 6);
-    const T largest = largest_entry(A, shape.m * shape.n);
-    if (!(largest >= smallest)) {
-      for (int i = 0; i < p * (p + 1) / 2; ++i) packed[i] = T(0);
-      return largest < smallest ? T(1) : largest;
-    }
+    const T largest = largest_entry(A, entries);
+    if (!(largest >= smallest)) return {largest < smallest ? T(1) : largest, T(0)};
     factor = std::ldexp(T(1), -std::ilogb(largest));
-    small_gram(A, shape, factor, sums, stage);
-    trace = gram_trace(sums, p);
+    trace = sum(factor);
   }
   // trace in [2^e, 2^(e+1)); e >> 1 rounds down for negative e too.
   const int half = (std::ilogb(trace) >> 1) + 1;
-  const T square = std::ldexp(T(1), -2 * half);
+  return {std::ldexp(factor, -half), std::ldexp(T(1), -2 * half)};
+}
+
+// The packed lower triangle (tridiagonal.h) of the Gram matrix of f A, and f; packed is zero where
+// `square` is.
+template <class T>
+T scaled_gram(const T* A, const TopkShape& shape, T* packed, T* sums, T* stage) {
+  const int p = shape.p, width = gram_width<T>(p);
+  const GramScale<T> scale = gram_scale(A, shape.m * shape.n, [&](T factor) {
+    small_gram(A, shape, factor, sums, stage);
+    return gram_trace(sums, p);
+  });
   T* out = packed;
   for (int j = 0; j < p; ++j)
-    for (int i = j; i < p; ++i) *out++ = sums[j * width + i] * square;
-  return std::ldexp(factor, -half);
+    for (int i = j; i < p; ++i)
+      *out++ = scale.square == T(0) ? T(0) : sums[j * width + i] * scale.square;
+  return scale.f;
 }
 
 }  // namespace kdops::svd::KDOPS_ISA

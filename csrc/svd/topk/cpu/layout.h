@@ -5,10 +5,12 @@
 // contiguously, `length` numbers for each of the p small-side indices. The long vectors follow
 // another rule: U is m x k, Vh k x n.
 //
-// saved, p (p + 3) numbers a matrix: [route, f, doubt, ...]. After the Gram route: d (p),
-// e (p - 1), tau (p - 2), the packed reflectors (tridiagonal.h) and the small-side vectors (k x p)
-// of f A; doubt: by how much the squares of the k values differ from T's eigenvalues, at most.
-// After the dense route: all p singular values of f A, then all p small-side vectors as rows.
+// saved, topk_saved_rows(p, k) p numbers a matrix: [route, f, ...]. After the Gram route: doubt (by
+// how much the squares of the k values differ from T's eigenvalues, at most), d (p), e (p - 1),
+// tau (p - 2), the packed reflectors (tridiagonal.h) and the small-side vectors (k x p) of f A. After
+// the dense route: all p singular values of f A, then all p small-side vectors as rows. Where
+// p > 128: [route, f, doubt, count, ...], `count` >= k leading values and vectors (rows) of f A,
+// then d, e, tau and the reflectors as rows (gram) or the Gram matrix of f A (krylov), p x p.
 #pragma once
 
 #include "svd/topk/cpu/tridiagonal.h"
@@ -36,16 +38,26 @@ struct TopkShape {
 
   // The Gram route's data would not fit saved; nor would it be faster than all vectors at once.
   bool always_dense() const { return 2 * k >= p; }
-  int64_t saved_size() const { return static_cast<int64_t>(p) * (p + 3); }
+  bool together() const { return p <= kLargestTogether; }
+  int64_t saved_size() const { return p * topk_saved_rows(p, k); }
 
   static constexpr int kDoubt = 2, kHeader = 3;
   int diagonal_at() const { return kHeader; }
   int off_diagonal_at() const { return kHeader + p; }
   int tau_at() const { return off_diagonal_at() + p - 1; }
   int packed_at() const { return tau_at() + (p > 2 ? p - 2 : 0); }
-  int vectors_at() const { return packed_at() + packed_size(p); }
-  int dense_values_at() const { return kHeader; }
-  int dense_vectors_at() const { return kHeader + p; }
+  int vectors_at() const {
+    return together() ? packed_at() + packed_size(p) : leading_values_at() + most_leading();
+  }
+  int dense_values_at() const { return kDoubt; }  // which this route does not need
+  int dense_vectors_at() const { return kDoubt + p; }
+
+  // p > 128: the most leading pairs that are kept, and where things lie.
+  int most_leading() const { return 2 * k + 4; }
+  int count_at() const { return kHeader; }
+  int leading_values_at() const { return kHeader + 1; }
+  int64_t band_at() const { return vectors_at() + most_leading() * int64_t(p); }
+  int64_t matrix_at() const { return band_at() + 3 * int64_t(p); }
 };
 
 }  // namespace kdops::svd::KDOPS_ISA

@@ -1,0 +1,135 @@
+// x_i = (s_i² - G)⁺ b_i on the complement of the leading vectors of G, for the gradient.
+//
+// Three ways, as the forward's routes: conjugate gradients on the saved Gram matrix, deflated with
+// the leading vectors (only such as have converged: others would cost the accuracy); a tridiagonal
+// solve between two sweeps of the saved reflectors; all eigenvectors.
+#pragma once
+
+#include "common/blas/gemm.h"
+#include "svd/full/cpu/signs.h"
+#include "svd/full/cpu/square.h"
+#include "svd/topk/cpu/gradient_lanes.h"
+#include "svd/topk/cpu/large_gram.h"
+#include "svd/topk/cpu/leading_pairs.h"
+#include "svd/topk/cpu/refine.h"
+
+namespace kdops::svd::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
+
+// `count` orthonormal vectors, rows `apart` apart.
+template <class T>
+struct Directions {
+  const T* rows;
+  int64_t apart;
+  int count, length;
+
+  // parts (k x count) of the k vectors x, ldx apart, which lose them.
+  void remove(T* x, int64_t ldx, int k, T* parts) const {
+    inner_products(x, ldx, k, rows, apart, count, length, parts, count, 1);
+    add(T(-1), parts, x, ldx, k);
+  }
+  void add(T factor, const T* parts, T* x, int64_t ldx, int k) const {
+    gemm<T>(k, length, count, factor, {parts, count, 1}, {rows, apart, 1}, View<T>{x, ldx, 1},
+            true);
+  }
+};
+
+inline constexpr int kMostProducts = 200;
+
+// One right-hand side's way through the iteration.
+template <class T>
+struct GradientStep {
+  T shift, square, goal;  // s², |r|², and the |r|² that is good enough
+  bool live() const { return square > goal; }
+};
+
+// x (k x width; b on entry, clear of D) by conjugate gradients; the padding of all rows is zero.
+// False where they do not get there, or meet a direction in which s² - G is not positive.
+template <class T>
+bool conjugate_gradients(const T* G, int p, int width, const Directions<T>& D, const T* sigma,
+                         int k, T* x) {
+  using P = Pack<T>;
+  constexpr T eps = std::numeric_limits<T>::epsilon();
+  const int64_t size = int64_t(k) * width;
+  Scratch<T> memory(3 * size + int64_t(k) * D.count);
+  T *r = memory.get(), *direction = r + size, *q = direction + size, *parts = q + size;
+  GradientStep<T> steps[kMaxTop];
+  std::copy_n(x, size, r);
+  std::copy_n(x, size, direction);
+  std::fill_n(x, size, T(0));
+  std::fill_n(q, size, T(0));
+  for (int i = 0; i < k; ++i) {
+    const T square = dot_rows(r + i * width, r + i * width, width);
+    steps[i] = {sigma[i] * sigma[i], square, square * (32 * eps) * (32 * eps)};
+  }
+  for (int products = 0; products <= kMostProducts; ++products) {
+    bool live = false;
+    for (int i = 0; i < k; ++i) live = live || steps[i].live();
+    if (!live) return true;
+    gemm<T>(k, p, p, T(-1), {direction, width, 1}, {G, width, 1}, View<T>{q, width, 1});
+    for (int i = 0; i < k; ++i)
+      for (int c = 0; c < width; c += P::kLanes) {
+        T* to = q + i * width + c;
+        fma(P(steps[i].shift), P::load(direction + i * width + c), P::load(to)).store(to);
+      }
+    D.remove(q, width, k, parts);
+    for (int i = 0; i < k; ++i) {
+      if (!steps[i].live()) continue;
+      T *xi = x + i * width, *ri = r + i * width, *di = direction + i * width;
+      const T* qi = q + i * width;
+      const T curvature = dot_rows(di, qi, width), length = dot_rows(di, di, width);
+      if (!(curvature > 4 * T(p) * eps * eps * length)) return false;
+      const P forth(steps[i].square / curvature);
+      for (int c = 0; c < width; c += P::kLanes) {
+        fma(forth, P::load(di + c), P::load(xi + c)).store(xi + c);
+        fma(-forth, P::load(qi + c), P::load(ri + c)).store(ri + c);
+      }
+      const T square = dot_rows(ri, ri, width);
+      const P along(square / steps[i].square);
+      steps[i].square = square;
+      for (int c = 0; c < width; c += P::kLanes)
+        fma(along, P::load(di + c), P::load(ri + c)).store(di + c);
+    }
+  }
+  return false;
+}
+
+// x (k x p; b on entry) by the tridiagonal form G = Q T Qᵀ: d, e, tau (p each) and reflectors.
+// doubt: what the forward saved, see solve_complement.
+template <class T>
+void resolve_tridiagonal(const T* band, const T* reflectors, int p, const T* sigma, T doubt, int k,
+                         T* x) {
+  Scratch<T> work(kResolveArrays * int64_t(p));
+  const T *d = band, *e = d + p, *tau = e + p;
+  const auto square = [&](int i) { return sigma[i] * sigma[i]; };
+  const T distance = safe_distance(doubt, square(0));
+  const T least = std::numeric_limits<T>::epsilon() * square(0);
+  apply_reflectors(reflectors, p, tau, p, x, p, k, true);
+  for (int i = 0; i < k; ++i) {
+    const T shift = clear_shift(square, i, distance);
+    resolve_shifted(TridiagonalBand<T>{d, e}, p, shift, shift - square(i), least,
+                    Entries<T>{x + i * int64_t(p)}, work.get());
+  }
+  apply_reflectors(reflectors, p, tau, p, x, p, k, false);
+}
+
+// x from all eigenvectors of G (p x p) and the policy on every pair.
+template <class T>
+void resolve_by_all(const T* G, int p, const T* sigma, int k, const PolicyInverse<T>& inverse,
+                    const T* b, T* x) {
+  SquareBatch<T> eigen(p, false, true, false);
+  eigen.symmetric(G, int64_t(p) * p, 1);
+  Scratch<T> values(p), vectors(int64_t(p) * p);
+  Scratch<int> order(p);
+  sort_descending(eigen.values(0), p, order.get());
+  for (int j = 0; j < p; ++j) {
+    values[j] = std::sqrt(max(eigen.values(0)[order[j]] * eigen.scale[0], T(0)));
+    std::copy_n(eigen.v(0) + int64_t(order[j]) * eigen.stride, p, vectors.get() + int64_t(j) * p);
+  }
+  for (int i = 0; i < k; ++i) values[i] = sigma[i];
+  for (int i = 0; i < k; ++i)
+    resolve_dense(values.get(), vectors.get(), p, k, i, inverse, b + i * int64_t(p),
+                  x + i * int64_t(p));
+}
+
+}  // namespace kdops::svd::KDOPS_ISA
