@@ -182,7 +182,6 @@ void bidiagonal_sweep(const ActiveBlock<V>& block, V* d, V* e, Sink& sink) {
 // sweep(block) on the lowest active block of d (n) and e (n - 1) until none is left in any lane.
 template <class V, class Sink, class Sweep>
 void chase_all(V* d, V* e, int n, Sink& sink, const Sweep& sweep) {
-  using T = Scalar<V>;
   V largest = abs(d[0]);
   for (int i = 1; i < n; ++i) largest = max(max(abs(d[i]), abs(e[i - 1])), largest);
   const Negligible<V> negligible(largest);
