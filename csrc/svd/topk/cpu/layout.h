@@ -7,9 +7,10 @@
 //
 // saved, topk_saved_rows(p, k) p numbers a matrix: [route, f, ...]. After the Gram route:
 // d (p), e (p - 1), tau (p - 2), the packed reflectors (tridiagonal.h) and the small-side vectors
-// (k x p) of f A. After the dense route: all p singular values of f A, then all p small-side vectors
-// as rows. Where p > 128: [route, f, count, ...], `count` >= k leading values and vectors (rows) of f A,
-// then d, e, tau and the reflectors as rows (gram) or the Gram matrix of f A (krylov), p x p.
+// (k x p) of f A. After the dense route: all p singular values of f A, then all p small-side
+// vectors as rows. Where p > 128: [route, f, count, ...], `count` >= k leading values and vectors
+// (rows) of f A, then d, e, tau and the reflectors as rows (gram) or the Gram matrix of f A
+// (krylov), p x p.
 #pragma once
 
 #include "svd/topk/cpu/tridiagonal.h"
