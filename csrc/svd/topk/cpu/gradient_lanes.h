@@ -118,9 +118,9 @@ void resolve_complement(const TopkCotangents<V>& g, const Tridiagonal<V>& t, int
   for (i = 0; i < k; ++i) remove_components(g.P, k, p, x + i * p);
 }
 
-// What is left of the solutions x, with the right-hand sides' place y: into the units of A, y = f x
-// and r = f s x; without Q (have_long false), whose part moves into y, r = y. On return x holds y, y
-// holds r, core is core - X inv(s), weights (k) f inv(s).
+// The solutions x into the units of A: y = f x, which takes the place of x, and r = f s x. Without
+// Q (have_long false) r = y, and Q's part of gB moves into y. core becomes core - X inv(s), weights
+// (k) f inv(s).
 template <class V>
 void to_units_of_A(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V>& inverse,
                    bool have_long, V* core, V* weights, V* x, V* r) {

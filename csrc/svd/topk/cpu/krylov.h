@@ -2,9 +2,9 @@
 //
 // A basis of span(Q, G Q, G² Q, ...), every block of which is made orthogonal to all before it
 // twice, from a fixed start; the pairs of the projected matrix, of order 128 at most, by
-// LeadingPairs. What the basis has not yet caught of a pair decides whether it grows or the answer is
-// good: the pair's part in the last block times the size of the block that would follow, which rounding
-// does not blur as it does the residual itself. A block holds at least as many vectors as are
+// LeadingPairs. What the basis has not yet caught of a pair decides whether it grows or the answer
+// is good: the pair's part in the last block times the size of the block that would follow. Unlike
+// the residual it keeps falling below rounding. A block holds at least as many vectors as are
 // wanted, so that no copy of a repeated value can be missed.
 #pragma once
 

@@ -1,7 +1,8 @@
 // The Gram matrix of a small side above 128, as a full symmetric matrix.
 //
-// Half of it is summed, tile by tile (common/gemm.h), straight from A whichever way A lies. Rows are
-// an odd number of cache lines long, so that they spread over the cache, and padded with zeros.
+// Half of it is summed, tile by tile (common/blas/gemm.h), straight from A whichever way A lies.
+// Rows are an odd number of cache lines long, so that they spread over the cache, and padded with
+// zeros.
 #pragma once
 
 #include "common/blas/gemm.h"

@@ -76,8 +76,8 @@ class LeadingPairs {
                           band + 2 * longest_, ReduceWork<T>(work_.get(), stride));
   }
 
-  // The `count` largest values, descending, and their vectors, ldv apart. False where a vector fails
-  // its check, or where more than `count` values lie above those of index `wanted` - 1 (to rounding).
+  // The `count` largest values, descending, and their vectors, ldv apart. False where a vector
+  // fails its check, or where more than `count` values reach the `wanted`-th to rounding.
   bool pairs(int count, int wanted, T* values, T* vectors, int64_t ldv) {
     T* work = work_.get();
     largest_eigenvalues(d(), e(), n_, count, values, work);
