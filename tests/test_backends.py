@@ -186,7 +186,7 @@ def test_a_library_without_the_ops_is_named_and_the_reference_serves(tmp_path):
     run = in_new_process("import torch, kdops; print(kdops.gram(torch.ones(1, 2, 3)))", root)
     assert run.returncode == 0, run.stderr
     assert "[1., 1.]" in run.stdout
-    assert "is older than its sources (it has no op attention_map)" in run.stderr
+    assert "is older than its sources (it has no op align_vectors)" in run.stderr
     assert "run `pip install .` or `make build` again" in run.stderr
 
 
