@@ -134,7 +134,8 @@ def scaled(total: Tensor, student_front: Tensor, variant: int) -> Tensor:
     """A sum over items of (B, D, k) by B (MEAN), as it is (SUM) or times sqrt(k) / 2 (PAPER)."""
     batch, _, k = student_front.shape
     if variant == MEAN:
-        return total / torch.sym_max(batch, 1)
+        samples: int = torch.sym_max(batch, 1)
+        return total / samples
     return total if variant == SUM else total * (0.5 * torch.sym_sqrt(k))
 
 
