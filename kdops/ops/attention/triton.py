@@ -136,11 +136,11 @@ def map_kernel(
     lane = tl.arange(0, TILE)
     position = ((tl.program_id(0) % blocks) * TILE + lane).to(tl.int64)
     x += item * batch_stride
-    written = position < length
+    written = length
     if AGAIN:
         factor = tl.load(unit + item)
         channels = tl.where(factor == 1.0, 0, channels)
-        written = written & (factor != 1.0)
+        written = tl.where(factor == 1.0, 0, length)
     total = tl.zeros((TILE, TILE), x.dtype.element_ty)
     highest = tl.zeros((TILE, TILE), x.dtype.element_ty)
     for c0 in range(0, channels, TILE):
@@ -161,9 +161,9 @@ def map_kernel(
         value = power_of(tl.where(lost, float("nan"), most), p, EXPONENT)
     else:
         value = tl.sum(total, 0)
-    tl.store(out + item * length + position, value, written)
+    tl.store(out + item * length + position, value, position < written)
     if TOP:
-        tl.store(top + item * length + position, tl.max(highest, 0), written)
+        tl.store(top + item * length + position, tl.max(highest, 0), position < written)
 
 
 @triton.jit
