@@ -111,7 +111,7 @@ def test_saved_rows_are_those_of_the_kernel():
 
 
 def test_too_many_triples_are_refused_by_the_op():
-    with pytest.raises(RuntimeError, match=r"expected 1 <= k <= min\(m, n, 32\), got k = 33"):
+    with pytest.raises(RuntimeError, match=r"expected 1 <= k <= min\(m, n, 32\) = 32, got k = 33"):
         torch.ops.kdops.svd_topk(torch.randn(1, 150, 150), 33, True, True, False)
 
 

@@ -7,8 +7,6 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "common/shared/host_device.h"
-
 #if defined(KDOPS_SIM)
 #include "cusim.h"
 #endif

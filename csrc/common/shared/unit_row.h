@@ -3,37 +3,26 @@
 //
 // * a row is zero when all its entries are, and then u = 0 and 1/|x| = 0 (no gradient); a short
 //   row, denormal numbers included, has the direction that it has;
-// * entries are multiplied by row_scale(max |x|), a power of two that brings the largest to [1/2,
-// 1)
-//   (what is still smaller was below 2^-126), before they are squared: nothing overflows or
-//   vanishes, nothing is rounded;
+// * entries are multiplied by row_scale(max |x|), a power of two that brings the largest to
+//   [1/2, 1) (what is still smaller was below 2^-126), before they are squared: nothing overflows
+//   or vanishes, nothing is rounded;
 // * 1/|x| of a row below 1/largest finite number is that largest number: a gradient is then
-// clipped,
-//   never NaN. NaN and Inf in a row stay in it.
+//   clipped, never NaN. NaN and Inf in a row stay in it.
 //
 // Use: s = row_scale(top); f = unit_factors(s, sum of (s x)^2); u = (s x) f.unit, 1/|x| is
 // f.inverse.
 #pragma once
 
 #include <cmath>
-#include <limits>
 
-#if defined(__CUDACC__) || defined(KDOPS_SIM)
-#include "common/gpu/lane.cuh"
-#define KDOPS_UNIT_ROW gpu
-#define KDOPS_UNIT_ROW_FN KDOPS_DEVICE
-#else
-#include "common/simd/isa.h"
-#define KDOPS_UNIT_ROW KDOPS_ISA
-#define KDOPS_UNIT_ROW_FN inline
-#endif
+#include "common/shared/vocabulary.h"
 
-namespace kdops::KDOPS_UNIT_ROW {
+namespace kdops::KDOPS_WHERE {
 
 // 2^-e that brings `largest` to [1/2, 1), as near as a finite number with a finite inverse can;
 // 1 for 0, NaN and Inf.
 template <class T>
-KDOPS_UNIT_ROW_FN T row_scale(T largest) {
+KDOPS_FN T row_scale(T largest) {
   constexpr int kMost = sizeof(T) == 4 ? 126 : 1022;
   if (!(largest > T(0)) || !(largest - largest == T(0))) return T(1);
   int exponent = 0;
@@ -49,14 +38,11 @@ struct UnitFactors {
 
 // From the scale of a row and the sum of the squares of its scaled entries.
 template <class T>
-KDOPS_UNIT_ROW_FN UnitFactors<T> unit_factors(T scale, T square) {
+KDOPS_FN UnitFactors<T> unit_factors(T scale, T square) {
   constexpr T kLargest = std::numeric_limits<T>::max();
   if (square == T(0)) return {T(0), T(0)};
   const T unit = T(1) / std::sqrt(square), inverse = unit * scale;
   return {unit, inverse > kLargest ? kLargest : inverse};
 }
 
-}  // namespace kdops::KDOPS_UNIT_ROW
-
-#undef KDOPS_UNIT_ROW
-#undef KDOPS_UNIT_ROW_FN
+}  // namespace kdops::KDOPS_WHERE

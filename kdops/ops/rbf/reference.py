@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from kdops._precision import in_double
@@ -46,7 +47,7 @@ def exponents(x: Tensor, z: Tensor, itself: Tensor | None, gamma: float | Tensor
     squared = torch.cdist(
         x.detach(), z.detach(), compute_mode="donot_use_mm_for_euclid_dist"
     ).square()
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
         x, z = centred(x, z), centred(z, z)
         norms = x.square().sum(-1).unsqueeze(-1) + z.square().sum(-1).unsqueeze(-2)
         gram = norms - 2 * (x @ z.mT)
