@@ -29,7 +29,7 @@ struct PolicyInverse {
     const Mask<V> small = abs(x) <= threshold;
     return within(select(small, V(T(0)), scale) / select(small, V(T(1)), x));
   }
-  static V within(V inverse) {
+  KDOPS_FN static V within(V inverse) {
     const V largest(std::numeric_limits<Scalar<V>>::max());
     return max(min(inverse, largest), -largest);
   }
