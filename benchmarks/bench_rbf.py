@@ -49,7 +49,7 @@ def _svd(front, back, dtype=torch.float32, orthonormal=True):
         label=f"(128; {front},{back}; 4) {'vectors' if orthonormal else 'normal'}",
         make=_vectors(128, front, back, 4, orthonormal),
         providers={"published": svd_rbf_broadcast, **plain, "kdops": kdops.svd_rbf_loss},
-        reference=lambda *vectors: reference.svd_rbf_loss(*vectors, 8.0, 1 / 128),
+        reference=lambda *vectors: reference.svd_rbf_loss(*vectors, 8.0, reference.MEAN),
         dtype=dtype,
         modes=MODES if main else ("both",),
         slow_modes=("forward", "backward"),

@@ -4,7 +4,7 @@
 
 The ratio time(kdops) / time(baseline), the fastest rounds of one run (what else runs on a machine
 disturbs them least), is compared with the best ratio of the same case in the committed records of
-the same instruction set. Of several runs of the same code the best ratio counts, too: what was slow
+the same processor or, where there is none, of the same instruction set. Of several runs of the same code the best ratio counts, too: what was slow
 once was disturbed. Past 1.3 times it warns, past 2 times it fails (exit status 1). Cases below
 50 us and the training iterations, which are mostly convolution, only warn. What is in only one of
 the two, or was committed for other thread counts only, is named and decides nothing; a run of which
@@ -17,7 +17,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.report.records import Groups, load, ours
+from benchmarks.report.records import Groups, Record, load, ours
 
 WARN, FAIL = 1.3, 2.0
 TINY = 50e-6
@@ -44,6 +44,15 @@ def best(runs: list[Groups]) -> dict[tuple[str, int | None], tuple[float, bool]]
         for key, ratio in ratios(run).items():
             found[key] = min(ratio, found.get(key, ratio))
     return found
+
+
+def comparable(run: Record, records: list[Record]) -> list[Groups]:
+    """Records of the run's instruction set; of its own processor alone where there are such, as
+    another's caches and BLAS are worth more or less."""
+    same = [r for r in records if r.machine.get("isa") == run.machine.get("isa")]
+    names = ("vendor", "family", "model")
+    own = [r for r in same if all(r.machine.get(n) == run.machine.get(n) for n in names)]
+    return [record.groups for record in own or same]
 
 
 def compare(runs: list[Groups], committed: list[Groups]) -> tuple[list[str], list[str], int]:
@@ -91,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     runs = [load(path) for path in options.run]
     isa = runs[0].machine.get("isa")
     records = [load(path) for path in sorted(options.results.glob("*.json"))]
-    alike = [record.groups for record in records if record.machine.get("isa") == isa]
+    alike = comparable(runs[0], records)
     measured = [run.groups for run in runs]
     warnings, failures, count = compare(measured, alike)
     if count == 0:

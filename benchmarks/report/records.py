@@ -57,8 +57,9 @@ def load(path: Path) -> Record:
 def write(record: Record, path: Path) -> None:
     """The compact form."""
     head = {"date": record.date, "commit": record.commit, "machine": record.machine}
+    usual = _usual(record.machine)
     lines = [
-        json.dumps(_case(group, rows), separators=(",", ":"))
+        json.dumps(_case(group, rows, usual), separators=(",", ":"))
         for group, rows in record.groups.items()
     ]
     cases = ",\n".join(lines)
@@ -103,10 +104,16 @@ def _digits(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def _case(group: str, rows: list[Row]) -> dict[str, Any]:
+def _usual(machine: dict[str, Any]) -> dict[str, Any]:
+    """What a case is unless it says otherwise."""
+    return {"device": "cpu", "dtype": "float32", "threads": machine.get("threads")}
+
+
+def _case(group: str, rows: list[Row], usual: dict[str, Any]) -> dict[str, Any]:
     """A case of the compact form: what all rows have in common, then each row's own."""
     first = rows[0].info
     common = {k: v for k, v in first.items() if all(r.info.get(k) == v for r in rows)}
+    told = {k: v for k, v in common.items() if k not in usual or usual[k] != v}
     own = [
         {
             "provider": row.provider,
@@ -115,13 +122,14 @@ def _case(group: str, rows: list[Row]) -> dict[str, Any]:
         }
         for row in rows
     ]
-    return {"group": group, **common, "rows": own}
+    return {"group": group, **told, "rows": own}
 
 
 def _of_compact(text: dict[str, Any]) -> Record:
     groups: Groups = {}
+    usual = _usual(text["machine"])
     for case in text["cases"]:
-        common = {k: v for k, v in case.items() if k not in ("group", "rows")}
+        common = usual | {k: v for k, v in case.items() if k not in ("group", "rows")}
         rows = groups.setdefault(case["group"], [])
         for own in case["rows"]:
             info = common | {k: v for k, v in own.items() if k not in ("provider", *TIMES)}

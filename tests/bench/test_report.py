@@ -217,6 +217,17 @@ def test_guard_compares_with_records_of_the_same_instruction_set(tmp_path, capsy
     assert guard.main([str(quick), *where]) == 0
 
 
+def test_guard_prefers_records_of_its_own_processor(tmp_path, capsys):
+    (tmp_path / "committed").mkdir()
+    _write(tmp_path / "committed" / "other.json", _case("g", 8e-3, 1e-3), {"family": 25})
+    _write(tmp_path / "committed" / "own.json", _case("g", 8e-3, 3e-3), {"family": 23})
+    where = ["--results", str(tmp_path / "committed")]
+    for mine, status in ((5e-3, 0), (7e-3, 1)):
+        run = _write(tmp_path / "run.json", _case("g", 8e-3, mine), {"family": 23})
+        assert guard.main([str(run), *where]) == status
+    assert "committed 0.3750" in capsys.readouterr().out
+
+
 def test_guard_fails_where_no_case_is_known(tmp_path, capsys):
     status, printed = _guard(tmp_path, capsys, _case("new", 1.0, 1.0), _case("old", 1.0, 1.0))
     assert status == 1
