@@ -4,11 +4,11 @@
 
 The ratio time(kdops) / time(baseline), the fastest rounds of one run (what else runs on a machine
 disturbs them least), is compared with the best ratio of the same case in the committed records of
-the same processor or, where there is none, of the same instruction set. Of several runs of the same code the best ratio counts, too: what was slow
-once was disturbed. Past 1.3 times it warns, past 2 times it fails (exit status 1). Cases below
-50 us and the training iterations, which are mostly convolution, only warn. What is in only one of
-the two, or was committed for other thread counts only, is named and decides nothing; a run of which
-nothing can be compared fails.
+the same processor or, where there is none, of the same instruction set. Of several runs of the same
+code the best ratio counts, too: what was slow once was disturbed. Past 1.3 times it warns, past 2
+times it fails (exit status 1). Cases below 50 us and the training iterations, which are mostly
+convolution, only warn. What is in only one of the two, or was committed for other thread counts
+only, is named and decides nothing; a run of which nothing can be compared fails.
 """
 
 from __future__ import annotations
