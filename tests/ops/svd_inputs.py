@@ -12,7 +12,7 @@ def with_values(values, m, n, generator):
 
 
 def difficult(dtype, m, n, seed=0):
-    """{name: (m, n)}: the list of issue 3, from random to zero, in and near the range of dtype."""
+    """{name: (m, n)}: from random to zero, in and near the range of dtype."""
     g = torch.Generator().manual_seed(seed)
     r = min(m, n)
     single = dtype == torch.float32
