@@ -24,7 +24,7 @@ from torch.autograd import forward_ad
 
 from kdops import _forward
 from kdops._precision import full_precision
-from kdops._saved import save, saved
+from kdops._saved import after_its_level, save, saved
 from kdops._vmap import Outputs, Vmap, as_tuple, fold_vmap, leading_vmap
 
 Formula = Callable[..., Outputs]
@@ -266,7 +266,7 @@ def _differentiable(
         "forward": staticmethod(forward),
         "setup_context": staticmethod(_forward.setup_for_both(setup)),
         "jvp": staticmethod(_forward.transposed(setup, backward)),
-        "backward": staticmethod(backward),
+        "backward": staticmethod(after_its_level(backward)),
     }
     function: Any = type(f"Kdops_{name}", (torch.autograd.Function,), separate)
     function.vmap = staticmethod(vmap or fold_vmap(function.apply))
