@@ -66,7 +66,8 @@ def _weights(S: Tensor, kind: str) -> Tensor:
 
 
 def _symmetric(X: Tensor) -> Tensor:
-    return (X + X.mT) / 2
+    half = X / 2  # twice the largest entry may be no number
+    return half + half.mT
 
 
 # ---- first order, from the triples ---------------------------------------------------------------
