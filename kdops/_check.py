@@ -28,7 +28,9 @@ def tensor(op: str, name: str, value: object) -> Tensor:
         )
     if value.layout is not torch.strided:
         layout = str(value.layout).removeprefix("torch.")
-        raise TypeError(f"{op}: expected {name} to be dense, got layout {layout}: {name}.to_dense()")
+        raise TypeError(
+            f"{op}: expected {name} to be dense, got layout {layout}: pass {name}.to_dense()"
+        )
     return value
 
 

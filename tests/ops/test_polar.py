@@ -79,7 +79,7 @@ def test_accuracy(backend, shape, dtype):
     unit = A.abs().amax((-2, -1), keepdim=True).double().clamp_min(1e-300)
     A, U, H = A.double() / unit, U.double(), H.double() / unit
     norm = torch.linalg.matrix_norm(A, ord=2).clamp_min(1e-300)
-    W, S, Vh = torch.linalg.svd(A, full_matrices=False)
+    _, S, Vh = torch.linalg.svd(A, full_matrices=False)
     exact = (Vh.mT * S.unsqueeze(-2)) @ Vh
     assert torch.equal(H, H.mT)
     assert (torch.linalg.matrix_norm(A - U @ H) <= limit * norm).all()

@@ -232,7 +232,7 @@ def _pull_by(formula: Callable[..., Tensor]) -> Callable[..., Any]:
 
 
 def _fake_like_u(*values: Any) -> Tensor:
-    *_, U, S, Vh = values
+    *_, U, _, Vh = values
     fake: Tensor = U.new_empty((*U.shape[:-1], Vh.shape[-1]))
     return fake
 
