@@ -79,7 +79,7 @@ def test_accuracy(backend, shape, dtype):
     unit = A.abs().amax((-2, -1), keepdim=True).double().clamp_min(1e-300)
     A, U, H = A.double() / unit, U.double(), H.double() / unit
     norm = torch.linalg.matrix_norm(A, ord=2).clamp_min(1e-300)
-    W, S, Vh = torch.linalg.svd(A, full_matrices=False)
+    _, S, Vh = torch.linalg.svd(A, full_matrices=False)
     exact = (Vh.mT * S.unsqueeze(-2)) @ Vh
     assert torch.equal(H, H.mT)
     assert (torch.linalg.matrix_norm(A - U @ H) <= limit * norm).all()
@@ -103,13 +103,16 @@ def test_nuclear_norm(shape, dtype):
 def test_nothing_is_decomposed_twice(monkeypatch):
     """Values alone without a gradient; with one, the forward's vectors serve all orders."""
     counts = {"full": 0, "values": 0}
-    for name in counts:
 
-        def counted(*arguments, name=name, before=getattr(calls, name)):
+    def counted(name, function):
+        def call(*arguments):
             counts[name] += 1
-            return before(*arguments)
+            return function(*arguments)
 
-        monkeypatch.setattr(calls, name, counted)
+        monkeypatch.setattr(calls, name, call)
+
+    counted("full", calls.full)
+    counted("values", calls.values)
     A = torch.randn(2, 7, 4, dtype=torch.float64)
     batched_nuclear_norm(A)
     assert counts == {"full": 0, "values": 1}
