@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Any, NoReturn
 
 import torch
@@ -202,12 +201,7 @@ class FeatureTap:
     def __enter__(self) -> FeatureTap:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 

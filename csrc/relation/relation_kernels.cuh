@@ -91,9 +91,9 @@ KDOPS_DEVICE Difference<T> difference_of(const T* x, const T* y, int d, T scale,
 }
 
 // Distance of rows i and j, in scaled units, from their Gram entry, which is a mean over the d
-// columns as the gram room gives it. Below kClosePart of the norms
-// the digits are gone, and the differences of the given rows are summed: equal rows give exactly
-// zero, others never do. NaN stays NaN.
+// columns as the gram room gives it. Below kClosePart of the norms the digits are gone, and the
+// differences of the given rows are summed: equal rows give exactly zero, others never do. NaN
+// stays NaN.
 template <class T>
 KDOPS_DEVICE T pair_distance(const T* given, int d, T scale, const T* norms, T gram, int i, int j) {
   if (i == j) return norms[i] - norms[i];

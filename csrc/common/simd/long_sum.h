@@ -8,6 +8,7 @@
 
 #include "common/simd/pack_loop.h"
 #include "common/simd/pack_math.h"
+#include "common/simd/scratch.h"
 
 namespace kdops::KDOPS_ISA {
 
@@ -28,6 +29,33 @@ struct LongSum {
     sum = next;
   }
 };
+
+// sums[i] += part[i], one LongSum each: its two halves lie in sums and lost.
+template <class T>
+inline void add_to_long_sums(const T* part, int64_t count, T* sums, T* lost) {
+  for_packs<T>(count, [&](int64_t i, int lanes) {
+    LongSum<Pack<T>> sum{load_some(sums + i, lanes), load_some(lost + i, lanes)};
+    sum.add(load_some(part + i, lanes));
+    store_some(sum.sum, sums + i, lanes);
+    store_some(sum.lost, lost + i, lanes);
+  });
+}
+
+// `entries` sums over 0..length of which slab(first, count, out) writes the part of a stretch. Up
+// to kOneSlab it is asked once and writes the sums themselves; beyond, for `step` at a time.
+inline constexpr int64_t kOneSlab = 4096;
+
+template <class T, class Slab>
+void sum_by_slabs(int64_t length, int64_t step, int64_t entries, T* sums, const Slab& slab) {
+  if (length <= kOneSlab) return slab(int64_t(0), length, sums);
+  Scratch<T> part(entries), lost(entries);
+  std::fill_n(sums, entries, T(0));
+  std::fill_n(lost.get(), entries, T(0));
+  for (int64_t first = 0; first < length; first += step) {
+    slab(first, std::min(length - first, step), part.get());
+    add_to_long_sums(part.get(), entries, sums, lost.get());
+  }
+}
 
 // Sum of term(j, lanes), a Pack whose lanes beyond `lanes` are zero, over the packs of 0..count.
 template <class T, class Term>

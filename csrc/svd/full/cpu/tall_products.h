@@ -113,12 +113,7 @@ void tall_gram(const T* x, int64_t m, int n, int64_t stride, T* gram, int gram_s
       std::copy_n(partial, size, gram);
       break;
     }
-    for (int i = 0; i < size; i += kLanes) {
-      LongSum<Pack<T>> sum{Pack<T>::load(gram + i), Pack<T>::load(lost.get() + i)};
-      sum.add(Pack<T>::load(partial + i));
-      sum.sum.store(gram + i);
-      sum.lost.store(lost.get() + i);
-    }
+    add_to_long_sums(partial, size, gram, lost.get());
   }
   for (int i = 0; i < n; ++i)
     for (int j = 0; j < i; ++j) gram[i * gram_stride + j] = gram[j * gram_stride + i];

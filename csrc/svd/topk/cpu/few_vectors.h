@@ -7,7 +7,6 @@
 
 #include "common/blas/dot_tile.h"
 #include "common/simd/long_sum.h"
-#include "common/simd/scratch.h"
 #include "common/simd/transpose.h"
 
 namespace kdops::svd::KDOPS_ISA {
@@ -193,25 +192,13 @@ inline void row_sums(const T* A, int64_t lda, int64_t rows, int64_t n, const T* 
   }
 }
 
-// row_sums for any number of rows: blocks of them, added with their rounding errors put back.
+// row_sums of any number of rows, into k rows of n numbers without a gap.
 template <class T>
 void long_row_sums(const T* A, int64_t lda, int64_t rows, int64_t n, const T* w, int64_t wr,
-                   int64_t wj, int k, T* out, int64_t ldo) {
-  constexpr int64_t kBlock = 16 * kLongBlock;
-  row_sums(A, lda, std::min(rows, kBlock), n, w, wr, wj, k, out, ldo);
-  if (rows <= kBlock) return;
-  Scratch<T> part(k * n), lost(k * n);
-  std::fill_n(lost.get(), k * n, T(0));
-  for (int64_t first = kBlock; first < rows; first += kBlock) {
-    row_sums(A + first * lda, lda, std::min(rows - first, kBlock), n, w + first * wr, wr, wj, k,
-             part.get(), n);
-    for (int j = 0; j < k; ++j)
-      for (int64_t c = 0; c < n; ++c) {
-        LongSum<T> sum{out[j * ldo + c], lost[j * n + c]};
-        sum.add(part[j * n + c]);
-        out[j * ldo + c] = sum.sum, lost[j * n + c] = sum.lost;
-      }
-  }
+                   int64_t wj, int k, T* out) {
+  sum_by_slabs(rows, kOneSlab, k * n, out, [&](int64_t first, int64_t count, T* part) {
+    row_sums(A + first * lda, lda, count, n, w + first * wr, wr, wj, k, part, n);
+  });
 }
 
 template <class T>

@@ -7,11 +7,9 @@
 // the sums of a slab of chunks are added with their rounding errors put back.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
 #include "common/simd/long_sum.h"
-#include "common/simd/scratch.h"
 #include "svd/topk/cpu/few_vectors.h"
 #include "svd/topk/cpu/layout.h"
 
@@ -94,25 +92,8 @@ inline void gram_of_rows(const T* A, int m, int64_t n, int64_t first, int64_t co
   }
 }
 
-// Positions that are added without a break where the long side has more.
-inline constexpr int64_t kGramSlab = 4096;
-
-// sums of a whole long side, slab by slab: slab(first, count, sums) writes `entries` numbers.
-template <class T, class Slab>
-void add_slabs(int64_t length, int64_t slab_length, int64_t entries, T* sums, const Slab& slab) {
-  if (length <= kGramSlab) return slab(int64_t(0), length, sums);
-  Scratch<T> part(entries), lost(entries);
-  std::fill_n(sums, entries, T(0));
-  std::fill_n(lost.get(), entries, T(0));
-  for (int64_t first = 0; first < length; first += slab_length) {
-    slab(first, std::min(length - first, slab_length), part.get());
-    for (int64_t i = 0; i < entries; ++i) {
-      LongSum<T> sum{sums[i], lost[i]};
-      sum.add(part[i]);
-      sums[i] = sum.sum, lost[i] = sum.lost;
-    }
-  }
-}
+// Positions of one slab of a very long side (sum_by_slabs).
+inline constexpr int64_t kGramSlab = 512;
 
 // Upper triangle of the Gram matrix of factor * A into sums (width x width), of the positions
 // [from, from + length). stage: gram_chunk(width) * width numbers.
@@ -143,10 +124,10 @@ void gram_slab(const T* A, const TopkShape& shape, T factor, int64_t from, int64
 template <class T>
 void small_gram(const T* A, const TopkShape& shape, T factor, T* sums, T* stage) {
   const int64_t width = gram_width<T>(shape.p);
-  add_slabs(shape.length, int64_t(512), width * width, sums,
-            [&](int64_t first, int64_t count, T* out) {
-              gram_slab(A, shape, factor, first, count, out, stage);
-            });
+  sum_by_slabs(shape.length, kGramSlab, width * width, sums,
+               [&](int64_t first, int64_t count, T* out) {
+                 gram_slab(A, shape, factor, first, count, out, stage);
+               });
 }
 
 template <class T>
