@@ -31,11 +31,7 @@ def tensor(op: str, name: str, value: object, of_complex: str = "") -> Tensor:
     if value.layout is not torch.strided:
         layout = str(value.layout).removeprefix("torch.")
         raise TypeError(
-<<<<<<< HEAD
             f"{op}: expected {name} to be dense, got layout {layout}: call {name}.to_dense()"
-=======
-            f"{op}: expected {name} to be dense, got layout {layout}: pass {name}.to_dense()"
->>>>>>> main
         )
     return value
 
