@@ -42,6 +42,13 @@ def test_replace_zoo_rkd(capsys):
     assert norms[1] < 100 < norms[0]
 
 
+def test_polar():
+    losses, before, after = run("polar")
+    assert losses[-1] < 0.1 * losses[0]
+    assert before.max() < 1e-3
+    torch.testing.assert_close(after, torch.ones_like(after))
+
+
 def test_mixed_precision():
     history = run("mixed_precision")
     assert history[-1]["loss"] < history[0]["loss"]

@@ -50,6 +50,23 @@ def values_by_gram(A):
     return torch.linalg.eigvalsh(gram).flip(-1).clamp_min(0).sqrt()
 
 
+def polar(A):
+    """A = P H by the formula, with torch's autograd."""
+    U, S, Vh = torch.linalg.svd(A, full_matrices=False)
+    return U @ Vh, (Vh.mT * S.unsqueeze(-2)) @ Vh
+
+
+def polar_by_gram(A):
+    """The same through the square root of A^T A, m >= n; inexact if A is nearly singular."""
+    values, V = torch.linalg.eigh(A.mT @ A)
+    S = values.clamp_min(0).sqrt().unsqueeze(-2)
+    return A @ ((V / S) @ V.mT), (V * S) @ V.mT
+
+
+def nuclear_norm(A):
+    return torch.linalg.matrix_norm(A, ord="nuc")
+
+
 def aligned(student, teacher):
     """For each teacher vector (columns) the student vector of largest |cosine|, with its sign."""
     cosine = student.detach().mT @ teacher

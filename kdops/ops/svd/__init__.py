@@ -63,7 +63,8 @@ def batched_svd(
             seen as maps.flatten(2).mT are read where they lie.
         k: number of triples, 1 <= k <= r = min(m, n); None means all r. A small k is much cheaper:
             the other triples are computed neither forward nor backward. Anything with __index__.
-        compute_u: False leaves U out (None) and saves its cost. The gradient stays exact.
+        compute_u: False leaves U out (None) and saves its cost, except where a gradient of the full
+            decomposition is wanted and needs U (r <= 32). The gradient stays exact.
         canonical: choose each pair's sign such that the entries of its right vector v satisfy
             max(v) + min(v) > 0 (a tie: its first entry of largest magnitude is positive). Then the
             result does not depend on backend and device, and negating A leaves Vh unchanged.
