@@ -16,7 +16,14 @@ from kdops.ops.relation import (
     rkd_distance_loss,
     similarity_loss,
 )
-from kdops.ops.svd import align_singular_vectors, batched_eigh, batched_svd, batched_svdvals
+from kdops.ops.svd import (
+    align_singular_vectors,
+    batched_eigh,
+    batched_nuclear_norm,
+    batched_polar,
+    batched_svd,
+    batched_svdvals,
+)
 
 __version__ = VERSION
 
@@ -27,6 +34,8 @@ __all__ = [
     "attention_map",
     "backend",
     "batched_eigh",
+    "batched_nuclear_norm",
+    "batched_polar",
     "batched_svd",
     "batched_svdvals",
     "build_info",

@@ -24,7 +24,7 @@ from torch.autograd import forward_ad
 
 from kdops import _forward
 from kdops._precision import full_precision
-from kdops._saved import save, saved
+from kdops._saved import after_its_level, save, saved
 from kdops._vmap import Outputs, Vmap, as_tuple, fold_vmap, leading_vmap
 
 Formula = Callable[..., Outputs]
@@ -37,6 +37,7 @@ _untracked_views = torch._C._ExcludeDispatchKeyGuard  # a view could not keep it
 _VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 _NO_TANGENT = "compiled, it would lose the tangents of forward_ad; use torch.func.jvp"
 _is_compiling = torch.compiler.is_compiling
+_is_tracing = torch._C._is_tracing  # by torch.jit.trace, which wants the op itself
 _grad_enabled = torch.is_grad_enabled
 
 
@@ -112,7 +113,7 @@ def loss_op(
     def backward(ctx: Any, loss_cotangent: Tensor | None, *cotangents: Tensor | None) -> Outputs:
         values = saved(ctx)
         inputs, grads = values[: ctx.input_count], values[ctx.input_count :]
-        full = _vjp(formula, inputs, cotangents)
+        full = pull_back(formula, inputs, cotangents)
         if loss_cotangent is not None:
             reuse = _last_use(ctx, loss_cotangent)
             for i, (grad, need) in enumerate(zip(grads, ctx.needs_input_grad, strict=False)):
@@ -177,7 +178,7 @@ def gradient_op(name: str, formula: Formula, vmap: Vmap | None = None) -> Callab
         save(ctx, inputs)
 
     def backward(ctx: Any, *cotangents: Tensor | None) -> Outputs:
-        return tuple(_vjp(formula, saved(ctx), cotangents))
+        return tuple(pull_back(formula, saved(ctx), cotangents))
 
     return _differentiable(name, _overload(name), setup, backward, vmap)
 
@@ -195,7 +196,9 @@ def _tensor_places(op: Any) -> list[int]:
     return [i for i, t in enumerate(types) if t in ("Tensor", "Optional[Tensor]")]
 
 
-def _vjp(formula: Formula, inputs: Sequence[Any], cotangents: Sequence[Tensor | None]) -> list[Any]:
+def pull_back(
+    formula: Formula, inputs: Sequence[Any], cotangents: Sequence[Tensor | None]
+) -> list[Any]:
     """Cotangents of `inputs` for those of formula(*inputs); None where an input is no tensor."""
     grads: list[Any] = [None] * len(inputs)
     if all(c is None for c in cotangents):
@@ -263,7 +266,7 @@ def _differentiable(
         "forward": staticmethod(forward),
         "setup_context": staticmethod(_forward.setup_for_both(setup)),
         "jvp": staticmethod(_forward.transposed(setup, backward)),
-        "backward": staticmethod(backward),
+        "backward": staticmethod(after_its_level(backward)),
     }
     function: Any = type(f"Kdops_{name}", (torch.autograd.Function,), separate)
     function.vmap = staticmethod(vmap or fold_vmap(function.apply))
@@ -285,7 +288,7 @@ def _differentiable(
         if _autocast_enabled():
             return op(*inputs)
         if _watched(inputs):
-            return record(*inputs)
+            return op(*inputs) if _is_tracing() else record(*inputs)
         with _below_autograd():
             return kernel(*inputs)
 

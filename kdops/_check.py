@@ -26,6 +26,11 @@ def tensor(op: str, name: str, value: object) -> Tensor:
             f"{op}: expected {name} of dtype float64, float32, float16 or bfloat16, "
             f"got {str(value.dtype).removeprefix('torch.')}"
         )
+    if value.layout is not torch.strided:
+        layout = str(value.layout).removeprefix("torch.")
+        raise TypeError(
+            f"{op}: expected {name} to be dense, got layout {layout}: pass {name}.to_dense()"
+        )
     return value
 
 

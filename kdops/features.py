@@ -229,6 +229,10 @@ class FeatureStream:
     ) -> None:
         self.model, self.layers, self.loader, self.at = model, layers, loader, at
 
+    def __len__(self) -> int:
+        """The loader's, or a TypeError where it does not know."""
+        return len(self.loader)  # type: ignore[arg-type]
+
     def __iter__(self) -> Iterator[list[Tensor]]:
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         training = self.model.training

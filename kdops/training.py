@@ -19,13 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdops._checkpoint import Checkpoint, Rows
+from kdops._progress import tqdm
 from kdops.distributed import average_gradients
 from kdops.features import FeatureTap, unwrap
-
-try:
-    from tqdm.auto import tqdm
-except ImportError:  # the extra [demo] brings it; without it there is no bar
-    tqdm = None
 
 Gradients = list[Tensor | None]
 

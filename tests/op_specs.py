@@ -4,6 +4,13 @@ References are written out in plain PyTorch there or in the op's reference.py, n
 kernels.
 """
 
-from specs import attention, gram, rbf, relation, svd
+from specs import attention, gram, polar, rbf, relation, svd
 
-SPECS = (*attention.SPECS, *gram.SPECS, *rbf.SPECS, *relation.SPECS, *svd.SPECS)
+SPECS = (
+    *attention.SPECS,
+    *gram.SPECS,
+    *polar.SPECS,
+    *rbf.SPECS,
+    *relation.SPECS,
+    *svd.SPECS,
+)

@@ -33,12 +33,12 @@ Tensor doubles(const Tensor& like, int64_t count) {
   return empty_for(like, {count}, ScalarType::Double);
 }
 
-// a bT of (n, k) and (m, k) matrices, through the dispatcher to the gram room.
+// a bT / k of (n, k) and (m, k) matrices, through the dispatcher to the gram room: its products are
+// means over k, and the kernels that read them know.
 Tensor product(const Tensor& a, const Tensor* b) {
   const Tensor a3 = torch::stable::unsqueeze(a, 0);
-  std::array<StableIValue, 3> stack{torch::stable::detail::from(a3),
-                                    torch::stable::detail::from(std::optional<Tensor>()),
-                                    torch::stable::detail::from(1.0)};
+  std::array<StableIValue, 2> stack{torch::stable::detail::from(a3),
+                                    torch::stable::detail::from(std::optional<Tensor>())};
   if (b != nullptr)
     stack[1] = torch::stable::detail::from(std::optional<Tensor>(torch::stable::unsqueeze(*b, 0)));
   STABLE_TORCH_ERROR_CODE_CHECK(

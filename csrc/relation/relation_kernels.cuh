@@ -90,13 +90,14 @@ KDOPS_DEVICE Difference<T> difference_of(const T* x, const T* y, int d, T scale,
   return {square, largest};
 }
 
-// Distance of rows i and j, in scaled units, from their Gram entry. Below kClosePart of the norms
+// Distance of rows i and j, in scaled units, from their Gram entry, which is a mean over the d
+// columns as the gram room gives it. Below kClosePart of the norms
 // the digits are gone, and the differences of the given rows are summed: equal rows give exactly
 // zero, others never do. NaN stays NaN.
 template <class T>
 KDOPS_DEVICE T pair_distance(const T* given, int d, T scale, const T* norms, T gram, int i, int j) {
   if (i == j) return norms[i] - norms[i];
-  const T both = norms[i] + norms[j], square = both - 2 * gram;
+  const T both = norms[i] + norms[j], square = fma(T(-2) * d, gram, both);
   if (!(square <= T(kClosePart) * both)) return sqrt(square);
   const T *x = given + static_cast<int64_t>(i) * d, *y = given + static_cast<int64_t>(j) * d;
   const Difference<T> exact = difference_of(x, y, d, scale, T(1));
@@ -244,9 +245,9 @@ __global__ void __launch_bounds__(kRowThreads)
   lossy[i] = sizes > T(kLossyFactor) * lengths ? 1 : 0;
 }
 
-// Block i: row i of grad (n, d), the product of the Laplacian (n, n) with the centred rows. If that
-// is lossy it is summed from the differences of the given rows; then it gets the scale's rest.
-// lossy may be null.
+// Block i: row i of grad (n, d), the product of the Laplacian (n, n) with the centred rows, which
+// comes as the gram room gives it, a mean over n. If it is lossy it is summed from the differences
+// of the given rows; then it gets the scale's rest. lossy may be null.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
     relation_finish_kernel(const T* __restrict__ laplacian, const T* __restrict__ given, int n,
@@ -255,7 +256,6 @@ __global__ void __launch_bounds__(kRowThreads)
   const T rest = static_cast<T>(*scale / scale_inside<T>(*scale)), unit = static_cast<T>(*scale);
   const int64_t i = blockIdx.x;
   const bool again = lossy != nullptr && lossy[i] != 0;
-  if (!again && rest == T(1)) return;
   const T* weights = laplacian + i * n;
   for (int c = static_cast<int>(threadIdx.x); c < d; c += kRowThreads) {
     const T mine = given[i * d + c] * unit;
@@ -263,7 +263,7 @@ __global__ void __launch_bounds__(kRowThreads)
     for (int j = 0; again && j < n; ++j)
       if (weights[j] != T(0))
         sum = fma(-weights[j], mine - given[static_cast<int64_t>(j) * d + c] * unit, sum);
-    grad[i * d + c] = (again ? sum : grad[i * d + c]) * rest;
+    grad[i * d + c] = (again ? sum : grad[i * d + c] * n) * rest;
   }
 }
 

@@ -85,7 +85,8 @@ def on_features(
         if isinstance(method, kd.Overhaul):
             method.prepare(setting.stream(names, at))
         elif isinstance(method, kd.FactorTransfer | kd.MHGD | kd.IEP):
-            method.prepare(setting.stream(names, at), epochs=epochs or 5)
+            batches = setting.stream(names, at)
+            method.prepare(batches, epochs=epochs or 5, progress=False)  # the demo has a bar
         return Prepared(method, setting.teacher, (names, names), at)
 
     return prepare

@@ -15,16 +15,12 @@ from typing import Any
 import torch
 
 import kdops
+from kdops._progress import tqdm
 from kdops.demo import report
 from kdops.demo.data import CIFAR, Batches, DataError, Images, cifar, digits
 from kdops.demo.methods import RECIPES, Prepared, Setting, sgd
 from kdops.demo.nets import Net, accuracy
 from kdops.training import fit
-
-try:
-    from tqdm.auto import tqdm
-except ImportError:  # progress is then not shown
-    tqdm = None
 
 DEFAULT = ["SoftTarget", "RKD", "FSP", "KDSVD"]
 BASELINE = "Student"

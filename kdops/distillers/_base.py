@@ -4,13 +4,13 @@ A distiller is called as ``loss = method(student, teacher)``. Both arguments are
 list with one tensor per level: vectors (B, C) or maps (B, C, *S), the channels second, with one to
 three dimensions of positions. The loss is a 0-d tensor in fp32 (fp64 for an fp64 student); half
 inputs are computed in fp32, the teacher is detached and follows the student's type. Methods with a
-preparatory phase derive from ``PreparedDistiller``.
+preparatory phase derive from ``PreparedDistiller`` (_prepared.py).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -218,85 +218,3 @@ class Distiller(nn.Module):
 def halving(n: int) -> list[float]:
     """1 for the last level, 1/2 for the one before, 1/4, ..."""
     return [0.5 ** (n - 1 - i) for i in range(n)]
-
-
-class PreparedDistiller(Distiller):
-    """A method that first learns something about the teacher alone.
-
-    ``prepare(batches)`` runs that phase; the flag travels with state_dict. Calling the method
-    before raises a RuntimeError that names the remedy.
-    """
-
-    prepared: Tensor
-
-    def __init__(self, *, weights: Sequence[float] | None = None) -> None:
-        super().__init__(weights=weights)
-        self.register_buffer("prepared", torch.zeros((), dtype=torch.bool))
-        self._ready: bool | None = None
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._ready = None
-
-    def is_prepared(self) -> bool:
-        """Whether prepare() has been run, here or before the state_dict was saved."""
-        if self._ready is None:  # read the buffer once: on a GPU every read is a synchronisation
-            self._ready = bool(self.prepared)
-        return self._ready
-
-    def require_prepared(self) -> None:
-        if not self.is_prepared():
-            raise RuntimeError(
-                f"{self.name}: the preparatory phase was not run; call "
-                f"{self.name}.prepare(teacher_batches) first, or load the state_dict of a "
-                "prepared method"
-            )
-
-    def mark_prepared(self) -> None:
-        """Declare the preparatory phase done (prepare() does; so may a user with own weights)."""
-        self.prepared.fill_(True)
-        self._ready = True
-
-    def teacher_levels(self, batch: Levels) -> list[Tensor]:
-        """One batch for prepare(), checked: the teacher's features as the method was built for."""
-        levels = levels_of(f"{self.name}.prepare", batch)
-        found = [x.shape[1] if isinstance(x, Tensor) and x.ndim > 1 else None for x in levels]
-        for i, x in enumerate(levels):
-            check_feature(f"{self.name}.prepare", i, "teacher", x)
-        built = [t for _, t in self.channels or ()]
-        if found != built:
-            raise ValueError(
-                f"{self.name}.prepare: built for levels of {built} teacher channels, got {found}; "
-                "pass batches of the teacher's features, one tensor per level"
-            )
-        return [full(x.detach()) for x in levels]
-
-    def learn(
-        self,
-        batches: Iterable[Levels],
-        loss_of: Callable[[list[Tensor]], Tensor],
-        parameters: Iterable[nn.Parameter],
-        *,
-        epochs: int,
-        lr: float,
-    ) -> list[float]:
-        """Minimise loss_of(teacher levels) with Adam; the mean loss of every epoch."""
-        optimizer = torch.optim.Adam(list(parameters), lr=lr)
-        history = []
-        for epoch in range(epochs):
-            losses = []
-            for batch in batches:
-                levels = self.teacher_levels(batch)
-                with torch.enable_grad():
-                    loss = loss_of(levels)
-                    optimizer.zero_grad(set_to_none=True)
-                    torch.autograd.backward(loss)
-                optimizer.step()
-                losses.append(loss.detach())
-            if not losses:
-                raise ValueError(
-                    f"{self.name}.prepare: no batches in epoch {epoch}; pass a list, or another "
-                    "iterable that can be walked once per epoch"
-                )
-            history.append(float(torch.stack(losses).mean()))
-        return history

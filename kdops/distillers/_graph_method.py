@@ -3,29 +3,28 @@ the first singular vectors of its maps, and are frozen before the student comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdops.distillers._base import (
-    Levels,
-    Pair,
-    PreparedDistiller,
-    channel_numbers,
-    check_positions,
-)
+from kdops._progress import Progress
+from kdops.distillers._base import Levels, Pair, channel_numbers, check_positions
 from kdops.distillers._connectors import connectors
+from kdops.distillers._prepared import PreparedDistiller
 from kdops.distillers._spectral import matrix
 from kdops.distributed import broadcast_state, over_group
 from kdops.ops.svd import batched_svd
+
+Vectors = list[Tensor]  # the first right singular vector of every sample, (B, D) per level
 
 
 class GraphDistiller(PreparedDistiller):
     """The samples of a batch (with group, of the global batch) are the nodes of a graph.
 
-    The networks stay frozen and in inference mode, except inside train_networks.
+    The networks stay frozen and in inference mode, except inside train_networks. They read nothing
+    of the maps but the first singular vectors, which teacher_vectors finds once for all epochs.
     """
 
     def __init__(
@@ -72,8 +71,8 @@ class GraphDistiller(PreparedDistiller):
         """What the preparatory phase trains."""
         raise NotImplementedError
 
-    def teacher_loss(self, levels: list[Tensor]) -> Tensor:
-        """What it minimises, from the teacher's maps."""
+    def teacher_loss(self, vectors: Vectors) -> Tensor:
+        """What it minimises, from the teacher's vectors."""
         raise NotImplementedError
 
     def freeze(self, frozen: bool = True) -> None:
@@ -87,22 +86,63 @@ class GraphDistiller(PreparedDistiller):
         return self
 
     @torch.no_grad()
-    def first_vectors(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """The first right singular vector of every sample, (B, D) per level."""
+    def first_vectors(self, batch: Levels) -> Vectors:
+        """Of one batch of teacher maps; with group, of the samples of this process."""
+        levels = self.teacher_levels(batch)
         for i, t in enumerate(levels):
             check_positions(self.name, i, t)
-        found = [batched_svd(matrix(t), 1, compute_u=False).Vh[:, 0] for t in levels]
-        return [over_group(v, self.group) for v in found]
+        return [batched_svd(matrix(t), 1, compute_u=False).Vh[:, 0] for t in levels]
 
-    def train_networks(self, batches: Iterable[Levels], epochs: int, lr: float) -> list[float]:
+    def teacher_vectors(
+        self, batches: Iterable[Levels], keep: torch.device | str | None, progress: bool
+    ) -> Iterable[Vectors]:
+        """The vectors of all batches, kept on a device; keep=None: found anew in every walk."""
+        if keep is None:
+            return _Anew(self, batches)
+        kept = []
+        with Progress(f"{self.name}.prepare, singular vectors", batches, 1, None, progress) as bar:
+            for batch in batches:
+                found = self.first_vectors(batch)
+                kept.append([v.to(keep, copy=True) for v in found])  # a view would keep its base
+                bar.step()
+        if not kept:
+            raise ValueError(f"{self.name}.prepare: no batches; the iterable is empty")
+        return kept
+
+    def gathered(self, vectors: Vectors) -> Vectors:
+        """Where the networks are, and those of all processes."""
+        device = next(p.device for network in self.networks() for p in network.parameters())
+        return [over_group(v.to(device), self.group) for v in vectors]
+
+    def train_networks(
+        self, vectors: Iterable[Vectors], epochs: int, lr: float, progress: bool
+    ) -> list[float]:
         """The loss of every epoch; every process of the group gets the same networks."""
+
+        def loss_of(batch: Vectors, epoch: int) -> Tensor:
+            return self.teacher_loss(self.gathered(batch))
+
         self.freeze(False)
         try:
-            parameters = [p for network in self.networks() for p in network.parameters()]
-            history = self.learn(batches, self.teacher_loss, parameters, epochs=epochs, lr=lr)
+            own = [p for network in self.networks() for p in network.parameters()]
+            history = self.learn(vectors, loss_of, own, epochs=epochs, lr=lr, progress=progress)
         finally:
             self.freeze()
         if self.group is not None:
             broadcast_state(self, None if isinstance(self.group, str) else self.group)
         self.mark_prepared()
         return history
+
+
+class _Anew:
+    """The vectors of batches, decomposed whenever they are walked."""
+
+    def __init__(self, method: GraphDistiller, batches: Iterable[Levels]) -> None:
+        self.method, self.batches = method, batches
+
+    def __iter__(self) -> Iterator[Vectors]:
+        return (self.method.first_vectors(batch) for batch in self.batches)
+
+    def __len__(self) -> int:
+        """That of the batches, or a TypeError where they have none."""
+        return len(self.batches)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from kdops.distillers._base import Levels, Pair, as_list, mean, outside_autocast
 from kdops.distillers._connectors import connect
 from kdops.distillers._embedding import IncrementalPCA, MessagePassing, code_size, plane_map
 from kdops.distillers._graph import GraphAttention, row_divergence
-from kdops.distillers._graph_method import GraphDistiller
+from kdops.distillers._graph_method import GraphDistiller, Vectors
 from kdops.distillers._spectral import projected_vectors
 from kdops.distributed import over_group
 from kdops.ops.relation import pairwise_cosine
@@ -30,10 +30,10 @@ class IEP(GraphDistiller):
     black_box=True adds MHGD's term on the codes with 7 heads and an eighth made of the teacher's
     messages: KL(softmax(tanh S_S) || softmax(tanh S_T)).
 
-    ``prepare(teacher_batches)`` (20 epochs) accumulates the PCA in a pass of its own, then trains
-    the networks, which stay frozen. Levels (B, C, H, W) of equal size in student and teacher;
-    a 1x1 connector where channels differ. ``knowledge`` returns the terms by name, so that each
-    can be clipped by itself (kdops.training.clip_to_main). group: as in MHGD.
+    ``prepare(teacher_batches)`` (20 epochs) decomposes each map once, accumulates the PCA, then
+    trains the networks, which stay frozen. Levels (B, C, H, W) of equal size in student and
+    teacher; a 1x1 connector where channels differ. ``knowledge`` returns the terms by name, so that
+    each can be clipped by itself (kdops.training.clip_to_main). group: as in MHGD.
     Differs from the published code, which goes on updating the PCA during distillation, and uses
     a form of the plane mapping whose gradient is singular.
     """
@@ -64,12 +64,8 @@ class IEP(GraphDistiller):
     def networks(self) -> list[nn.Module]:
         return [self.graphs, self.attention]
 
-    def _teacher_planes(self, levels: list[Tensor]) -> list[Tensor]:
-        """First PCA and plane mapping, (B, D) per level."""
-        return [plane_map(v) for v in self.first_vectors(levels)]
-
-    def teacher_loss(self, levels: list[Tensor]) -> Tensor:
-        planes = self._teacher_planes(levels)
+    def teacher_loss(self, vectors: Vectors) -> Tensor:
+        planes = [plane_map(v) for v in vectors]
         codes = [pca(x) for pca, x in zip(self.codes, planes, strict=True)]
         terms = []
         for i, (front, back) in enumerate(pairwise(codes)):
@@ -83,14 +79,24 @@ class IEP(GraphDistiller):
         return torch.stack(terms).sum()
 
     def prepare(
-        self, batches: Iterable[Levels], *, epochs: int = 20, lr: float = 1e-3
+        self,
+        batches: Iterable[Levels],
+        *,
+        epochs: int = 20,
+        lr: float = 1e-3,
+        keep: torch.device | str | None = "cpu",
+        progress: bool = True,
     ) -> list[float]:
-        """One pass for the PCA, then epochs of training on teacher maps; the loss per epoch."""
-        for batch in batches:
-            planes = self._teacher_planes(self.teacher_levels(batch))
-            for pca, x in zip(self.codes, planes, strict=True):
-                cast(IncrementalPCA, pca).update(x)
-        return self.train_networks(batches, epochs, lr)
+        """One pass for the PCA, then epochs of training on teacher maps; the loss per epoch.
+
+        The batches are walked and decomposed once, for the PCA and all epochs; keep and progress
+        are those of MHGD.prepare, and so is what a shuffling or augmenting loader then means.
+        """
+        found = self.teacher_vectors(batches, keep, progress)
+        for vectors in found:
+            for pca, v in zip(self.codes, self.gathered(vectors), strict=True):
+                cast(IncrementalPCA, pca).update(plane_map(v))
+        return self.train_networks(found, epochs, lr, progress)
 
     def _codes(self, pairs: list[Pair]) -> list[Pair]:
         """PCA codes (P_S, P_T) of every level."""

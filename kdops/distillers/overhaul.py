@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from kdops.distillers._base import (
     Levels,
     Pair,
-    PreparedDistiller,
     channel_numbers,
     full,
     halving,
 )
 from kdops.distillers._connectors import apply_pointwise, channel_lists, pointwise, pool_pair
 from kdops.distillers._margins import batch_norm_margin, negative_means
+from kdops.distillers._prepared import PreparedDistiller
 
 
 class Overhaul(PreparedDistiller):

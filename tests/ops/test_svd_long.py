@@ -48,3 +48,27 @@ def test_full_rank(wide):
     expected = torch.linalg.eigvalsh(A.double().T @ A.double()).sqrt().flip(0)
     S = batched_svdvals(A.T.contiguous() if wide else A)
     assert ((S - expected).abs() <= 4 * EPS * expected[0]).all()
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["tall", "wide"])
+@pytest.mark.parametrize("columns", [3, 5, 40, 130])
+def test_topk_of_small_entries_beside_a_large_one(columns, wide):
+    g = torch.Generator().manual_seed(0)
+    A = one_large_row(columns) + 1e-3 * torch.rand(2**18, columns, generator=g)
+    exact = torch.linalg.eigvalsh(A.double().T @ A.double())[-1].sqrt()
+    U, S, Vh = batched_svd(A.T.contiguous() if wide else A, k=1)
+    assert abs(S[0] - exact) <= 2e-5 * exact
+    for v in (U[:, 0], Vh[0]):
+        assert abs(v.double().norm() - 1) <= 4e-5
+
+
+def test_topk_gradient_of_a_long_side():
+    """The sum of 2^18 equal cotangents, of one vector per row, beside a large one."""
+    A = one_large_row(3).requires_grad_()
+    U, _, _ = batched_svd(A, k=1)
+    cotangent = torch.ones(2**18, 1)
+    (gradient,) = torch.autograd.grad(U, A, cotangent)
+    B = A.detach().double().requires_grad_()
+    with kdops.backend("reference"):
+        (exact,) = torch.autograd.grad(batched_svd(B, k=1).U, B, cotangent.double())
+    assert (gradient - exact).abs().max() <= 1e-4 * exact.abs().max()

@@ -52,7 +52,7 @@ def exact_angle(student, teacher):
 def centred(sim, x):
     rows, norms = np.full_like(x, np.nan), np.full(len(x), np.nan, x.dtype)
     scale = sim.relation_centre(x, rows, norms)
-    return rows, norms, rows @ rows.T, scale
+    return rows, norms, rows @ rows.T / rows.shape[1], scale  # a mean, as the gram room's
 
 
 def run(sim, op, student, teacher, splits=1):
@@ -66,7 +66,7 @@ def run(sim, op, student, teacher, splits=1):
     else:
         laplacian, lossy = np.full_like(gram, np.nan), np.empty(0, np.int32)
         loss = sim.rkd_angle(*sides, splits, laplacian)
-    grad = laplacian @ rows
+    grad = laplacian @ rows / len(rows)
     sim.relation_finish(laplacian, student, scale, lossy, grad)
     return np.array([loss]), grad
 

@@ -8,7 +8,7 @@ import kdops
 from kdops.testing import Case, ErrorCase, OpSpec
 
 
-def _spectrum(make, *shape):
+def spectrum(make, *shape):
     """Matrices (*batch, m, n) with well separated singular values 0.6, 1, 1.4, ..."""
     lead = shape if make.batch is None else (make.batch, *shape)
     noise = torch.randn(lead, generator=make.generator, dtype=torch.float64)
@@ -73,7 +73,7 @@ def _svd_invariant(result):
     return S, _weighted_projector(Vh.mT), _weighted_projector(U), U @ Vh
 
 
-def _svd_reference(A, k=None, compute_u=True):
+def svd_reference(A, k=None, compute_u=True):
     U, S, Vh = torch.linalg.svd(A, full_matrices=False)
     return (U[..., :k] if compute_u else None), S[..., :k], Vh[..., :k, :]
 
@@ -82,21 +82,21 @@ def _svd(name, op_calls, **options):
     return OpSpec(
         name=f"batched_svd[{name}]",
         function=partial(kdops.batched_svd, **options),
-        reference=partial(_svd_reference, **options),
+        reference=partial(svd_reference, **options),
         cases=(
-            Case("square", lambda make: (_spectrum(make, 3, 9, 9),)),
-            Case("tall", lambda make: (_spectrum(make, 5, 40, 6),)),
-            Case("wide", lambda make: (_spectrum(make, 2, 7, 33),)),
-            Case("leading dims", lambda make: (_spectrum(make, 2, 3, 12, 10),)),
+            Case("square", lambda make: (spectrum(make, 3, 9, 9),)),
+            Case("tall", lambda make: (spectrum(make, 5, 40, 6),)),
+            Case("wide", lambda make: (spectrum(make, 2, 7, 33),)),
+            Case("leading dims", lambda make: (spectrum(make, 2, 3, 12, 10),)),
             *(
                 Case(kind, lambda make, kind=kind: (_nearly_split(make, kind, 2, 12, 9),))
                 for kind in _SPLIT_KINDS
             ),
         ),
         small_cases=(
-            Case("square", lambda make: (_spectrum(make, 2, 4, 4),)),
-            Case("tall", lambda make: (_spectrum(make, 1, 6, 4),)),
-            Case("wide", lambda make: (_spectrum(make, 1, 4, 5),)),
+            Case("square", lambda make: (spectrum(make, 2, 4, 4),)),
+            Case("tall", lambda make: (spectrum(make, 1, 6, 4),)),
+            Case("wide", lambda make: (spectrum(make, 1, 4, 5),)),
         ),
         op_calls=op_calls,
         empty_cases=(Case("no matrices", lambda make: (make.normal(0, 6, 5),)),),
@@ -171,7 +171,7 @@ _TOO_MANY_ENTRIES = "a Jacobian of 10⁴ entries: directions of it in tests/ops/
 ABOVE_128 = OpSpec(
     name="batched_svd[top 3 above 128]",
     function=partial(kdops.batched_svd, k=3),
-    reference=partial(_svd_reference, k=3),
+    reference=partial(svd_reference, k=3),
     cases=(
         Case("square", lambda make: (_decaying(make, 2, 129, 129),)),
         Case("tall", lambda make: (_decaying(make, 1, 160, 130),)),
@@ -193,11 +193,11 @@ BATCHED_SVDVALS = OpSpec(
     function=kdops.batched_svdvals,
     reference=torch.linalg.svdvals,
     cases=(
-        Case("square", lambda make: (_spectrum(make, 3, 9, 9),)),
-        Case("tall", lambda make: (_spectrum(make, 2, 40, 6),)),
-        Case("wide", lambda make: (_spectrum(make, 2, 3, 7, 33),)),
+        Case("square", lambda make: (spectrum(make, 3, 9, 9),)),
+        Case("tall", lambda make: (spectrum(make, 2, 40, 6),)),
+        Case("wide", lambda make: (spectrum(make, 2, 3, 7, 33),)),
     ),
-    small_cases=(Case("tall", lambda make: (_spectrum(make, 2, 5, 4),)),),
+    small_cases=(Case("tall", lambda make: (spectrum(make, 2, 5, 4),)),),
     op_calls=(("svdvals", lambda make: (make.normal(2, 5, 4),)),),
     empty_cases=(
         Case("no matrices", lambda make: (make.normal(0, 6, 5),)),

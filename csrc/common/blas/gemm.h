@@ -18,7 +18,6 @@ template <class T>
 struct View {
   T* data;
   int64_t row, col;
-  T& at(int64_t i, int64_t j) const { return data[i * row + j * col]; }
 };
 
 // Whether the inner loop fetches what the next strip will read: with registers half as wide it asks
@@ -204,7 +203,7 @@ void gemm(int64_t rows, int64_t cols, int64_t depth, T alpha, View<const T> a, V
       if (b.col == 1 && more) job.ahead = right.data + strip_cols, job.ahead_row = b.row;
       if (!direct) pack_strip<T>(right, now, width, strip.get(), strip_cols);
       const int64_t last_row = part == Part::upper ? std::min(rows, j + width) : rows;
-      multiply_strip<T>(left, last_row, job, width, &c.at(0, j));
+      multiply_strip<T>(left, last_row, job, width, c.data + j * c.col);
     }
   }
 }

@@ -1,16 +1,33 @@
 // Sums of any length that are as exact as their terms. A sum taken number by number in float loses
-// a digit for every factor of ten in its length; here packs are added in blocks, the blocks in
-// double. Callers: gram, attention.
+// a digit for every factor of ten in its length (and stands still at 2^24 ones); here packs are
+// added in blocks, the blocks in double, or with the rounding errors put back where there are too
+// many sums for double. Callers: gram, attention, svd.
 #pragma once
 
 #include <algorithm>
 
-#include "pack_loop.h"
+#include "common/simd/pack_loop.h"
+#include "common/simd/pack_math.h"
 
 namespace kdops::KDOPS_ISA {
 
 // So many packs, or rows that are added up pack by pack, are summed without a break.
 inline constexpr int64_t kSumBlock = 64;
+
+// The same where blocks are added by a LongSum.
+inline constexpr int64_t kLongBlock = 256;
+
+// Adds blocks; what each addition rounds away goes into the next. V: a number or a register.
+template <class V>
+struct LongSum {
+  V sum = V(Scalar<V>(0)), lost = V(Scalar<V>(0));
+
+  void add(V x) {
+    const V term = x - lost, next = sum + term;
+    lost = (next - sum) - term;
+    sum = next;
+  }
+};
 
 // Sum of term(j, lanes), a Pack whose lanes beyond `lanes` are zero, over the packs of 0..count.
 template <class T, class Term>

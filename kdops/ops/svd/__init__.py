@@ -6,16 +6,19 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from kdops import _backends, _check
-from kdops._precision import full_precision
-from kdops.ops.svd import reference, registration
+from kdops import _check
+from kdops.ops.svd import arguments, calls
 from kdops.ops.svd.gradient import DEGENERATE_POLICIES
+from kdops.ops.svd.polar import Polar, batched_nuclear_norm, batched_polar
 
 __all__ = [
     "SVD",
     "Eigh",
+    "Polar",
     "align_singular_vectors",
     "batched_eigh",
+    "batched_nuclear_norm",
+    "batched_polar",
     "batched_svd",
     "batched_svdvals",
 ]
@@ -46,6 +49,9 @@ def batched_svd(
     canonical: bool = True,
     degenerate: str = "mask",
     mode: str = "accurate",
+    full_matrices: bool = False,
+    driver: None = None,
+    out: None = None,
 ) -> SVD:
     """Thin singular value decomposition A = U diag(S) Vh of every matrix, or its k largest triples.
 
@@ -56,7 +62,7 @@ def batched_svd(
             (half types are computed in float32, and so is everything under autocast). Feature maps
             seen as maps.flatten(2).mT are read where they lie.
         k: number of triples, 1 <= k <= r = min(m, n); None means all r. A small k is much cheaper:
-            the other triples are computed neither forward nor backward.
+            the other triples are computed neither forward nor backward. Anything with __index__.
         compute_u: False leaves U out (None) and saves its cost. The gradient stays exact.
         canonical: choose each pair's sign such that the entries of its right vector v satisfy
             max(v) + min(v) > 0 (a tie: its first entry of largest magnitude is positive). Then the
@@ -70,6 +76,8 @@ def batched_svd(
             vectors of the longer side, U if m >= n, lose orthogonality, and singular values below
             sqrt(eps) times the largest are noise (docs/svd.md has figures). Where that gains
             nothing (top-k, CUDA, the reference) it is ignored.
+        full_matrices, driver, out: for code written for torch.linalg.svd. Only these values are
+            offered, any other is an error that says what to do instead.
 
     Returns:
         SVD(U, S, Vh): (..., m, r), (..., r) descending, (..., r, n) in the dtype of A, with k in
@@ -91,18 +99,20 @@ def batched_svd(
     (torch.Size([128, 1024, 4]), torch.Size([128, 4]), torch.Size([128, 4, 64]))
     """
     op = "batched_svd"
-    m, n = _matrix_shape(op, A)
+    m, n = arguments.matrix_shape(op, A)
     _check.option(op, "degenerate", degenerate, DEGENERATE_POLICIES)
     _check.option(op, "mode", mode, MODES)
+    if full_matrices is not False or driver is not None or out is not None:
+        arguments.only(op, full_matrices=full_matrices, driver=driver, out=out)
     r = min(m, n)
-    k = r if k is None else _check_k(op, k, r)
+    k = r if k is None else arguments.count(op, k, r)
     work, dtype = _check.computed(A)
     if r == 0:
-        U, S, Vh = _empty(work, compute_u)
-    elif k < r and _is_few(k, r):
-        U, S, Vh = _topk(work, m, n, k, compute_u, canonical, degenerate)
+        U, S, Vh = calls.empty(work, compute_u)
+    elif k < r and calls.is_few(k, r):
+        U, S, Vh = calls.topk(work, m, n, k, compute_u, canonical, degenerate)
     else:
-        U, S, Vh = _full(work, m, n, compute_u, canonical, degenerate, mode)
+        U, S, Vh = calls.full(work, m, n, compute_u, canonical, degenerate, mode)
         if k < r:
             U = U[..., :k] if U is not None else None
             S, Vh = S[..., :k], Vh[..., :k, :]
@@ -111,12 +121,15 @@ def batched_svd(
     return SVD(None if U is None else U.to(dtype), S.to(dtype), Vh.to(dtype))
 
 
-def batched_svdvals(A: Tensor, k: int | None = None) -> Tensor:
+def batched_svdvals(
+    A: Tensor, k: int | None = None, *, driver: None = None, out: None = None
+) -> Tensor:
     """Singular values of every matrix, descending: all of them or the k largest.
 
     Args:
         A: (..., m, n), as for batched_svd.
         k: how many, 1 <= k <= min(m, n); None means all.
+        driver, out: for code written for torch.linalg.svdvals. Only None is offered.
 
     Returns:
         (..., k) in the dtype of A. Accurate to n eps times the largest value, as torch's.
@@ -129,26 +142,26 @@ def batched_svdvals(A: Tensor, k: int | None = None) -> Tensor:
     tensor([1., 1., 1.])
     """
     op = "batched_svdvals"
-    m, n = _matrix_shape(op, A)
+    m, n = arguments.matrix_shape(op, A)
+    arguments.only(op, driver=driver, out=out)
     r = min(m, n)
-    k = r if k is None else _check_k(op, k, r)
+    k = r if k is None else arguments.count(op, k, r)
     work, dtype = _check.computed(A)
     if r == 0:
         S = work.new_zeros((*A.shape[:-2], 0))
-    elif k < r and _is_few(k, r):
-        S = _topk(work, m, n, k, False, False, "mask")[1]
-    elif _backends.choose_for("svdvals", work, m, n) == "native":
-        S = registration.ops["svdvals"](work)
+    elif k < r and calls.is_few(k, r):
+        S = calls.topk(work, m, n, k, False, False, "mask")[1]
     else:
-        S = reference.svdvals(work)
+        S = calls.values(work, m, n)
     return _check.of_dtype(S if k == S.shape[-1] else S[..., :k], dtype)
 
 
-def batched_eigh(A: Tensor) -> Eigh:
+def batched_eigh(A: Tensor, UPLO: str = "L", *, out: None = None) -> Eigh:
     """Eigenvalues and orthonormal eigenvectors of real symmetric matrices, as torch.linalg.eigh.
 
     Args:
         A: (..., n, n), of which the lower triangle is read; dtypes as for batched_svd.
+        UPLO, out: for code written for torch.linalg.eigh. Only these values are offered.
 
     Returns:
         Eigh(eigenvalues, eigenvectors): (..., n) ascending and (..., n, n) as columns, in the dtype
@@ -164,16 +177,15 @@ def batched_eigh(A: Tensor) -> Eigh:
     tensor([1., 3.])
     """
     op = "batched_eigh"
-    m, n = _matrix_shape(op, A, "[..., n, n]")
+    m, n = arguments.matrix_shape(op, A, "[..., n, n]")
+    arguments.only(op, UPLO=UPLO, out=out)
     if m != n:
         raise ValueError(f"{op}: expected A of shape [..., n, n], got {_check.describe(A)}")
     work, dtype = _check.computed(A)
     if n == 0:
         values, vectors = work.new_zeros(A.shape[:-1]), work.new_zeros(A.shape)
-    elif _backends.choose_for("eigh", work, n, n) == "native":
-        values, vectors = registration.ops["eigh"](work)
     else:
-        values, vectors = reference.eigh(work)
+        values, vectors = calls.eigh(work, n)
     return Eigh(_check.of_dtype(values, dtype), _check.of_dtype(vectors, dtype))
 
 
@@ -212,65 +224,4 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
         raise ValueError(f"{op}: expected at least one student vector, got {list(student.shape)}")
     student, teacher = _check.outside_autocast(student, _check.constant(teacher))
     work, teacher = _check.widened(student), _check.widened(teacher)
-    return _check.of_dtype(_align(work, teacher, length, candidates, k), student.dtype)
-
-
-Triple = tuple["Tensor | None", Tensor, Tensor]
-
-
-def _is_few(k: int, r: int) -> bool:
-    """Whether k of r triples are cheaper by themselves than the whole decomposition."""
-    return k <= registration.largest_k(r) and 2 * k < r
-
-
-def _topk(
-    A: Tensor, m: int, n: int, k: int, compute_u: bool, canonical: bool, degenerate: str
-) -> Triple:
-    """m, n: the shape of a matrix, which the callers have asked A for already."""
-    if _backends.choose_for("svd_topk", A, m, n, k) == "native":
-        lorentz = degenerate == "lorentz"
-        U, S, Vh, _ = registration.ops["svd_topk"](A, k, compute_u, canonical, lorentz)
-        return (U if compute_u else None), S, Vh
-    return reference.svd_topk(A, k, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
-
-
-def _full(
-    A: Tensor, m: int, n: int, compute_u: bool, canonical: bool, degenerate: str, mode: str
-) -> Triple:
-    if _backends.choose_for("svd", A, m, n) == "native":
-        lorentz = degenerate == "lorentz"
-        U, S, Vh = registration.ops["svd"](A, compute_u, canonical, mode == "fast", lorentz)
-        return (U if compute_u else None), S, Vh
-    return reference.svd(A, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
-
-
-def _align(student: Tensor, teacher: Tensor, *sizes: int) -> Tensor:
-    """sizes: D, K', k, which the caller has asked the tensors for already."""
-    if _backends.choose_for("align_singular_vectors", student, *sizes) == "native":
-        aligned: Tensor = registration.ops["align_vectors"](student, teacher)[0]
-        return aligned
-    with full_precision(student):
-        return reference.align_singular_vectors(student, teacher)
-
-
-def _empty(A: Tensor, compute_u: bool) -> Triple:
-    """The decomposition of matrices without entries."""
-    *batch, m, n = A.shape
-    U = A.new_zeros((*batch, m, 0)) if compute_u else None
-    return U, A.new_zeros((*batch, 0)), A.new_zeros((*batch, 0, n))
-
-
-def _matrix_shape(op: str, A: object, expected: str = "[..., m, n]") -> tuple[int, int]:
-    """m and n of a batch of matrices, or an error."""
-    sizes = _check.tensor(op, "A", A).shape
-    if len(sizes) < 2:
-        raise ValueError(f"{op}: expected A of shape {expected}, got {_check.describe(A)}")
-    return sizes[-2], sizes[-1]
-
-
-def _check_k(op: str, k: object, r: int) -> int:
-    if not isinstance(k, int) or isinstance(k, bool):
-        raise TypeError(f"{op}: expected k to be an int, got {type(k).__name__}")
-    if not 1 <= k <= r:
-        raise ValueError(f"{op}: expected 1 <= k <= min(m, n) = {r}, got k = {k}")
-    return k
+    return _check.of_dtype(calls.align(work, teacher, length, candidates, k), student.dtype)

@@ -1,8 +1,8 @@
 // FullSvd through the Gram matrix on the small side: two passes over A and no copy of it.
 #pragma once
 
+#include "common/simd/long_sum.h"
 #include "svd/full/cpu/full.h"
-#include "svd/full/cpu/long_sum.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -22,7 +22,7 @@ void wide_gram(const T* x, int rows, int64_t length, T* gram, int gram_stride) {
       }
       LongSum<P> whole[kTile][kTile];
       for (int64_t k = 0; k < length;) {
-        const int64_t end = std::min(k + kSumBlock * kLanes, length);
+        const int64_t end = std::min(k + kLongBlock * kLanes, length);
         P acc[kTile][kTile];
 #pragma GCC unroll 16
         for (auto& row : acc)

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "common/simd/long_sum.h"
 #include "common/simd/scratch.h"
-#include "svd/full/cpu/long_sum.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -90,7 +90,7 @@ inline void gram_columns(const T* x, int c, int packs, int64_t stride, int rows,
 template <class T>
 void tall_gram(const T* x, int64_t m, int n, int64_t stride, T* gram, int gram_stride, T* partial) {
   constexpr int kLanes = Pack<T>::kLanes;
-  const int chunk = std::clamp(16384 / static_cast<int>(sizeof(T)) / n, 32, int(kSumBlock));
+  const int chunk = std::clamp(16384 / static_cast<int>(sizeof(T)) / n, 32, int(kLongBlock));
   const int size = n * gram_stride;
   Scratch<T> lost(m > chunk ? size : 0);  // what LongSum keeps
   std::fill(gram, gram + size, T(0));

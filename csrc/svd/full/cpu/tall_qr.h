@@ -5,8 +5,8 @@
 // of its reflector with all later columns, because the reflector is affine in x.
 #pragma once
 
+#include "common/simd/long_sum.h"
 #include "svd/full/cpu/householder.h"
-#include "svd/full/cpu/long_sum.h"
 #include "svd/full/cpu/tall_products.h"
 
 namespace kdops::svd::KDOPS_ISA {
@@ -44,7 +44,7 @@ inline void qr_pass_columns(const TallQr<T>& qr, int k, int col, T pending) {
   int64_t r = k + 1;
   T* row = qr.a + r * stride;
   while (r < qr.m) {
-    const int64_t end = std::min(r + kSumBlock, qr.m);
+    const int64_t end = std::min(r + kLongBlock, qr.m);
     P total[kRows][kPacks];
 #pragma GCC unroll 16
     for (auto& sums : total)

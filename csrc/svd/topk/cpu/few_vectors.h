@@ -6,6 +6,8 @@
 #pragma once
 
 #include "common/blas/dot_tile.h"
+#include "common/simd/long_sum.h"
+#include "common/simd/scratch.h"
 #include "common/simd/transpose.h"
 
 namespace kdops::svd::KDOPS_ISA {
@@ -23,11 +25,18 @@ inline void inner_products(const T* a, int64_t lda, int rows, const T* b, int64_
       const T *x[R], *y[C];
       for (int r = 0; r < R; ++r) x[r] = a + (i0 + r < rows ? i0 + r : rows - 1) * lda;
       for (int c = 0; c < C; ++c) y[c] = b + (j0 + c < columns ? j0 + c : columns - 1) * ldb;
-      T tile[kDotSums<T>];
-      dot_tile<false>(x, y, n, T(1), tile);
+      LongSum<T> whole[kDotSums<T>];
+      for (int64_t first = 0; first == 0 || first < n; first += kLongBlock * Pack<T>::kLanes) {
+        const int64_t count = std::min(n - first, kLongBlock * Pack<T>::kLanes);
+        T tile[kDotSums<T>];
+        dot_tile<false>(x, y, count, T(1), tile);
+        for (int q = 0; q < R * C; ++q) whole[q].add(tile[q]);
+        for (const T*& row : x) row += count;
+        for (const T*& row : y) row += count;
+      }
       for (int r = 0; r < R && i0 + r < rows; ++r)
         for (int c = 0; c < C && j0 + c < columns; ++c)
-          out[(i0 + r) * rs + (j0 + c) * cs] = tile[r * C + c];
+          out[(i0 + r) * rs + (j0 + c) * cs] = whole[r * C + c].sum;
     }
   }
 }
@@ -181,6 +190,27 @@ inline void row_sums(const T* A, int64_t lda, int64_t rows, int64_t n, const T* 
     for (; j < k; ++j)
       row_sums_columns<1>(block, lda, height, n, weights + j * wj, wr, wj, first, out + j * ldo,
                           ldo);
+  }
+}
+
+// row_sums for any number of rows: blocks of them, added with their rounding errors put back.
+template <class T>
+void long_row_sums(const T* A, int64_t lda, int64_t rows, int64_t n, const T* w, int64_t wr,
+                   int64_t wj, int k, T* out, int64_t ldo) {
+  constexpr int64_t kBlock = 16 * kLongBlock;
+  row_sums(A, lda, std::min(rows, kBlock), n, w, wr, wj, k, out, ldo);
+  if (rows <= kBlock) return;
+  Scratch<T> part(k * n), lost(k * n);
+  std::fill_n(lost.get(), k * n, T(0));
+  for (int64_t first = kBlock; first < rows; first += kBlock) {
+    row_sums(A + first * lda, lda, std::min(rows - first, kBlock), n, w + first * wr, wr, wj, k,
+             part.get(), n);
+    for (int j = 0; j < k; ++j)
+      for (int64_t c = 0; c < n; ++c) {
+        LongSum<T> sum{out[j * ldo + c], lost[j * n + c]};
+        sum.add(part[j * n + c]);
+        out[j * ldo + c] = sum.sum, lost[j * n + c] = sum.lost;
+      }
   }
 }
 

@@ -3,11 +3,15 @@
 // Long rows (layout.h): rank-one updates of tiles of kGramTile x kLanes sums in registers,
 // upper triangle only, on rows zero-padded to a multiple of the tile (in place where the width
 // already is one). Otherwise: tiles of dot products of the p rows. Long sides are summed chunk by
-// chunk, which keeps what is read again in L1 and the rounding error small.
+// chunk, which keeps what is read again in L1 and the rounding error small; of a very long side
+// the sums of a slab of chunks are added with their rounding errors put back.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
+#include "common/simd/long_sum.h"
+#include "common/simd/scratch.h"
 #include "svd/topk/cpu/few_vectors.h"
 #include "svd/topk/cpu/layout.h"
 
@@ -90,16 +94,37 @@ inline void gram_of_rows(const T* A, int m, int64_t n, int64_t first, int64_t co
   }
 }
 
-// Upper triangle of the Gram matrix of factor * A into sums (width x width).
-// stage: gram_chunk(width) * width numbers.
+// Positions that are added without a break where the long side has more.
+inline constexpr int64_t kGramSlab = 4096;
+
+// sums of a whole long side, slab by slab: slab(first, count, sums) writes `entries` numbers.
+template <class T, class Slab>
+void add_slabs(int64_t length, int64_t slab_length, int64_t entries, T* sums, const Slab& slab) {
+  if (length <= kGramSlab) return slab(int64_t(0), length, sums);
+  Scratch<T> part(entries), lost(entries);
+  std::fill_n(sums, entries, T(0));
+  std::fill_n(lost.get(), entries, T(0));
+  for (int64_t first = 0; first < length; first += slab_length) {
+    slab(first, std::min(length - first, slab_length), part.get());
+    for (int64_t i = 0; i < entries; ++i) {
+      LongSum<T> sum{sums[i], lost[i]};
+      sum.add(part[i]);
+      sums[i] = sum.sum, lost[i] = sum.lost;
+    }
+  }
+}
+
+// Upper triangle of the Gram matrix of factor * A into sums (width x width), of the positions
+// [from, from + length). stage: gram_chunk(width) * width numbers.
 template <class T>
-void small_gram(const T* A, const TopkShape& shape, T factor, T* sums, T* stage) {
+void gram_slab(const T* A, const TopkShape& shape, T factor, int64_t from, int64_t slab, T* sums,
+               T* stage) {
   const int p = shape.p, width = gram_width<T>(p);
-  const int64_t length = shape.length, dot_chunk = 2048 / sizeof(T);
+  const int64_t length = shape.length, end = from + slab, dot_chunk = 2048 / sizeof(T);
   const int64_t chunk = shape.long_rows ? gram_chunk<T>(width) : dot_chunk;
   for (int i = 0; i < width * width; ++i) sums[i] = T(0);
-  for (int64_t first = 0; first < length; first += chunk) {
-    const int count = static_cast<int>(length - first < chunk ? length - first : chunk);
+  for (int64_t first = from; first < end; first += chunk) {
+    const int count = static_cast<int>(end - first < chunk ? end - first : chunk);
     if (!shape.long_rows) {
       if (factor == T(1))
         gram_of_rows<false>(A, p, length, first, count, factor, width, sums);
@@ -112,6 +137,16 @@ void small_gram(const T* A, const TopkShape& shape, T factor, T* sums, T* stage)
       gram_chunk_sums(stage, count, p, width, sums);
     }
   }
+}
+
+// The same of all positions.
+template <class T>
+void small_gram(const T* A, const TopkShape& shape, T factor, T* sums, T* stage) {
+  const int64_t width = gram_width<T>(shape.p);
+  add_slabs(shape.length, int64_t(512), width * width, sums,
+            [&](int64_t first, int64_t count, T* out) {
+              gram_slab(A, shape, factor, first, count, out, stage);
+            });
 }
 
 template <class T>

@@ -23,9 +23,11 @@ inline constexpr int spread_width(int p) {
 template <class T>
 void gram_upper(const T* A, const TopkShape& shape, T* G, int width) {
   const int64_t p = shape.p, length = shape.length;
-  const View<const T> rows = shape.long_rows ? View<const T>{A, 1, p} : View<const T>{A, length, 1};
-  const View<const T> columns{A, rows.col, rows.row};
-  gemm<T>(p, p, length, T(1), rows, columns, View<T>{G, width, 1}, false, Part::upper);
+  const int64_t row = shape.long_rows ? 1 : length, col = shape.long_rows ? p : 1;
+  add_slabs(length, int64_t(512), p * width, G, [&](int64_t first, int64_t count, T* out) {
+    const View<const T> rows{A + first * col, row, col}, columns{A + first * col, col, row};
+    gemm<T>(p, p, count, T(1), rows, columns, View<T>{out, width, 1}, false, Part::upper);
+  });
 }
 
 // G times `factor`, its lower triangle from the upper one, zeros in the padding.

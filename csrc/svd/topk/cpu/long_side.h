@@ -112,7 +112,7 @@ void TopkLongSide<T>::fill_row(const TopkInputs<T>& in, T* row) {
   if (shape.tall) {
     for (int i = 0; in.gVh && i < k * p; ++i) gP[i] = in.gVh[i];
     if (!in.gU) return;
-    row_sums(in.gU, k, m, k, in.U, k, 1, k, X, k);
+    long_row_sums(in.gU, k, m, k, in.U, k, 1, k, X, k);
   } else {
     for (int q = 0; in.gU && q < p; ++q)
       for (int i = 0; i < k; ++i) gP[i * p + q] = in.gU[q * k + i];
@@ -127,7 +127,7 @@ template <class T>
 void TopkLongSide<T>::small_side_product(const T* A, const LongVectors<T>& x, T* out) {
   const int p = shape.p, k = shape.k;
   const int64_t length = shape.length;
-  if (shape.long_rows) return row_sums(A, p, length, p, x.data, x.step, x.apart, k, out, p);
+  if (shape.long_rows) return long_row_sums(A, p, length, p, x.data, x.step, x.apart, k, out, p);
   if (x.step == 1) return inner_products(A, length, p, x.data, length, k, length, out, 1, p);
   Scratch<T> copies(k * length);
   for (int j = 0; j < k; ++j) x.copy(j, 0, static_cast<int>(length), copies.get() + j * length);
