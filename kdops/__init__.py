@@ -1,9 +1,11 @@
 """kdops: fast, exact, NaN-free operators for knowledge distillation in PyTorch."""
 
 from importlib import import_module
+from inspect import isfunction
 
 from kdops._backends import backend, explain
 from kdops._library import VERSION, build_info
+from kdops._script import refuse_scripting
 from kdops.features import FeatureTap
 from kdops.ops.attention import attention_loss, attention_map
 from kdops.ops.gram import fsp_loss, fsp_matrix, gram, nst_loss
@@ -54,6 +56,8 @@ __all__ = [
     "similarity_loss",
     "svd_rbf_loss",
 ]
+
+refuse_scripting(f for name, f in globals().items() if name in __all__ and isfunction(f))
 
 _PARTS = ("distillers", "distributed", "features", "training")  # imported when asked for
 

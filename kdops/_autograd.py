@@ -9,8 +9,8 @@ differentiable function of tensors (kdops/ops/<op>/gradient.py). From the two th
   torch.func and which forward mode calls. torch.compile traces the op and never the Function: it
   knows no jvp, and inside torch.func.grad it takes a differentiated input for a constant.
 
-First order uses the fused kernel. Second order differentiates the formula, so it is right without
-a second kernel. Forward mode transposes the backward (kdops/_forward.py).
+First order uses the fused kernel, second order differentiates the formula. Forward mode transposes
+the backward (kdops/_forward.py).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from kdops._saved import after_its_level, save, saved
 from kdops._vmap import Outputs, Vmap, as_tuple, fold_vmap, leading_vmap
 
 Formula = Callable[..., Outputs]
+Cotangents = Sequence["Tensor | None"]
 
 # Asked at every call, so that looking them up counts.
 _transforms_active = torch._C._are_functorch_transforms_active
@@ -37,15 +38,15 @@ _untracked_views = torch._C._ExcludeDispatchKeyGuard  # a view could not keep it
 _VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 _NO_TANGENT = "compiled, it would lose the tangents of forward_ad; use torch.func.jvp"
 _is_compiling = torch.compiler.is_compiling
-_is_tracing = torch._C._is_tracing  # by torch.jit.trace, which wants the op itself
+_is_tracing = torch._C._is_tracing  # by torch.jit.trace, whose graph must not hang on the inputs
 _grad_enabled = torch.is_grad_enabled
 
 
 def wants_grad(*tensors: Tensor) -> bool:
     """Whether a gradient may be asked for: an op that fuses it into its forward can skip it."""
-    if _is_compiling() or _transforms_active() or forward_ad._current_level >= 0:
+    if _is_compiling() or _is_tracing() or _transforms_active():
         return True
-    return _watched(tensors)
+    return forward_ad._current_level >= 0 or _watched(tensors)
 
 
 def differentiated_again() -> bool:
@@ -196,9 +197,7 @@ def _tensor_places(op: Any) -> list[int]:
     return [i for i, t in enumerate(types) if t in ("Tensor", "Optional[Tensor]")]
 
 
-def pull_back(
-    formula: Formula, inputs: Sequence[Any], cotangents: Sequence[Tensor | None]
-) -> list[Any]:
+def pull_back(formula: Formula, inputs: Sequence[Any], cotangents: Cotangents) -> list[Any]:
     """Cotangents of `inputs` for those of formula(*inputs); None where an input is no tensor."""
     grads: list[Any] = [None] * len(inputs)
     if all(c is None for c in cotangents):
@@ -228,11 +227,9 @@ def _last_use(ctx: Any, cotangent: Tensor) -> bool:
     Scaling a gradient where it lies spares a large loss its second buffer.
     """
     eager = getattr(getattr(ctx, "_forward_cls", None), "eager", False)
-    if not eager or _grad_enabled():
+    if not eager or _grad_enabled() or _transforms_active():
         return False
     if torch._C._functorch.is_legacy_batchedtensor(cotangent):  # is_grads_batched=True
-        return False
-    if _transforms_active():
         return False
     return not torch._C._autograd._get_current_graph_task_keep_graph()
 
@@ -273,9 +270,8 @@ def _differentiable(
     # under torch.func the op is this Function, also where torch.compile has traced the op
     torch.library.impl(full_name, "FuncTorchDynamicLayerFrontMode", function.apply)
     # what eager code runs: no torch.func, but 10 us less than the other two ways
-    together = {"forward": staticmethod(forward_and_setup), "backward": staticmethod(backward)}
-    together["eager"] = True  # type: ignore[assignment]
-    eager: Any = type(f"KdopsEager_{name}", (torch.autograd.Function,), together)
+    rules = {"forward": staticmethod(forward_and_setup), "backward": staticmethod(backward)}
+    eager: Any = type(f"KdopsEager_{name}", (torch.autograd.Function,), rules | {"eager": True})
     record = super(torch.autograd.Function, eager).apply  # without what torch.func needs: 5 us
 
     def call(*inputs: Any) -> Outputs:
@@ -285,10 +281,10 @@ def _differentiable(
             return op(*inputs)
         if _transforms_active() or forward_ad._current_level >= 0:
             return function.apply(*inputs)
-        if _autocast_enabled():
+        if _autocast_enabled() or _is_tracing():
             return op(*inputs)
         if _watched(inputs):
-            return op(*inputs) if _is_tracing() else record(*inputs)
+            return record(*inputs)
         with _below_autograd():
             return kernel(*inputs)
 

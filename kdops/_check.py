@@ -17,19 +17,21 @@ def describe(value: object) -> str:
     return f"{type(value).__name__}"
 
 
-def tensor(op: str, name: str, value: object) -> Tensor:
-    """`value` as a real floating tensor, or TypeError."""
+def tensor(op: str, name: str, value: object, of_complex: str = "") -> Tensor:
+    """`value` as a dense tensor of real numbers, or TypeError; of_complex: the end of its message
+    for complex ones."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: expected {name} to be a Tensor, got {describe(value)}")
     if value.dtype not in FLOATS:
+        advice = of_complex if value.is_complex() else ""
         raise TypeError(
             f"{op}: expected {name} of dtype float64, float32, float16 or bfloat16, "
-            f"got {str(value.dtype).removeprefix('torch.')}"
+            f"got {str(value.dtype).removeprefix('torch.')}{advice}"
         )
     if value.layout is not torch.strided:
         layout = str(value.layout).removeprefix("torch.")
         raise TypeError(
-            f"{op}: expected {name} to be dense, got layout {layout}: pass {name}.to_dense()"
+            f"{op}: expected {name} to be dense, got layout {layout}: call {name}.to_dense()"
         )
     return value
 

@@ -72,6 +72,19 @@ def test_gradcheck_to_second_order(backend, shape, k, options):
     assert torch.autograd.gradgradcheck(outputs, (A,))
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (4, 3), (3, 4)], ids=str)
+def test_third_order_of_few(backend, shape):
+    """The part off the top k was lost once: torch.func.vjp had let go of what it had saved."""
+    A = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    def gradient(A):
+        U, S, Vh = batched_svd(A, 1)
+        loss = (U[..., 0].sin() + S + Vh[..., 1].cos()).sum()
+        return torch.autograd.grad(loss, A, create_graph=True)[0]
+
+    assert torch.autograd.gradgradcheck(gradient, A)
+
+
 def test_second_order_of_values_and_eigh(backend):
     A = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(batched_svdvals, (A,))

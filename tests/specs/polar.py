@@ -1,10 +1,10 @@
 """Specs of the polar factors and the nuclear norm, which are unique where no value is zero."""
 
 import torch
+from specs.svd import spectrum, svd_reference
 
 import kdops
 from kdops.testing import Case, ErrorCase, OpSpec
-from specs.svd import spectrum, svd_reference
 
 
 def _polar_reference(A):

@@ -35,12 +35,7 @@ def only(op: str, **options: object) -> None:
 
 def matrix_shape(op: str, A: object, expected: str = "[..., m, n]") -> tuple[int, int]:
     """m and n of a batch of matrices, or an error."""
-    if isinstance(A, Tensor) and A.is_complex():
-        raise TypeError(
-            f"{op}: expected A of real numbers, got {str(A.dtype).removeprefix('torch.')}: "
-            "torch.linalg decomposes complex matrices"
-        )
-    sizes = _check.tensor(op, "A", A).shape
+    sizes = _check.tensor(op, "A", A, ": torch.linalg decomposes complex matrices").shape
     if len(sizes) < 2:
         raise ValueError(f"{op}: expected A of shape {expected}, got {_check.describe(A)}")
     return sizes[-2], sizes[-1]

@@ -126,14 +126,15 @@ def _formula(
     m, n = P.shape[-2:]
     if m < n:
         return _wide_formula(gP, gH, P, P @ H @ P.mT, U.mT, S)
-    core = H.new_zeros(())
+    core: Tensor = H.new_zeros(())
     if gH is not None:
         core = core + 2 * solve(H, _symmetric(gH), Vh, S, "share")
     if gP is None:
         return P @ core
     X = P.mT @ gP
     core = core + solve(H, X - X.mT, Vh, S, "pair")
-    return P @ core + solve(H, gP - P @ X, Vh, S, "column")
+    outside: Tensor = solve(H, gP - P @ X, Vh, S, "column")
+    return P @ core + outside
 
 
 def _wide_formula(
@@ -232,7 +233,7 @@ def _pull_by(formula: Callable[..., Tensor]) -> Callable[..., Any]:
 
 
 def _fake_like_u(*values: Any) -> Tensor:
-    *_, U, _, Vh = values
+    *_, U, _S, Vh = values
     fake: Tensor = U.new_empty((*U.shape[:-1], Vh.shape[-1]))
     return fake
 
