@@ -60,7 +60,7 @@ def check_gradient(solver, A, k, *, scale=1.0, wanted="USV", u=True, lorentz=Fal
 
 
 @pytest.mark.parametrize(
-    ("shape", "k"), [((129, 129), 1), ((200, 160), 4), ((131, 160), 9), ((150, 140), 32)], ids=str
+    ("shape", "k"), [((129, 129), 1), ((160, 131), 4), ((131, 160), 9), ((150, 140), 32)], ids=str
 )
 def test_random(quick_solver, dtype, shape, k):
     check_gradient(quick_solver, normal((1, *shape), dtype), k)
@@ -73,17 +73,15 @@ def test_spectrum(quick_solver, dtype, kind, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lorentz", [False, True], ids=["mask", "lorentz"])
-@pytest.mark.parametrize("u", [True, False], ids=["with U", "without U"])
-@pytest.mark.parametrize("scale", [1, 1e25, 1e-25])
-@pytest.mark.parametrize("k", [1, 4, 9, 32])
+@pytest.mark.parametrize(("k", "u"), [(1, True), (9, False), (32, True)])
 @pytest.mark.parametrize("shape", [(150, P), (P, 150)], ids=str)
 @pytest.mark.parametrize("kind", ["network", "flat", "clustered", "below", "geometric", "rank 4"])
-def test_spectrum_everywhere(quick_solver, dtype, kind, shape, k, scale, u, lorentz):
+def test_spectrum_everywhere(quick_solver, dtype, kind, shape, k, u):
     if k > 4 and kind == "rank 4":
         pytest.skip("the vectors beyond the rank are arbitrary")
-    A = matrices(kind, shape, dtype, scale)
-    check_gradient(quick_solver, A, k, scale=scale, u=u, lorentz=lorentz)
+    for scale, lorentz in [(1.0, True), (1e25, False), (1e-25, False)]:
+        A = matrices(kind, shape, dtype, scale)
+        check_gradient(quick_solver, A, k, scale=scale, u=u, lorentz=lorentz)
 
 
 @pytest.mark.parametrize("wanted", ["U", "V", "S", "SV without U"])
@@ -111,8 +109,7 @@ def test_special(quick_solver, dtype, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("u", [True, False], ids=["with U", "without U"])
-@pytest.mark.parametrize("k", [1, 32])
+@pytest.mark.parametrize(("k", "u"), [(1, True), (4, False), (32, False)])
 @pytest.mark.parametrize("shape", [(150, P), (P, 150)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_special_everywhere(quick_solver, dtype, kind, shape, k, u):

@@ -2,10 +2,12 @@
 // top k: x_c = sum over j > k of v_j <v_j, b_c> / (s_c^2 - s_j^2) = (s_c^2 - G)^+ b_c, where G is
 // what the forward's last round left of the Gram matrix and b is orthogonal to the k vectors.
 //
-// With M = s_c^2 - T it is the real part of (M + i t)^-1 b, M (M^2 + t^2)^-1 b: nothing grows by
-// more than 1 / t, not even along the k vectors, where M is singular and b a rounding error. Of an
-// x along another vector (t / gap)^2 is missing, so that t may be some eps. Where values outside
-// reach the k-th, t is the degenerate policy's threshold, and this is "lorentz".
+// With z = (M + i t)^-1 v, M = s_c^2 - T, the real part of z is M (M^2 + t^2)^-1 v and -t times the
+// imaginary one is w v, w = t^2 (M^2 + t^2)^-1. Nothing grows by more than 1 / t, not even along the
+// k vectors, where M is singular and b a rounding error. x = M^-1 (1 - w^2) b lacks (t / gap)^4 of
+// its part along another vector, so that t may be some eps. Where values outside reach the k-th, t
+// is about the degenerate policy's threshold, and further factors 1 - w^2 take away what is nearer,
+// as "mask" does.
 #pragma once
 
 #include "svd/shared/policy.h"
@@ -57,21 +59,32 @@ KDOPS_DEVICE void solve_rows(const LargeContext<T>& t, const T* value, T norm, b
                              T* work) {
   using V = Complex<T>;
   const int p = t.p, k = t.k, c = static_cast<int>(threadIdx.x);
-  auto* factors = reinterpret_cast<V*>(work);
-  V* z = factors + int64_t(4) * p * k;
-  auto* swapped = reinterpret_cast<unsigned char*>(z + int64_t(p) * k);
-  for (int at = c; at < p * k; at += kTopkThreads) z[at % p * k + at / p] = V(-x[at]);
-  __syncthreads();
   if (c < k) {
-    const T square = value[c] * value[c], rounding = 12 * kEpsilon<T> * norm;
-    const T near = 2 * p * kEpsilon<T> * value[0] * value[c];
+    auto* factors = reinterpret_cast<V*>(work);
+    const StridedVector<V> z{factors + int64_t(4) * p * k + c, k};
+    auto* swapped = reinterpret_cast<unsigned char*>(factors + int64_t(5) * p * k);
     const TridiagonalFactors<V> f{factors, swapped, p, k, c};
-    factor_shifted(ComplexBand<T>{t.d, t.e}, p, V(square, crowded ? max(near, rounding) : rounding),
+    T* own = x + c * int64_t(p);
+    const T rounding = 12 * kEpsilon<T> * norm, threshold = p * kEpsilon<T> * value[0] * value[c];
+    const T width = crowded ? max(threshold, rounding) : rounding;
+    factor_shifted(ComplexBand<T>{t.d, t.e}, p, V(value[c] * value[c], width),
                    V(kEpsilon<T> * rounding), f);
-    solve_shifted<V>(f, p, StridedVector<V>{z + c, k});
+    const auto solve = [&](auto entry) {  // z = (M + i width)^-1 entry
+      for (int i = 0; i < p; ++i) z.set(i, V(-entry(i)));
+      solve_shifted<V>(f, p, z);
+    };
+    const auto of_x = [&](int i) { return own[i]; };
+    const auto of_w = [&](int i) { return -width * z.get(i).im; };
+    solve(of_x);
+    for (int i = 0; i < p; ++i) own[i] = z.get(i).re;
+    solve(of_x);
+    for (int i = 0; i < p; ++i) own[i] += of_w(i);
+    for (int factor = 0; crowded && factor < 6; ++factor) {
+      solve(of_x);
+      solve(of_w);
+      for (int i = 0; i < p; ++i) own[i] -= of_w(i);
+    }
   }
-  __syncthreads();
-  for (int at = c; at < p * k; at += kTopkThreads) x[at] = z[at % p * k + at / p].re;
   __syncthreads();
 }
 
