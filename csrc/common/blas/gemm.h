@@ -18,6 +18,8 @@ template <class T>
 struct View {
   T* data;
   int64_t row, col;
+
+  T& at(int64_t i, int64_t j) const { return data[i * row + j * col]; }
 };
 
 // Whether the inner loop fetches what the next strip will read: with registers half as wide it asks
