@@ -104,6 +104,13 @@ def test_explain_names_the_route(shape, word, capsys):
     assert route(A, 4) == [KRYLOV if word == "Krylov" else GRAM]
 
 
+def test_explain_knows_what_cuda_has():
+    choice = registration._topk_route("native", "cuda", torch.float32, 256, 512, 4)
+    assert choice == "tridiagonalisation of the Gram matrix"
+    reason = kdops._backends.obstacle("svd_topk", "native", "cuda", torch.float32, 2100, 2049, 4)
+    assert reason == "the kernels take min(m, n) <= 2048, not 2049"
+
+
 def test_saved_rows_are_those_of_the_kernel():
     for p, k in [(3, 1), (128, 16), (129, 1), (150, 32)]:
         saved = torch.ops.kdops.svd_topk(torch.randn(1, p, p), k, False, True, False)[3]
