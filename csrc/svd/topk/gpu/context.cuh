@@ -61,6 +61,7 @@ struct LongSide {
 template <class T>
 struct TopkContext {
   static constexpr int kMost = kMaxK;
+  static constexpr T whole = T(0);  // see LargeContext
   int p, k, kx, kp;              // kx: stride of X; kp: k rounded up to a multiple of 4
   T *d, *e, *tau;                // of the tridiagonal matrix
   T* x;                          // p x kx
