@@ -48,8 +48,7 @@ class LargeForward : TopkFinish<T> {
       f = first_f;
       TopkDense<T>(shape, this->canonical).run(A, out, &first, 1, &f);
     } else {
-      this->finish(A, out, f, out.saved + shape.vectors_at(),
-                   out.saved + shape.leading_values_at(),
+      this->finish(A, out, f, out.saved + shape.vectors_at(), out.saved + shape.leading_values_at(),
                    static_cast<int>(out.saved[shape.before_at()]));
     }
     out.saved[0] = static_cast<T>(static_cast<int>(route));
@@ -113,8 +112,8 @@ bool LargeForward<T>::deflated_gram(const T* A, T* saved, int found, T* f) {
     gemm<T>(length, p, found, T(-1), {W.data, 1, length}, {P, p, 1}, View<T>{rest.get(), p, 1},
             true);
   else
-    gemm<T>(p, length, found, T(-1), {P, 1, p}, {W.data, length, 1},
-            View<T>{rest.get(), length, 1}, true);
+    gemm<T>(p, length, found, T(-1), {P, 1, p}, {W.data, length, 1}, View<T>{rest.get(), length, 1},
+            true);
   const T up = large_gram(rest.get(), shape, gram_.get());
   *f *= up;
   T* values = saved + shape.leading_values_at();
@@ -140,10 +139,10 @@ void LargeForward<T>::clear_of_known(T* saved, int found, int count) {
 template <class T>
 int LargeForward<T>::by_krylov(T* saved, int found) {
   const int p = shape.p;
-  const int count = Krylov<T>(p, width_, shape.k - found, shape.most_leading() - found)
-                        .run(gram_.get(), largest(saved, found),
-                             saved + shape.leading_values_at() + found,
-                             saved + shape.vectors_at() + found * int64_t(p));
+  const int count =
+      Krylov<T>(p, width_, shape.k - found, shape.most_leading() - found)
+          .run(gram_.get(), largest(saved, found), saved + shape.leading_values_at() + found,
+               saved + shape.vectors_at() + found * int64_t(p));
   T* kept = saved + shape.matrix_at();
   for (int i = 0; count > 0 && i < p; ++i)
     std::copy_n(gram_.get() + int64_t(i) * width_, p, kept + int64_t(i) * p);
