@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdops.distillers._base import Distiller, Levels, Pair, channel_numbers, halving
+from kdops.distillers._base import Distiller, Levels, Pair, channel_numbers, halving, samples
 from kdops.distillers._connectors import apply_pointwise, channel_lists, pointwise, pool_pair
+from kdops.distillers._masks import Mask
 
 
 class ActivationBoundary(Distiller):
@@ -22,6 +23,12 @@ class ActivationBoundary(Distiller):
     is average-pooled to the smaller. margin 1, scale 3/1000.
     """
 
+    takes = ("map", "tokens")
+    padding = "valid"
+    channels_rule = "connector"
+    positions_rule = "pooled"
+    paper = "Heo et al. 2019, AAAI"
+
     def __init__(
         self,
         student_channels: int | Sequence[int],
@@ -30,8 +37,9 @@ class ActivationBoundary(Distiller):
         margin: float = 1.0,
         scale: float = 3e-3,
         weights: Sequence[float] | None = None,
+        layout: str | None = None,
     ) -> None:
-        super().__init__(weights=weights)
+        super().__init__(weights=weights, layout=layout)
         self.margin, self.scale = float(margin), float(scale)
         self.channels = channel_lists(self.name, student_channels, teacher_channels)
         self.connectors = nn.ModuleList(pointwise(a, b, batch_norm=True) for a, b in self.channels)
@@ -40,13 +48,13 @@ class ActivationBoundary(Distiller):
     def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
         return channel_numbers(pairs)
 
-    def forward(self, student: Levels, teacher: Levels) -> Tensor:
-        pairs = self.pairs(student, teacher)
+    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
+        pairs = self.pairs(student, teacher, mask)
         self.check_maps(pairs)
         m, terms = self.margin, []
         for i, (connector, (f_s, f_t)) in enumerate(zip(self.connectors, pairs, strict=True)):
             s, t = pool_pair(self.name, i, apply_pointwise(self.name, i, connector, f_s), f_t)
             silent = (s + m).clamp_min(0).square() * (t <= 0)
             active = (m - s).clamp_min(0).square() * (t > 0)
-            terms.append((silent + active).sum() / max(s.shape[0], 1))
+            terms.append((silent + active).sum() / samples(student))
         return self.scale * self.total(terms, halving(len(terms)))
