@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from kdops._batches import mask_of, on_device, run
-from kdops._layers import activations, find_layer, unwrap
+from kdops._layers import activations, find_layer, list_layers, unwrap
 from kdops._layout import Grid, carried, check_layout, map_of, marked, tokens_to_maps, zeroed
 from kdops._records import Forward, Hook, Records
 
-__all__ = ["FeatureStream", "FeatureTap", "tokens_to_maps", "unwrap"]
+__all__ = ["FeatureStream", "FeatureTap", "list_layers", "tokens_to_maps", "unwrap"]
 
 PLACES = ("output", "input", "pre_activation")
 

@@ -24,7 +24,8 @@ class KDSVD(ConnectedDistiller):
 
     Two or more levels of maps (B, C, *S) or tokens (B, N, D). Sizes may differ, channels only with
     connectors (student_channels and teacher_channels, or from_sample).
-    k = 1 (k <= 16 suffices), β = 8. variant: "mean" (/ B), "sum" (over the batch), "paper" (½ Σ √k). Per-pair weights.
+    k = 1 (k <= 16 suffices), β = 8.
+    variant: "mean" (/ B), "sum" (over the batch), "paper" (½ Σ √k). Per-pair weights.
     student_svd=False: V_S = l2norm(F_Sᵀ U_T), no decomposition of the student; equal sizes.
     canonical_teacher=False leaves the teacher's signs to the library, as published codes do: the
     loss then differs between CPU and GPU. The gradient is exact and finite (dead and duplicate
