@@ -228,6 +228,12 @@ class Distiller(nn.Module):
         """Constructor arguments that a sample determines; none for a method without parameters."""
         return {}
 
+    def prepare(
+        self, batches: Any, *, epochs: int = 1, lr: float = 1e-3, progress: bool = True
+    ) -> Any:
+        """Nothing, without a preparatory phase: all methods may be prepared by the same call."""
+        return []
+
     def pairs(self, student: Levels, teacher: Levels, mask: Mask = None) -> list[Pair]:
         """Checked pairs of levels, as many and of such channels as the method was built for, and
         without padding."""

@@ -125,7 +125,13 @@ class GraphDistiller(PreparedDistiller):
         """The loss of every epoch; every process of the group gets the same networks."""
 
         def loss_of(batch: Vectors, epoch: int) -> Tensor:
-            return self.teacher_loss(self.gathered(batch))
+            rows = self.gathered(batch)
+            if rows[0].shape[0] == 1:
+                raise ValueError(
+                    f"{self.name}.prepare: a batch of one sample has no variance for the BatchNorm "
+                    "of the networks; drop the last incomplete batch (drop_last=True in the loader)"
+                )
+            return self.teacher_loss(rows)
 
         self.freeze(False)
         try:

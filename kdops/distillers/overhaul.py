@@ -61,8 +61,14 @@ class Overhaul(PreparedDistiller):
         batches: Iterable[Levels] | None = None,
         *,
         batch_norms: Sequence[nn.Module] | None = None,
+        epochs: int = 1,
+        lr: float = 1e-3,
+        progress: bool = True,
     ) -> list[Tensor]:
-        """Set the margins from BatchNorm layers, one per level, or from batches of maps."""
+        """Set the margins from BatchNorm layers, one per level, or from batches of maps.
+
+        One walk; epochs, lr and progress, which other methods need, change nothing.
+        """
         if (batches is None) == (batch_norms is None):
             raise ValueError("Overhaul.prepare: give teacher batches or batch_norms, one of them")
         if batch_norms is not None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdops.distillers._base import Distiller
 from kdops.distillers._masks import Mask
+from kdops.distillers._prepared import PreparedDistiller
 
 
 class WeightedSum(Distiller):
@@ -56,6 +57,22 @@ class WeightedSum(Distiller):
                 f"WeightedSum: the {side} mapping has {sorted(features)} and lacks {missing}"
             )
         return dict(features)
+
+    def prepare(
+        self,
+        batches: Any,
+        *,
+        epochs: int | None = None,
+        lr: float = 1e-3,
+        progress: bool = True,
+    ) -> dict[str, Any]:
+        """Every term's prepare(), with the batches of its name, or the same for all (a stream or a
+        list: they are walked once per term); epochs=None: as many as each term's default."""
+        given = batches if isinstance(batches, Mapping) else dict.fromkeys(self.methods, batches)
+        options: dict[str, Any] = {"lr": lr, "progress": progress}
+        options |= {} if epochs is None else {"epochs": epochs}
+        terms = [(k, m) for k, m in self.methods.items() if isinstance(m, PreparedDistiller)]
+        return {name: method.prepare(given[name], **options) for name, method in terms}
 
     def forward(
         self, student: Any, teacher: Any, *, mask: Mask = None, **options: Mapping[str, Any]
