@@ -10,6 +10,7 @@ import inspect
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 TARGETS = ("labels", "label", "target")
@@ -45,7 +46,36 @@ def mask_of(batch: Any) -> Tensor | None:
     return batch.get("attention_mask") if isinstance(batch, dict) else None
 
 
-def part_of(output: Any, name: str) -> Any:
-    """What an output, a dataclass or dict, has under a name; None where it has nothing."""
+def logits_of(output: Any) -> Tensor | None:
+    """A tensor itself, what a dataclass or dict calls logits, or the first tensor of a tuple."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, (tuple, list)):
+        return logits_of(output[0]) if output else None
+    return _part(output, "logits")
+
+
+def task_loss(output: Any, batch: Any) -> Tensor:
+    """The loss that a network computed, or the cross-entropy of its logits with the target."""
+    loss = _part(output, "loss")
+    if loss is not None:
+        return loss
+    logits, target = logits_of(output), target_of(batch)
+    if logits is None or not isinstance(target, Tensor):
+        raise ValueError(
+            f"fit: found no loss, or no logits and target, in a {type(output).__name__} and a "
+            f"{type(batch).__name__}; pass step=, which returns both losses"
+        )
+    if target.ndim == logits.ndim - 1 and target.shape == logits.shape[:-1] != _by_channels(logits):
+        logits = logits.movedim(-1, 1)  # of tokens, the classes last
+    return F.cross_entropy(logits, target)
+
+
+def _by_channels(logits: Tensor) -> tuple[int, ...]:
+    """The shape of a target for logits (B, classes, *S)."""
+    return (logits.shape[0], *logits.shape[2:])
+
+
+def _part(output: Any, name: str) -> Tensor | None:
     found = output.get(name) if isinstance(output, dict) else getattr(output, name, None)
     return found if isinstance(found, Tensor) else None

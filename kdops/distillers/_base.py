@@ -228,6 +228,10 @@ class Distiller(nn.Module):
         """Constructor arguments that a sample determines; none for a method without parameters."""
         return {}
 
+    def inputs_from(self, features: Any, logits: Tensor | None) -> Any:
+        """Which of a network's features (None without taps) and logits fit gives to the method."""
+        return logits if features is None else features
+
     def prepare(
         self, batches: Any, *, epochs: int = 1, lr: float = 1e-3, progress: bool = True
     ) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +69,9 @@ class LogitDistiller(Distiller):
     takes = ("logits", "map", "tokens")
     padding = "valid"
     channels_rule, positions_rule = "equal", "equal"
+
+    def inputs_from(self, features: Any, logits: Tensor | None) -> Any:
+        return logits
 
     def logits(self, student: Tensor, teacher: Tensor, mask: Mask = None) -> Pair:
         """Both as maps (B, classes, *S), checked."""

@@ -58,6 +58,15 @@ class WeightedSum(Distiller):
             )
         return dict(features)
 
+    def inputs_from(self, features: Any, logits: Tensor | None) -> Any:
+        """By term: logits for those of logits, else features; one for all where they agree."""
+        plain = logits if features is None else features
+        found = {
+            name: method.inputs_from(features, logits) if isinstance(method, Distiller) else plain
+            for name, method in self.methods.items()
+        }
+        return plain if all(x is plain for x in found.values()) else found
+
     def prepare(
         self,
         batches: Any,
