@@ -60,7 +60,8 @@ def layout_of(where: str, x: Tensor, layout: str | None) -> str | None:
         raise ValueError(
             f"{where} is {list(x.shape)}, which is either {b} tokens of {c} channels (B, N, D) or "
             f"a map of {b} channels at {c} positions (B, C, L); say layout='tokens' or "
-            "layout='channels', at the method or at the FeatureTap"
+            "layout='channels', at the method or at the FeatureTap (what you compute from the tokens of "
+            "a tap is a map, 'channels')"
         )
     return found
 
