@@ -49,8 +49,11 @@ class Krylov {
     std::fill_n(image_.get(), int64_t(most) * width_, T(0));
   }
 
-  // values (most), vectors (most x p): how many leading pairs are good, at least k; 0: not even k.
-  int run(const T* G, T* values, T* vectors) {
+  // values (most), vectors (most x p): how many leading pairs are good. At least k, or fewer where
+  // a Gram matrix resolves no more; 0 where the basis has not found them.
+  // whole: s_1 before triples were taken away from what G was made of, or zero.
+  int run(const T* G, T whole, T* values, T* vectors) {
+    whole_ = whole;
     for (int j = 0; j < block_; ++j) start_row(row(j), j);
     orthonormalise(0, false);
     for (int size = block_;; size += block_) {
@@ -78,6 +81,7 @@ class Krylov {
 
   const int p_, width_, k_, most_, block_;
   int replaced_ = 0;
+  T whole_ = T(0);
   T next_ = T(0);  // the norm of the block that follows, before it is made orthonormal
   Scratch<T> basis_, images_, projected_, square_, weights_, image_;
   LeadingPairs<T> pairs_;
@@ -141,8 +145,9 @@ int Krylov<T>::ritz_pairs(int size, T* values, T* vectors) {
     for (int j = i; j < size; ++j)
       M[i * stride + j] = M[j * stride + i] = projected_[i * kMostBasis + j];
   pairs_.reduce(M, size, stride);
-  pairs_.pairs(most_, k_, values, weights_.get(), kMostBasis);
+  pairs_.values(most_, values);
   if (!(values[0] > T(0))) return 0;
+  pairs_.vectors(most_, values, weights_.get(), kMostBasis);
   const View<const T> turn{weights_.get(), kMostBasis, 1};
   gemm<T>(most_, p_, size, T(1), turn, {basis_.get(), width_, 1}, View<T>{vectors, p_, 1});
   gemm<T>(most_, p_, size, T(1), turn, {images_.get(), width_, 1},
@@ -158,7 +163,8 @@ int Krylov<T>::ritz_pairs(int size, T* values, T* vectors) {
   return good_pairs(values, missed, residuals);
 }
 
-// The leading pairs that are exact to rounding, if the others stay clear of the k-th value.
+// The leading pairs that are exact to rounding, if the others stay clear of the k-th value. Where
+// that is lost in rounding, those that are not.
 template <class T>
 int Krylov<T>::good_pairs(const T* values, const T* missed, const T* residuals) const {
   constexpr T eps = std::numeric_limits<T>::epsilon();
@@ -167,10 +173,13 @@ int Krylov<T>::good_pairs(const T* values, const T* missed, const T* residuals) 
   };
   int good = 0;
   while (good < most_ && is_good(good)) ++good;
-  if (good < k_) return 0;
+  const int within = resolved(values, k_);
+  if (good < within) return 0;
+  if (within < k_) return within;
   const int next = good < most_ ? good : most_ - 1;
   const T reach = values[next] + residuals[next];
-  return values[k_ - 1] - reach > 4 * T(p_) * eps * values[0] ? good : 0;
+  const T last = values[k_ - 1], clear = clearance(p_, values[0], whole_ * std::sqrt(last));
+  return last - reach > clear ? good : 0;
 }
 
 }  // namespace kdops::svd::KDOPS_ISA
