@@ -46,14 +46,14 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 
 
 def _stages(layers: dict[str, nn.Module]) -> list[str]:
-    """'features.0 .. features.18': the outermost sequences of four layers or more."""
+    """'features.0 .. features.18': the outermost sequences of layers."""
     found: dict[str, str] = {}
     for name, layer in layers.items():
         children = [f"{name}.{n}" if name else n for n, _ in layer.named_children()]
         inside = any(name.startswith(f"{outer}.") for outer in found)
-        if isinstance(layer, (nn.Sequential, nn.ModuleList)) and len(children) > 3 and not inside:
+        if isinstance(layer, (nn.Sequential, nn.ModuleList)) and len(children) > 1 and not inside:
             found[name] = f"{children[0]} .. {children[-1]}"
-    return list(found.values())
+    return list(found.values())[:8]
 
 
 class Layer(NamedTuple):

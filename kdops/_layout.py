@@ -46,7 +46,7 @@ def zeroed(x: Tensor, mask: Tensor | None) -> Tensor:
     multiply, so padding may hold anything."""
     if mask is None:
         return x
-    keep = mask.view(mask.shape[0], 1, *x.shape[2:])
+    keep = mask.reshape(mask.shape[0], 1, *x.shape[2:])
     return carried(torch.where(keep, x, x.new_zeros(())), x)
 
 
@@ -60,7 +60,8 @@ def layout_of(where: str, x: Tensor, layout: str | None) -> str | None:
         raise ValueError(
             f"{where} is {list(x.shape)}, which is either {b} tokens of {c} channels (B, N, D) or "
             f"a map of {b} channels at {c} positions (B, C, L); say layout='tokens' or "
-            "layout='channels', at the method or at the FeatureTap"
+            "layout='channels', at the method or at the FeatureTap (a tensor made of the tokens "
+            "of a tap is a map, 'channels')"
         )
     return found
 

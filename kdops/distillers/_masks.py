@@ -51,10 +51,11 @@ def _checked(method: str, level: int, mask: Any, x: Tensor) -> Tensor | None:
 
 
 def gathered(x: Tensor, mask: Tensor | None) -> Tensor:
-    """The valid positions of x (B, C, *S), n in all, as one map (1, C, n)."""
+    """The valid positions of x (B, C, *S), n in all, as a batch of maps of one position (n, C, 1):
+    a batch of padding alone is an empty one."""
     if mask is None:
         return x
-    return marked(x.flatten(2).transpose(1, 2)[mask].T.unsqueeze(0), "tokens")
+    return marked(x.flatten(2).transpose(1, 2)[mask].unsqueeze(2), "tokens")
 
 
 def over_valid(mean: Tensor, mask: Tensor | None) -> Tensor:

@@ -92,7 +92,7 @@ class LogitDistiller(Distiller):
         check_target(self.name, z, target)
         if target.ndim == z.ndim:
             return hard_loss(self.name, gathered(z, m), gathered(target, m))
-        return hard_loss(self.name, gathered(z, m), target.flatten(1)[m].unsqueeze(0))
+        return hard_loss(self.name, gathered(z, m), target.flatten(1)[m].unsqueeze(1))
 
 
 class SoftTarget(LogitDistiller):

@@ -108,3 +108,17 @@ def test_a_stream_of_padded_tokens():
     torch.testing.assert_close(found[0], expected.transpose(1, 2))
     method = kd.MHGD([8, 8], [8, 8])
     method.prepare(FeatureStream(net, LAYERS, loader, layout="tokens"), epochs=1, progress=False)
+
+
+def test_compiled_masks():
+    """Methods that read padding as zeros compile whole, with the value and gradient of eager."""
+    names = ["KDSVD", "AttentionTransfer", "FSP", "NST", "RKD", "SimilarityPreserving"]
+    both = kd.WeightedSum({name: getattr(kd, name)() for name in names}, layout="tokens")
+    s, t = ([torch.randn(4, 9, 8, requires_grad=True) for _ in range(2)] for _ in range(2))
+    mask = torch.arange(9) < torch.tensor([9, 4, 7, 2])[:, None]
+    results = []
+    for run in (both, torch.compile(both, backend="aot_eager", fullgraph=True)):
+        loss = run(s, t, mask=mask)
+        results.append([loss, *torch.autograd.grad(loss, s)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)

@@ -156,6 +156,18 @@ def test_means_are_over_the_tokens_of_the_batch(name):
     torch.testing.assert_close(ours, torch.stack(alone).sum() / lengths.sum())
 
 
+@pytest.mark.parametrize("case", MASKED, ids=lambda c: c.name)
+def test_a_sample_without_tokens(case):
+    """It is finite, and so is a batch without any; a grid takes a mask as well."""
+    method, student, teacher = build(case)
+    for lengths in ([0, 9, 3, 4], [0, 0, 0, 0]):
+        mask = mask_of(lengths, 9)
+        found = loss_and_gradients(method, student, teacher, mask=mask)
+        assert all(torch.isfinite(x).all() for x in found)
+        grids = [[tokens_to_maps(x, grid="square") for x in f] for f in (student, teacher)]
+        torch.testing.assert_close(method(*grids, mask=mask), found[0])
+
+
 def test_masks_that_do_not_fit():
     s, t = [leaf(4, 9, 8), leaf(4, 9, 12)], [leaf(4, 9, 8), leaf(4, 9, 12)]
     method, mask = kd.KDSVD(layout="tokens"), torch.ones(4, 9)
