@@ -1,4 +1,5 @@
-"""One training iteration per method, in plain PyTorch and with kdops (measure/iteration.py)."""
+"""One training iteration per method, in plain PyTorch and with kdops (measure/iteration.py), and of
+ImageNet-size networks what kdops adds to it (measure/large.py): `-k large`."""
 
 from itertools import product
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.cases import models
-from benchmarks.measure import clock
+from benchmarks.measure import clock, large
 from benchmarks.measure.iteration import ROWS, SIDES, TOLERANCE, Pairs, agreement
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -66,3 +67,37 @@ def selected(request):
     ]
     same = [c for c in cases if all(c[name] == here[name] for name in ("pair", "device"))]
     return [(c["method"], c["side"]) for c in same]
+
+
+@pytest.fixture(scope="module")
+def large_pairs():
+    return large.Pairs()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pair", "row"), list(product(models.LARGE, large.ROWS)))
+def test_large_iteration(benchmark, request, large_pairs, pair, row):
+    state = large_pairs.setting(pair)
+    error = large.error(state, row)
+    label = f"{pair}, batch {large.BATCH}"
+    benchmark.group = f"large iteration {label} {row}"
+    benchmark.extra_info.update(
+        op="large iteration", label=label, dtype="float32", mode=row, device="cpu", slow=True,
+        provider="kdops", baseline="kdops", error=error, tolerance=large.TOLERANCE, row=row,
+        threads=torch.get_num_threads(), maps_mb=round(state.maps_mb, 2),
+    )  # fmt: skip
+    if error is not None:
+        assert error <= large.TOLERANCE, f"{row}: the loss is off by {error:.3g}"
+    timed = large_pairs.timed(pair, [r for p, r in _selected_large(request) if p == pair])[row]
+    if timed.failure is not None:
+        raise timed.failure
+    benchmark.extra_info["peak_mb"] = timed.peak_mb
+    benchmark.extra_info["durations"] = [round(seconds, 5) for seconds in timed.durations]
+    clock.replay(benchmark, timed.durations)
+
+
+def _selected_large(request):
+    """The (pair, row) of this session's cases."""
+    function = request.node.function
+    items = [i for i in request.session.items if getattr(i, "function", None) is function]
+    return [(i.callspec.params["pair"], i.callspec.params["row"]) for i in items]

@@ -14,6 +14,9 @@ from benchmarks.published.svd import (
     aligned,
     full,
     full_by_gram,
+    nuclear_norm,
+    polar,
+    polar_by_gram,
     projectors,
     top_by_gram,
     top_by_svd,
@@ -173,12 +176,52 @@ def _align(width, candidates, count):
     )
 
 
+def _polar(m, n, dtype):
+    main = (m, n) in {(32, 32), (256, 32)}
+    return Problem(
+        op="polar",
+        label=f"{m}x{n}",
+        make=matrices(m, n),
+        providers={
+            "torch.linalg.svd": polar,
+            **({"torch Gram + eigh": polar_by_gram} if m > n else {}),
+            **reference_backend(kdops.batched_polar, (m, n) == (32, 32)),
+            "kdops": kdops.batched_polar,
+        },
+        reference=polar,
+        dtype=dtype,
+        modes=("forward", "both"),
+        tolerance=5e-3 if dtype == torch.float32 else 1e-9,
+        slow=not main or dtype == torch.float64,
+    )
+
+
+def _nuclear(m, n, dtype):
+    return Problem(
+        op="nuclear norm",
+        label=f"{m}x{n}",
+        make=matrices(m, n),
+        providers={
+            'torch.linalg.matrix_norm(ord="nuc")': nuclear_norm,
+            "kdops": kdops.batched_nuclear_norm,
+        },
+        reference=nuclear_norm,
+        dtype=dtype,
+        modes=("forward", "both"),
+        tolerance=1e-3 if dtype == torch.float32 else 1e-10,
+        slow=(m, n) != (32, 32) or dtype == torch.float64,
+    )
+
+
+POLAR = ((16, 16), (32, 32), (64, 64), (256, 32), (49, 512), (160, 160))
+
 PROBLEMS = [
     *[_full(m, n, dtype) for dtype in DTYPES for m, n in SQUARE + TALL],
     *[_gradient(m, n, torch.float32) for m, n in ((32, 32), (256, 32))],
     *[_values(n, dtype) for dtype in DTYPES for n in (32, 64)],
     *[_top(m, n, dtype) for dtype in DTYPES for m, n in TOP],
     _top(196, 256, torch.float32, device="cuda"),
+    *[form(m, n, dtype) for form in (_polar, _nuclear) for dtype in DTYPES for m, n in POLAR],
     *[_align(width, 4, 1) for width in (64, 256)],
 ]
 

@@ -26,6 +26,9 @@ SQUARE = [(n, n) for n in (8, 16, 32, 64, 128)]
 TALL = [(64, 16), (256, 32), (1024, 16)]
 # the k largest triples with gradient: CIFAR-size levels, an ImageNet-size last level
 TOP = [(1024, 16), (256, 32), (64, 64), (64, 256), (49, 512)]
+# maps beyond min(L, C) = 128, L x C, beside the last size below; those that the bars are about
+LARGE = [(128, 128), (129, 129), (196, 256), (196, 384), (196, 1024), (784, 512), (3136, 256)]
+BARS = [(196, 384), (196, 1024), (784, 512), (3136, 256)]
 # FSP (positions; C1, C2), NST and attention (C, H, W)
 FSP = [((32, 32), 16, 16), ((8, 8), 256, 256), ((7, 7), 512, 512)]
 MAPS = [(64, 8, 8), (256, 8, 8), (512, 7, 7)]
@@ -60,6 +63,18 @@ def separated(m: int, n: int, k: int, batch: int = BATCH) -> Make:
         right = torch.randn(batch, count, n, generator=generator, dtype=torch.float64)
         strength = 3 * 0.7 ** torch.arange(count, dtype=torch.float64)
         return ((noise + (left * strength) @ right).to(device, dtype).requires_grad_(),)
+
+    return make
+
+
+def network(m: int, n: int, batch: int) -> Make:
+    """ReLU maps of 24 factors and noise: σ_2 about 0.3 σ_1, then slowly down to a flat tail."""
+
+    def make(generator: torch.Generator, dtype: torch.dtype, device: str):
+        factors = torch.randn(batch, m, 24, generator=generator) * torch.linspace(1, 0.1, 24)
+        mix = torch.randn(batch, 24, n, generator=generator)
+        noise = 0.5 * torch.randn(batch, m, n, generator=generator)
+        return ((factors @ mix + noise).relu().to(device, dtype).requires_grad_(),)
 
     return make
 

@@ -75,8 +75,7 @@ class Session:
         try:
             error = self.accuracy(problem, provider)
         except Exception as failure:
-            if _compiles(provider):  # an alternative that does not exist here
-                pytest.skip(f"{provider}: {type(failure).__name__}")
+            _skip_alternative(problem, provider, failure)
             raise
         benchmark.extra_info.update(_description(problem, provider, mode, error))
         if provider.startswith("kdops") and problem.check:
@@ -86,6 +85,7 @@ class Session:
             return
         timed = self._timings(problem, mode, provider)[provider]
         if timed.failure is not None:
+            _skip_alternative(problem, provider, timed.failure)
             raise timed.failure
         benchmark.extra_info["peak_mb"] = timed.peak_mb
         clock.replay(benchmark, timed.durations)
@@ -171,6 +171,12 @@ class Session:
         return (*inputs, cotangents)
 
 
+def _skip_alternative(problem: Problem, provider: str, failure: Exception) -> None:
+    """What is compiled may not exist here, what is fragile may fail on these inputs."""
+    if _compiles(provider) or provider in problem.fragile:
+        pytest.skip(f"{provider}: {type(failure).__name__}")
+
+
 def _description(problem: Problem, provider: str, mode: str, error: float) -> dict[str, Any]:
     """What the record says of a case."""
     return {
@@ -232,8 +238,9 @@ def parametrise(problems: list[Problem]) -> list[Any]:
 
 
 def is_slow(problem: Problem, provider: str, mode: str) -> bool:
-    """Left out by --quick: slow problems, our reference, and what is compiled (tens of seconds)."""
-    slow = problem.slow or mode in problem.slow_modes
+    """Left out by --quick: slow problems, our reference, what is compiled (tens of seconds) and
+    what is fragile."""
+    slow = problem.slow or mode in problem.slow_modes or provider in problem.fragile
     return slow or _compiles(provider) or provider == "kdops reference"
 
 

@@ -93,7 +93,11 @@ def interleave(
         due = [key for key in wanted if wanted[key] * turn // most > len(table[key].durations)]
         for key in due if turn % 2 else reversed(due):
             call = partial(runs[key].call, *runs[key].arguments(turn))
-            table[key].durations.append(seconds(call, device))
+            try:
+                table[key].durations.append(seconds(call, device))
+            except Exception as failure:  # on this round's inputs
+                table[key].failure = failure
+                del wanted[key]
     return table
 
 

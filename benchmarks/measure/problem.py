@@ -30,6 +30,7 @@ class Problem:
     budget: seconds that the rounds of one provider may take, fresh inputs included.
     device: every problem is run on "cuda" too where there is one, those of device="cuda" only
     there. on_cuda: providers that exist only there. floor: {mode: (bytes, FLOP)}, see floors.py.
+    fragile: providers that fail on some inputs: such a case is skipped and says why.
     check: False where the float64 reference is out of reach; no speed-up is reported then.
     """
 
@@ -46,6 +47,7 @@ class Problem:
     slow: bool = False
     slow_modes: tuple[str, ...] = ("backward",)
     budget: float = 2.0
+    fragile: tuple[str, ...] = ()
     check: bool = True
     device: str = "cpu"
     on_cuda: dict[str, Callable[..., Any]] = field(default_factory=dict)

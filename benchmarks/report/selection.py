@@ -55,7 +55,9 @@ def losses(groups: Groups) -> list[str]:
         mine = ours(rows)
         for row in rows:
             if mine is not None and row.median < mine.median:
-                slower.append((mine.median / row.median, f"- {group}: {row.provider}"))
+                wrong = row.info.get("error") is not None and not row.green
+                name = f"{row.provider} (inaccurate)" if wrong else row.provider
+                slower.append((mine.median / row.median, f"- {group}: {name}"))
     lines = ["", "### Where kdops is slower", ""]
     found = [f"{text} is {ratio:.2f}x faster" for ratio, text in sorted(slower, reverse=True)]
     return lines + (found or ["In no case of this run."])

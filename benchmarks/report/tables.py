@@ -5,6 +5,7 @@ A case whose error exceeds its tolerance, or was not checked, gets no speed-up.
 
 from __future__ import annotations
 
+from benchmarks.report import bars
 from benchmarks.report.records import (
     Groups,
     Record,
@@ -177,6 +178,6 @@ def floors(record: Record) -> list[str]:
 def markdown(record: Record) -> str:
     """The whole report."""
     groups = record.groups
-    lines = header(record) + iteration_tables(groups) + tables(groups)
+    lines = header(record) + bars.markdown(groups) + iteration_tables(groups) + tables(groups)
     lines += scaling(groups) + floors(record) + losses(groups)
     return "\n".join(lines) + "\n"

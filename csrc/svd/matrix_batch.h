@@ -40,10 +40,9 @@ struct MatrixBatch {
 
   int64_t small_side() const { return std::min(m, n); }
 
-  void check_small_side(const char* op) const {
-    STD_TORCH_CHECK(small_side() <= kLargestSmallSide, op,
-                    ": expected min(m, n) <= ", kLargestSmallSide, ", got A of shape ",
-                    shape_of(A));
+  void check_small_side(const char* op, int64_t largest = kLargestSmallSide) const {
+    STD_TORCH_CHECK(small_side() <= largest, op, ": expected min(m, n) <= ", largest,
+                    ", got A of shape ", shape_of(A));
   }
   void check_k(const char* op, int64_t k, int64_t largest = kLargestK) const {
     const int64_t most = std::min(largest, small_side());

@@ -78,6 +78,18 @@ def test_forms_take_turns(monkeypatch):
     assert isinstance(table["bad"].failure, MemoryError)
 
 
+def test_a_form_that_fails_in_a_round_fails_alone(monkeypatch):
+    def astray(seed):
+        if seed == 2:
+            raise ArithmeticError("not positive definite")
+
+    machine = Machine(monkeypatch)
+    runs = {"good": machine.run("good", 1.0), "astray": paired.Run(astray, lambda seed: (seed,))}
+    table = paired.interleave(runs, "cpu", lambda once, making: 4)
+    assert len(table["good"].durations) == 4
+    assert isinstance(table["astray"].failure, ArithmeticError)
+
+
 @pytest.mark.parametrize(("budget", "rounds"), [(1.0, 3), (10.5, 5), (100.0, 9)])
 def test_rounds_fit_the_budget_of_a_table(monkeypatch, budget, rounds):
     machine = Machine(monkeypatch)

@@ -130,6 +130,7 @@ def test_readme_is_renewed(tmp_path):
         assert "| SVD, 128 of 8x8 | 8 ms | 3 ms | 1 ms ± 5 % | 8.0x | 3.0x |" in page
         assert "- a pair: KD-SVD 95 % (109 %)" in page
         assert "- a loss: torch is 2.00x faster" in page
+        assert "torch wrong (inaccurate) is 1000.00x faster" in page
         assert "old figures" not in page
         assert page.startswith("# A project\n\n<!-- benchmarks:begin -->\n")
         assert page.endswith("<!-- benchmarks:end -->\n\nThe rest.\n")

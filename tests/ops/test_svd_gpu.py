@@ -32,8 +32,10 @@ DTYPES = [torch.float32, torch.float64]
 # the size of the class. Then a block per matrix: square (128 leaves shared memory), tall and wide.
 SMALL = [(1, 1), (3, 5), (8, 8), (9, 13), (16, 2), (16, 16), (17, 30), (32, 32)]
 BLOCK = [(33, 33), (64, 64), (128, 128), (256, 32), (1024, 16), (300, 65), (16, 64), (49, 512)]
-# Factors and Gram matrix in shared memory or outside it, one row of blocks or many, tall and wide.
+# Factors and Gram matrix in shared memory or outside it, one row of blocks or many, tall and wide;
+# then the kernels for a small side above 128.
 TOPK = [(9, 9), (1024, 16), (1024, 64), (64, 256), (49, 512), (128, 128), (4096, 128)]
+TOPK += [(150, 129), (133, 400)]
 BOTH = [*((shape, None) for shape in (*SMALL[1:], *BLOCK)), *((shape, 2) for shape in TOPK)]
 
 

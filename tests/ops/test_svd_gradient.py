@@ -13,6 +13,7 @@ from svd_inputs import (
 
 import kdops
 from kdops import batched_eigh, batched_svd, batched_svdvals
+from kdops.ops.svd import registration
 
 SHAPES = [(1024, 64), (256, 128), (64, 256), (16, 512), (4096, 32), (9, 9)]
 PARTS = ["USV", "SV", "V", "S", "U", "UV"]
@@ -196,3 +197,26 @@ def test_scale_of_the_gradient(backend, k):
     for power in (-66, 66):  # 2^66 is about 7e19
         actual = gradient(A * 2.0**power) * 2.0**power
         assert relative(actual, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (40, 14), (14, 40), (64, 32), (48, 33)], ids=str)
+@pytest.mark.parametrize("k", [None, 7])
+def test_u_is_found_where_the_gradient_would_make_it_up(shape, k, monkeypatch):
+    """KD-SVD asks for k + 3 vectors and no U: maps with a small side up to 14 are decomposed in
+    full. The value is that without a gradient, bit by bit."""
+    flags, svd = [], registration.ops["svd"]
+
+    def noted(A, with_u, *options):
+        flags.append(with_u)
+        return svd(A, with_u, *options)
+
+    monkeypatch.setitem(registration.ops, "svd", noted)
+    A = torch.randn(3, *shape)
+    with kdops.backend("native"):
+        plain = batched_svd(A, k, compute_u=False)
+        watched = batched_svd(A.requires_grad_(), k, compute_u=False)
+    few = k is not None and 2 * k < min(shape)
+    assert flags == ([] if few else [False, min(shape) <= 32])
+    assert plain.U is watched.U is None
+    assert torch.equal(plain.S, watched.S)
+    assert torch.equal(plain.Vh, watched.Vh)

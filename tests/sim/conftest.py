@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import sim_build
+from topk_solver import Solver
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +48,20 @@ def every_schedule(sim: ModuleType) -> Callable[[Callable[[], object]], list[np.
         return first
 
     return run
+
+
+@pytest.fixture
+def solver(sim: ModuleType, every_schedule: Callable[[Callable[[], object]], list[np.ndarray]]):
+    return Solver(sim, every_schedule)
+
+
+@pytest.fixture
+def quick_solver(sim: ModuleType) -> Solver:
+    """Under one schedule: for cases that take long."""
+    sim.set_schedule("forward", 1)
+
+    def run(call: Callable[[], object]) -> list[np.ndarray]:
+        result = call()
+        return [*result] if isinstance(result, (tuple, list)) else [result]
+
+    return Solver(sim, run)

@@ -14,8 +14,31 @@ void launch(int64_t count, const TopkLaunch<Plan>& geometry, const Body& body) {
                 [&] { body(geometry.plan, workspace.data()); });
 }
 
+// The kernels for a small side above 128.
+template <class T>
+void run_large(const TopkArguments<T>& args) {
+  std::vector<T> parts(kScanParts * args.count, kNaN<T>);
+  const LargeLaunch geometry = plan_large_forward<T>(args.m, args.n, args.k);
+  std::vector<T> workspace(geometry.workspace * args.count, kNaN<T>);
+  const auto grid = [&](int64_t blocks) { return static_cast<unsigned>(blocks * args.count); };
+  cusim::launch(grid(kScanParts), kTopkThreads, 0,
+                [&] { large_scan_kernel<T>(args.A, args.m * args.n, parts.data()); });
+  cusim::launch(grid(large_gram_tiles(args.p())), kTopkThreads, 0,
+                [&] { large_gram_kernel<T>(args, parts.data()); });
+  cusim::launch(grid(1), kTopkThreads, geometry.shared_bytes,
+                [&] { large_topk_kernel<T>(args, parts.data(), workspace.data()); });
+}
+
+template <class T>
+void run_large_backward(const TopkGradientArguments<T>& args) {
+  const LargeLaunch geometry = plan_large_backward<T>(args.m, args.n, args.k);
+  std::vector<T> workspace(geometry.workspace * args.count, kNaN<T>);
+  cusim::launch(static_cast<unsigned>(args.count), kTopkThreads, geometry.shared_bytes,
+                [&] { large_backward_kernel<T>(args, workspace.data()); });
+}
+
 // A [count, m, n] by rows or by columns, U [count, m, k] or None, S [count, k], Vh [count, k, n],
-// saved [count, p + 3, p].
+// saved [count, topk_saved_rows(p, k), p].
 template <class T>
 void run_topk(const py::array& A, const py::object& U, const py::array& S, const py::array& Vh,
               const py::array& saved, bool canonical, size_t shared_limit) {
@@ -27,6 +50,7 @@ void run_topk(const py::array& A, const py::object& U, const py::array& S, const
                               data_of<T>(saved),
                               static_cast<int>(S.shape(1)),
                               canonical};
+  if (args.p() > kdops::svd::kLargestTogether) return run_large(args);
   launch<T>(args.count, plan_topk_forward<T>(args.m, args.n, args.k, shared_limit),
             [&](auto plan, T* workspace) { svd_topk_kernel<T>(args, plan, workspace); });
   launch<T>(args.count, plan_topk_dense<T>(args.m, args.n, args.k, shared_limit),
@@ -57,6 +81,7 @@ void run_backward(const py::object& gU, const py::object& gS, const py::object& 
                                       data_of<T>(gA),
                                       static_cast<int>(S.shape(1)),
                                       lorentz};
+  if (args.p() > kdops::svd::kLargestTogether) return run_large_backward(args);
   launch<T>(args.count, plan_topk_backward<T>(args.m, args.n, args.k, shared_limit),
             [&](auto plan, T* workspace) { svd_topk_backward_kernel<T>(args, plan, workspace); });
 }

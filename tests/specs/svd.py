@@ -186,7 +186,6 @@ ABOVE_128 = OpSpec(
     errors=(ErrorCase(lambda make: (make.normal(140, 2),), ValueError, r"min\(m, n\) = 2, got k"),),
     invariant=_svd_invariant,
     skips={"gradcheck": _TOO_MANY_ENTRIES, "gradgradcheck": _TOO_MANY_ENTRIES},
-    devices=("cpu",),
 )
 
 BATCHED_SVDVALS = OpSpec(

@@ -13,8 +13,6 @@
 namespace kdops::svd {
 namespace {
 
-constexpr int64_t kLargestKOnCpu = 32;  // the CUDA kernels: kLargestK
-
 // Rough cost of one matrix; it only decides when a second thread is worth waking.
 double topk_flops(const MatrixBatch& batch, int64_t k) {
   const double p = batch.small_side(), length = std::max(batch.m, batch.n);
@@ -26,7 +24,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> svd_topk_cpu(const Tensor& input, int
                                                         bool /*lorentz*/) {
   const MatrixBatch batch("svd_topk", input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
-  batch.check_k("svd_topk", k, kLargestKOnCpu);
+  batch.check_k("svd_topk", k, kLargestKAbove);
   Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k}), Vh = batch.result({k, n}),
          saved = batch.result({topk_saved_rows(p, k), p});
   const int64_t stride = topk_saved_rows(p, k) * p;
@@ -53,7 +51,7 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
   const char* op = "svd_topk_backward";
   const MatrixBatch batch(op, input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
-  const int64_t k = batch.check_triples(op, U, S, Vh, kLargestKOnCpu);
+  const int64_t k = batch.check_triples(op, U, S, Vh, kLargestKAbove);
   const int64_t stride = topk_saved_rows(p, k) * p;
   batch.check_part(op, "saved", saved, {topk_saved_rows(p, k), p});
   const auto gu = cotangent(op, "gU", gU, U), gs = cotangent(op, "gS", gS, S),

@@ -1,6 +1,7 @@
 // svd_topk and its gradient on CUDA: geometry from topk_launch.h, no synchronisation. The forward
 // is two launches, of which the second does nothing for most matrices (dense_kernels.cuh), the
-// gradient one. `lorentz` of the forward only travels to the gradient.
+// gradient one. Above a small side of 128: largest entries, Gram matrices, triples
+// (large_kernels.cuh), and one for the gradient. `lorentz` of the forward only travels to the gradient.
 #include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
@@ -29,14 +30,47 @@ void launch(const char* op, const OnDevice& device, const MatrixBatch& batch, Ke
   check_launch(op);
 }
 
+// A block per matrix of a kernel for a small side above 128; before: further arguments.
+template <class T, class Kernel, class... Arguments>
+void launch_large(const char* op, const OnDevice& device, const MatrixBatch& batch, Kernel* kernel,
+                  gpu::LargeLaunch geometry, const Arguments&... before) {
+  const Tensor workspace = empty_for(batch.A, {batch.count, geometry.workspace});
+  allow_shared_memory(op, kernel, static_cast<int64_t>(geometry.shared_bytes));
+  kernel<<<grid_of(op, batch.count), gpu::kTopkThreads, geometry.shared_bytes, device.stream()>>>(
+      before..., pointer<T>(workspace));
+  check_launch(op);
+}
+
+template <class T>
+void large_forward(const OnDevice& device, const MatrixBatch& batch,
+                   const gpu::TopkArguments<T>& args) {
+  const char* op = "svd_topk";
+  const int64_t p = batch.small_side();
+  const Tensor parts = empty_for(batch.A, {batch.count, gpu::kScanParts});
+  T* largest = pointer<T>(parts);
+  gpu::large_scan_kernel<T>
+      <<<grid_of(op, batch.count * gpu::kScanParts), gpu::kTopkThreads, 0, device.stream()>>>(
+          args.A, batch.m * batch.n, largest);
+  check_launch(op);
+  const int64_t tiles = gpu::large_gram_tiles(static_cast<int>(p));
+  gpu::large_gram_kernel<T>
+      <<<grid_of(op, batch.count * tiles), gpu::kTopkThreads, 0, device.stream()>>>(args, largest);
+  check_launch(op);
+  launch_large<T>(op, device, batch, &gpu::large_topk_kernel<T>,
+                  gpu::plan_large_forward<T>(batch.m, batch.n, args.k), args, largest);
+}
+
+// k triples of matrices with a small side of p.
+int64_t most_triples(int64_t p) { return p <= kLargestTogether ? kLargestK : kLargestKAbove; }
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_t k, bool compute_u,
                                                      bool canonical, bool /*lorentz*/) {
   const MatrixBatch batch("svd_topk", input, true);
-  batch.check_small_side("svd_topk");
-  batch.check_k("svd_topk", k);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
+  batch.check_small_side("svd_topk", kLargestOnCuda);
+  batch.check_k("svd_topk", k, most_triples(p));
   Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k});
-  Tensor Vh = batch.result({k, n}), saved = batch.result({p + 3, p});
+  Tensor Vh = batch.result({k, n}), saved = batch.result({topk_saved_rows(p, k), p});
   if (batch.count == 0) return {U, S, Vh, saved};
   for_real_type("svd_topk", batch.A, [&]<class T>(T) {
     const OnDevice device(batch.A);
@@ -48,6 +82,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_
                                      pointer<T>(saved),
                                      static_cast<int>(k),
                                      canonical};
+    if (p > kLargestTogether) return large_forward<T>(device, batch, args);
     const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
     launch<T>("svd_topk", device, batch, &gpu::svd_topk_kernel<T>, args,
               gpu::plan_topk_forward<T>(m, n, args.k, shared));
@@ -63,9 +98,9 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
   const char* op = "svd_topk_backward";
   const MatrixBatch batch(op, input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
-  batch.check_small_side(op);
-  const int64_t k = batch.check_triples(op, U, S, Vh);
-  batch.check_part(op, "saved", saved, {p + 3, p});
+  batch.check_small_side(op, kLargestOnCuda);
+  const int64_t k = batch.check_triples(op, U, S, Vh, most_triples(p));
+  batch.check_part(op, "saved", saved, {topk_saved_rows(p, k), p});
   const auto u = cotangent(op, "gU", gU, U), s = cotangent(op, "gS", gS, S),
              vh = cotangent(op, "gVh", gVh, Vh);
   Tensor gA = batch.like_A();
@@ -86,6 +121,9 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
                                              pointer<T>(gA),
                                              static_cast<int>(k),
                                              lorentz};
+    if (p > kLargestTogether)
+      return launch_large<T>(op, device, batch, &gpu::large_backward_kernel<T>,
+                             gpu::plan_large_backward<T>(m, n, args.k), args);
     const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
     launch<T>(op, device, batch, &gpu::svd_topk_backward_kernel<T>, args,
               gpu::plan_topk_backward<T>(m, n, args.k, shared));

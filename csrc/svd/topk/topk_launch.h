@@ -9,6 +9,8 @@
 #include "svd/full/full_launch.h"
 #include "svd/topk/gpu/backward_kernels.cuh"
 #include "svd/topk/gpu/dense_kernels.cuh"
+#include "svd/topk/gpu/large_backward.cuh"
+#include "svd/topk/gpu/large_kernels.cuh"
 #include "svd/topk/gpu/topk_kernels.cuh"
 
 namespace kdops::svd::gpu {
@@ -80,6 +82,25 @@ template <class T>
 TopkLaunch<TopkPlan> plan_topk_backward(int64_t m, int64_t n, int k, size_t shared_limit) {
   const int p = static_cast<int>(std::min(m, n)), kp = (k + 3) / 4 * 4;
   return plan_topk<T>(m, n, k, {4, false, topk_gradient_numbers(p, k), 2 * kp}, shared_limit);
+}
+
+// The kernels for a small side above 128: bytes of shared memory, numbers of workspace per matrix.
+struct LargeLaunch {
+  size_t shared_bytes;
+  int64_t workspace;
+};
+template <class T>
+LargeLaunch plan_large_forward(int64_t m, int64_t n, int k) {
+  const int p = static_cast<int>(std::min(m, n));
+  const size_t numbers = static_cast<size_t>(large_fixed_numbers()) + large_pool_numbers(p);
+  return {numbers * sizeof(T), large_workspace_numbers(p, k, std::max(m, n))};
+}
+template <class T>
+LargeLaunch plan_large_backward(int64_t m, int64_t n, int k) {
+  const int p = static_cast<int>(std::min(m, n));
+  const size_t numbers = static_cast<size_t>(large_fixed_numbers()) +
+                         large_gradient_pool_numbers(p) + 3 * kSquareNumbers;
+  return {numbers * sizeof(T), large_gradient_numbers(p, k, std::max(m, n))};
 }
 
 }  // namespace kdops::svd::gpu

@@ -63,7 +63,8 @@ def batched_svd(
             seen as maps.flatten(2).mT are read where they lie.
         k: number of triples, 1 <= k <= r = min(m, n); None means all r. A small k is much cheaper:
             the other triples are computed neither forward nor backward. Anything with __index__.
-        compute_u: False leaves U out (None) and saves its cost. The gradient stays exact.
+        compute_u: False leaves U out (None) and saves its cost, except where a gradient of the full
+            decomposition is wanted and needs U (r <= 32). The gradient stays exact.
         canonical: choose each pair's sign such that the entries of its right vector v satisfy
             max(v) + min(v) > 0 (a tie: its first entry of largest magnitude is positive). Then the
             result does not depend on backend and device, and negating A leaves Vh unchanged.
@@ -87,10 +88,10 @@ def batched_svd(
     alone (torch raises, or spoils the batch); the gradient is never NaN at equal or zero singular
     values; losses that depend on the sign of a vector are accepted (the sign passes no gradient);
     half types; k; real numbers only. Where r > 128, torch.linalg computes, except a small k (up to
-    32) on the CPU.
+    32; on CUDA r <= 2048).
 
     Cost: about 2 m n r + 20 r³ FLOP per matrix; with k, m n r + 2 r³ + O(m n k), and for large r
-    and k <= 8 m n r + 200 r² + O(m n k) where the spectrum decays. Gradient: exact and
+    and k <= 8 on the CPU m n r + 200 r² + O(m n k) where the spectrum decays. Gradient: exact and
     differentiable again; with k it reads A once and writes its gradient once.
 
     >>> maps = torch.randn(128, 1024, 64, requires_grad=True)

@@ -9,14 +9,22 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdops import _backends
+from kdops._autograd import wants_grad
 from kdops._precision import full_precision
 from kdops.ops.svd import reference, registration
+
+# Up to this small side U costs less in the forward than A V / s in the backward, which the gradient
+# of S and Vh needs as well: a half at 16x16, as much at 49x32, a third more at 256x128 (CPU, AVX2).
+CHEAP_U = 32
 
 Triple = tuple["Tensor | None", Tensor, Tensor]
 
 
 def is_few(k: int, r: int) -> bool:
-    """Whether k of r triples are cheaper by themselves than the whole decomposition."""
+    """Whether k of r triples are cheaper by themselves than the whole decomposition.
+
+    From r / 2 on the top-k kernels decompose in full, too: csrc/svd/topk/cpu/layout.h.
+    """
     return k <= registration.largest_k(r) and 2 * k < r
 
 
@@ -33,11 +41,13 @@ def topk(
 def full(
     A: Tensor, m: int, n: int, compute_u: bool, canonical: bool, degenerate: str, mode: str
 ) -> Triple:
+    with_u = compute_u or (min(m, n) <= CHEAP_U and wants_grad(A))
     if _backends.choose_for("svd", A, m, n) == "native":
         lorentz = degenerate == "lorentz"
-        U, S, Vh = registration.ops["svd"](A, compute_u, canonical, mode == "fast", lorentz)
-        return (U if compute_u else None), S, Vh
-    return reference.svd(A, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
+        U, S, Vh = registration.ops["svd"](A, with_u, canonical, mode == "fast", lorentz)
+    else:
+        U, S, Vh = reference.svd(A, compute_u=with_u, canonical=canonical, degenerate=degenerate)
+    return (U if compute_u else None), S, Vh
 
 
 def values(A: Tensor, m: int, n: int) -> Tensor:

@@ -22,6 +22,7 @@ DTYPES = (torch.float32, torch.float64)
 LARGEST_SMALL_SIDE = 128
 LARGEST_K = 16
 LARGEST_K_ABOVE = 32  # where min(m, n) is above LARGEST_SMALL_SIDE
+LARGEST_TOPK_ON_CUDA = 2048  # min(m, n); on the CPU any: csrc/svd/topk/route.h
 
 ops: dict[str, Callable[..., Any]] = {}  # kdops::<name> as a differentiable function
 
@@ -54,8 +55,11 @@ def _native(op: str) -> _backends.Predicate:
         p = min(m, n)
         if k > largest_k(p):
             return f"the kernels take k <= {largest_k(p)}, not {k}"
-        if p > LARGEST_SMALL_SIDE and (op, device) != ("svd_topk", "cpu"):
-            return f"the kernels take min(m, n) <= {LARGEST_SMALL_SIDE}, not {p}"
+        largest = LARGEST_SMALL_SIDE
+        if op == "svd_topk":
+            largest = LARGEST_TOPK_ON_CUDA if device == "cuda" else p
+        if p > largest:
+            return f"the kernels take min(m, n) <= {largest}, not {p}"
         if reason := _backends.native_obstacle(device, dtype, DTYPES):
             return reason
         return None if kernels[device] else f"this install holds no {device} kernel of {op}"
@@ -71,7 +75,7 @@ def _topk_route(backend: str, device: str, dtype: torch.dtype, m: int, n: int, k
     """Where a matrix does not suit the route, the kernels take another for it, inside the call."""
     if backend != "native":
         return "all triples by torch.linalg.svd, of which k are kept"
-    if min(m, n) >= KRYLOV_FROM_SMALL_SIDE and k <= LARGEST_KRYLOV_K:
+    if device == "cpu" and min(m, n) >= KRYLOV_FROM_SMALL_SIDE and k <= LARGEST_KRYLOV_K:
         return "block Krylov on the Gram matrix"
     return "tridiagonalisation of the Gram matrix"
 

@@ -35,7 +35,7 @@ void narrow_product(int64_t rows, int64_t cols, int64_t depth, View<const T> a, 
     for (int64_t i = 0; i < rows; i += kRows) {
       const int count = static_cast<int>(std::min<int64_t>(kRows, rows - i));
       const T* row[kRows];  // past the end: the last row once more, and not stored
-      for (int l = 0; l < kRows; ++l) row[l] = &a.at(i + std::min(l, count - 1), 0);
+      for (int l = 0; l < kRows; ++l) row[l] = a.data + (i + std::min(l, count - 1)) * a.row;
       P sum[kRows];
       for (P& value : sum) value = P(T(0));
       for (int64_t k = 0; k < depth; ++k) {

@@ -34,12 +34,13 @@ struct StridedVector {
   KDOPS_DEVICE void set(int i, T value) const { data[i * stride] = value; }
 };
 
-// Orthonormal columns of X, in order: classical Gram-Schmidt, twice.
-template <class T>
-KDOPS_DEVICE void orthonormalise(const TopkContext<T>& t) {
+// Vectors first .. count - 1, at(i, c) entry i < size of vector c, become orthonormal, to those
+// before them too: classical Gram-Schmidt, twice. line: a number per vector.
+template <class T, class Entry>
+KDOPS_DEVICE void orthonormalise(T* line, int64_t size, int first, int count, const Entry& at) {
   const int thread = static_cast<int>(threadIdx.x);
 #pragma unroll 1
-  for (int c = 0; c < t.k; ++c) {
+  for (int c = first; c < count; ++c) {
 #pragma unroll 1
     for (int pass = 0; pass < 3; ++pass) {
       // the first pass only scales by the largest entry, lest squares overflow or vanish
@@ -47,41 +48,47 @@ KDOPS_DEVICE void orthonormalise(const TopkContext<T>& t) {
       for (int a = warp_id(); a <= others; a += kTopkThreads / kWarp) {
         const int with = a < others ? a : c;
         T dot = T(0);
-        for (int i = lane_id(); i < t.p; i += kWarp) {
-          const T entry = t.x[i * t.kx + c];
-          dot = pass == 0 ? max(dot, abs(entry)) : fma(t.x[i * t.kx + with], entry, dot);
+        for (int64_t i = lane_id(); i < size; i += kWarp) {
+          const T entry = at(i, c);
+          dot = pass == 0 ? max(dot, abs(entry)) : fma(at(i, with), entry, dot);
         }
         dot = pass == 0 ? warp_max(dot) : warp_sum(dot);
-        if (lane_id() == 0) t.line[a] = dot;
+        if (lane_id() == 0) line[a] = dot;
       }
       __syncthreads();
       T inside = T(0);
-      for (int a = 0; a < others; ++a) inside = fma(t.line[a], t.line[a], inside);
+      for (int a = 0; a < others; ++a) inside = fma(line[a], line[a], inside);
       // what is left of the squared length; a vector that vanishes is given a finite one
-      const T left = max(t.line[others] - inside, kEpsilon<T> * kEpsilon<T>);
-      const T scale = pass == 0 ? T(1) / max(t.line[others], kTiny<T>) : rsqrt(left);
-      for (int i = thread; i < t.p; i += kTopkThreads) {
-        T entry = t.x[i * t.kx + c];
-        for (int a = 0; a < others; ++a) entry = fma(-t.line[a], t.x[i * t.kx + a], entry);
-        t.x[i * t.kx + c] = entry * scale;
+      const T left = max(line[others] - inside, kEpsilon<T> * kEpsilon<T>);
+      const T scale = pass == 0 ? T(1) / max(line[others], kTiny<T>) : rsqrt(left);
+      for (int64_t i = thread; i < size; i += kTopkThreads) {
+        T entry = at(i, c);
+        for (int a = 0; a < others; ++a) entry = fma(-line[a], at(i, a), entry);
+        at(i, c) = entry * scale;
       }
       __syncthreads();
     }
   }
 }
 
-// A fixed number in [-1, 1) for entry i of start vector c.
+// The same for the columns of X.
+template <class T, template <class> class Context>
+KDOPS_DEVICE void orthonormalise(const Context<T>& t) {
+  orthonormalise(t.line, t.p, 0, t.k, [&](int64_t i, int c) -> T& { return t.x[i * t.kx + c]; });
+}
+
+// A fixed number in [-1, 1) for an entry of a start vector, different for every place.
 template <class T>
-KDOPS_DEVICE T start_entry(int i, int c) {
-  unsigned h = static_cast<unsigned>(i * kMaxK + c) * 2654435769u + 12345u;
+KDOPS_DEVICE T start_entry(int place) {
+  unsigned h = static_cast<unsigned>(place) * 2654435769u + 12345u;
   h = (h ^ (h >> 15)) * 2246822519u;
   h = (h ^ (h >> 13)) * 3266489917u;
   return T(h >> 8) * T(1.0 / (1 << 23)) - T(1);
 }
 
 // Whether the columns of X are eigenvectors of T to rounding. Ends with a barrier.
-template <class T>
-KDOPS_DEVICE bool residuals_are_small(const TopkContext<T>& t) {
+template <class T, template <class> class Context>
+KDOPS_DEVICE bool residuals_are_small(const Context<T>& t) {
   bool bad = false;
 #pragma unroll 1
   for (int c = warp_id(); c < t.k; c += kTopkThreads / kWarp) {
@@ -103,31 +110,36 @@ KDOPS_DEVICE bool residuals_are_small(const TopkContext<T>& t) {
   return !block_any(bad);
 }
 
+// alone: no value outside the k lies so close that only all vectors could tell.
+struct FoundVectors {
+  bool good, alone;
+};
+
 // X: orthonormal eigenvectors of the tridiagonal matrix for value[0..k). Equal and close values are
-// told apart by their start vectors and by orthogonalisation after each of three solves. False:
-// they are not good enough, or a value outside the k lies so close that only all vectors can tell.
-template <class T>
-KDOPS_DEVICE bool inverse_iteration(const TopkContext<T>& t, T norm, T* factors,
-                                    unsigned char* swapped) {
+// told apart by their start vectors and by orthogonalisation after each of the solves.
+template <class T, template <class> class Context>
+KDOPS_DEVICE FoundVectors inverse_iteration(const Context<T>& t, T norm, T* factors,
+                                            unsigned char* swapped, int iterations = 3) {
   const int thread = static_cast<int>(threadIdx.x);
   const TridiagonalBand<T> band{t.d, t.e};
   const TridiagonalFactors<T> f{factors, swapped, t.p, t.k, thread};
   bool crowded = false;
   for (int at = thread; at < t.p * t.k; at += kTopkThreads)
-    t.x[at / t.k * t.kx + at % t.k] = start_entry<T>(at / t.k, at % t.k);
+    t.x[at / t.k * t.kx + at % t.k] = start_entry<T>(at / t.k * t.kMost + at % t.k);
   if (thread < t.k) factor_shifted(band, t.p, t.value[thread], norm * kEpsilon<T>, f);
-  if (thread == kWarp)  // meanwhile, in another warp
-    crowded =
-        eigenvalues_above(t, t.value[t.k - 1] - separation<T>(t.p) * t.value[0], norm) > T(t.k);
+  if (thread == kWarp) {  // meanwhile, in another warp
+    const T last = t.value[t.k - 1], whole = t.whole * sqrt(max(last, T(0)));
+    crowded = eigenvalues_above(t, last - clearance(t.p, t.value[0], whole), norm) > T(t.k);
+  }
   __syncthreads();
 #pragma unroll 1
-  for (int iteration = 0; iteration < 3; ++iteration) {
+  for (int iteration = 0; iteration < iterations; ++iteration) {
     if (thread < t.k) solve_shifted<T>(f, t.p, StridedVector<T>{t.x + thread, t.kx});
     __syncthreads();
     orthonormalise(t);
   }
   const bool alone = !block_any(crowded);
-  return residuals_are_small(t) && alone;
+  return {residuals_are_small(t), alone};
 }
 
 }  // namespace kdops::svd::gpu

@@ -42,6 +42,10 @@ struct Oriented {
   bool long_rows;  // see BatchShape
   T up;
 
+  KDOPS_DEVICE T at(int64_t row, int64_t column) const {
+    return up * A[long_rows ? row * p + column : column * length + row];
+  }
+
   // Rows row0 .. of B to chunk[i * stride + j]; zeros beyond the matrix. Ends with a barrier.
   KDOPS_DEVICE void stage(T* chunk, const TopkPlan& plan, int64_t row0) const {
     const int count = static_cast<int>(min(int64_t(plan.rows), length - row0));

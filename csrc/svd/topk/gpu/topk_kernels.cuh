@@ -59,8 +59,11 @@ KDOPS_DEVICE bool leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
   }
   const T norm = tridiagonal_norm(t);
   multisection(t, norm);
-  const bool resolved = t.value[t.k - 1] > kSmallestRatio<T> * kSmallestRatio<T> * t.value[0] &&
-                        inverse_iteration(t, norm, factors, swapped);
+  bool resolved = t.value[t.k - 1] > kSmallestRatio<T> * kSmallestRatio<T> * t.value[0];
+  if (resolved) {
+    const FoundVectors found = inverse_iteration(t, norm, factors, swapped);
+    resolved = found.good && found.alone;
+  }
   if (thread == 0) set_route(saved, p, resolved ? TopkRoute::gram : TopkRoute::dense);
   if (resolved) apply_reflectors(t, g, ld, false);
   return resolved;

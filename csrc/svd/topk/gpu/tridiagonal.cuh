@@ -174,17 +174,19 @@ struct TridiagonalBand {
   KDOPS_DEVICE T square(int i) const { return e[i] * e[i]; }
 };
 
+// From here on Context is TopkContext or LargeContext (large_context.cuh).
+
 // How many eigenvalues of the tridiagonal matrix are larger than x.
-template <class T>
-KDOPS_DEVICE T eigenvalues_above(const TopkContext<T>& t, T x, T norm) {
+template <class T, template <class> class Context>
+KDOPS_DEVICE T eigenvalues_above(const Context<T>& t, T x, T norm) {
   T count;
   count_above<1>(TridiagonalBand<T>{t.d, t.e}, t.p, &x, norm * kEpsilon<T> * kEpsilon<T>, &count);
   return count;
 }
 
 // A bound of the tridiagonal matrix's norm, 1 for the zero matrix. Every warp computes it.
-template <class T>
-KDOPS_DEVICE T tridiagonal_norm(const TopkContext<T>& t) {
+template <class T, template <class> class Context>
+KDOPS_DEVICE T tridiagonal_norm(const Context<T>& t) {
   T largest = T(0);
   for (int i = lane_id(); i < t.p; i += kWarp) {
     const T before = i > 0 ? abs(t.e[i - 1]) : T(0), after = i + 1 < t.p ? abs(t.e[i]) : T(0);
@@ -196,8 +198,8 @@ KDOPS_DEVICE T tridiagonal_norm(const TopkContext<T>& t) {
 
 // value[c]: the k largest eigenvalues, descending, to half an eps of the norm. All threads test
 // points of k intervals at once; an interval shrinks by kTopkThreads / k + 1 in a round.
-template <class T>
-KDOPS_DEVICE void multisection(const TopkContext<T>& t, T norm) {
+template <class T, template <class> class Context>
+KDOPS_DEVICE void multisection(const Context<T>& t, T norm) {
   const int thread = static_cast<int>(threadIdx.x), points = kTopkThreads / t.k;
   const int c = thread % t.k, point = thread / t.k;
   if (thread < t.k) {

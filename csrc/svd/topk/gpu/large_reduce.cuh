@@ -1,0 +1,179 @@
+// The Gram matrix of a large small side and its tridiagonal form, in global memory.
+#pragma once
+
+#include "svd/topk/gpu/large_context.cuh"
+
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
+
+inline constexpr int kScanParts = 32;
+
+// Part `part` of the entries of a matrix: the largest, or -1 if NaN or Inf is among them.
+template <class T>
+KDOPS_DEVICE T scan_part(const T* A, int64_t count, int part, T* scratch) {
+  const int64_t size = (count + kScanParts - 1) / kScanParts, begin = part * size;
+  T largest = T(0);
+  bool finite = true;
+  for (int64_t i = begin + threadIdx.x; i < min(begin + size, count); i += kTopkThreads) {
+    const T value = abs(A[i]);
+    finite = finite && value <= kLargestFinite<T>;
+    largest = max(largest, value);
+  }
+  largest = reduce_block(largest, Max(), scratch);
+  return block_all(finite) ? largest : T(-1);
+}
+
+// From the parts: the largest entry, or -1.
+template <class T>
+KDOPS_DEVICE T largest_of_parts(const T* parts) {
+  T largest = T(0);
+  bool finite = true;
+  for (int i = 0; i < kScanParts; ++i) {
+    largest = max(largest, parts[i]);
+    finite = finite && parts[i] >= T(0);
+  }
+  return finite ? largest : T(-1);
+}
+
+// Grid: kScanParts blocks per matrix.
+template <class T>
+__global__ void __launch_bounds__(kTopkThreads)
+    large_scan_kernel(const T* A, int64_t size, T* parts) {
+  KDOPS_SHARED(T, scratch, [kTopkThreads / kWarp]);
+  const int64_t index = blockIdx.x / kScanParts;
+  const int part = static_cast<int>(blockIdx.x % kScanParts);
+  const T largest = scan_part(A + index * size, size, part, scratch);
+  if (threadIdx.x == 0) parts[blockIdx.x] = largest;
+}
+
+inline constexpr int large_gram_tiles(int p) {
+  const int across = (p + SquareTile::kRows - 1) / SquareTile::kRows;
+  return across * (across + 1) / 2;
+}
+
+// Tile `tile` of the upper half of the Gram matrix of some p columns, and its mirror image.
+template <class T, class Columns>
+KDOPS_DEVICE void gram_tile_of(const Columns& columns, int tile, int64_t length, T* stage, T* G) {
+  const int64_t p = columns.count;
+  int row = 0, across = static_cast<int>((p + SquareTile::kRows - 1) / SquareTile::kRows);
+  for (; tile >= across - row; ++row) tile -= across - row;
+  put_tile<SquareTile>(columns, row * SquareTile::kRows, columns, (row + tile) * SquareTile::kRows,
+                       length, stage, [&](int64_t i, int64_t j, T sum) {
+                         G[i * p + j] = sum;
+                         G[j * p + i] = sum;
+                       });
+}
+
+// Grid: large_gram_tiles(p) blocks per matrix. The Gram matrices of B, of which the largest entry
+// is about one, to their place in `saved`.
+template <class T>
+__global__ void __launch_bounds__(kTopkThreads)
+    large_gram_kernel(TopkArguments<T> args, const T* parts) {
+  KDOPS_SHARED(T, stage, [SquareTile::kNumbers]);
+  const int p = args.p(), tiles = large_gram_tiles(p);
+  const int64_t index = blockIdx.x / tiles;
+  const T largest = largest_of_parts(parts + index * kScanParts);
+  if (largest < T(0)) return;
+  const LargeSaved saved{p, args.k};
+  const Oriented<T> B{args.A + index * args.m * args.n, args.length(), p, args.long_rows(),
+                      power_of_two_scale(largest).up};
+  gram_tile_of(columns_of(B), static_cast<int>(blockIdx.x % tiles), B.length, &stage[0],
+               args.saved + index * saved.size() + saved.matrix_at());
+}
+
+// x (p numbers, zero up to j) -> the reflector v of (x[j + 1], ...), its one included; its factor
+// and the entry that is left go to tau and e. Every thread holds the same; ends with a barrier.
+template <class T>
+KDOPS_DEVICE T make_row_reflector(T* x, int j, int p, T* scratch, T* e, T* tau) {
+  const int thread = static_cast<int>(threadIdx.x);
+  T rest = T(0);
+  for (int i = j + 2 + thread; i < p; i += kTopkThreads) rest = fma(x[i], x[i], rest);
+  rest = reduce_block(rest, Add(), scratch);
+  const T alpha = x[j + 1], norm = sqrt(fma(alpha, alpha, rest));
+  // what would lose digits to underflow is dropped: far below rounding of G
+  const bool trivial = rest <= kEpsilon<T> * kEpsilon<T> * kEpsilon<T>;
+  const T beta = trivial ? alpha : -copysign(norm, alpha);
+  const T inverse = trivial ? T(0) : T(1) / (alpha - beta);
+  const T factor = trivial ? T(0) : (beta - alpha) / beta;
+  __syncthreads();
+  for (int i = j + 1 + thread; i < p; i += kTopkThreads) x[i] = i == j + 1 ? T(1) : x[i] * inverse;
+  if (thread == 0) *e = beta, *tau = factor;
+  __syncthreads();
+  return factor;
+}
+
+// Rows first .. p - 1 of G, from column `first` on, less old w^T + w old^T; y = G v of the result.
+// A warp takes four rows at a time.
+template <class T>
+KDOPS_DEVICE void update_and_multiply(T* G, int p, int first, const T* old, const T* w, const T* v,
+                                      T* y) {
+  constexpr int kTogether = 4;
+#pragma unroll 1
+  for (int row = first + warp_id() * kTogether; row < p; row += kTopkThreads / kWarp * kTogether) {
+    T sum[kTogether], own[kTogether], own_w[kTogether];
+#pragma unroll
+    for (int q = 0; q < kTogether; ++q) {
+      const int i = min(row + q, p - 1);
+      sum[q] = T(0), own[q] = old[i], own_w[q] = w[i];
+    }
+#pragma unroll 2
+    for (int j = first / kWarp * kWarp + lane_id(); j < p; j += kWarp) {
+      if (j < first) continue;
+      const T old_j = old[j], w_j = w[j], v_j = v[j];
+#pragma unroll
+      for (int q = 0; q < kTogether; ++q) {
+        if (row + q >= p) continue;
+        T* entry = G + (row + q) * int64_t(p) + j;
+        const T value = fma(-own[q], w_j, fma(-own_w[q], old_j, *entry));
+        *entry = value;
+        sum[q] = fma(value, v_j, sum[q]);
+      }
+    }
+    const T total = scatter_sum(sum);
+    const int q = lane_id() / (kWarp / kTogether);
+    if (lane_id() % (kWarp / kTogether) == 0 && row + q < p) y[row + q] = total;
+  }
+}
+
+// G = Q T Q^T: d, e, tau (p each) of T to `band`, reflectors as rows in place of G. The update by a
+// reflector waits until the next one is known, so that one pass over G applies it and multiplies.
+// pool: 3 p numbers, shared; y: p numbers.
+template <class T>
+KDOPS_DEVICE void tridiagonalise_rows(T* G, int p, T* band, T* pool, T* y, T* scratch) {
+  const int thread = static_cast<int>(threadIdx.x);
+  T *d = band, *e = band + p, *tau = band + 2 * p;
+  T *old = pool, *w = pool + p, *v = pool + 2 * p;
+  for (int i = thread; i < p; i += kTopkThreads) old[i] = w[i] = v[i] = T(0);
+  __syncthreads();
+#pragma unroll 1
+  for (int j = 0; j < p; ++j) {
+    T* row = G + j * int64_t(p);
+    for (int i = thread; i < p; i += kTopkThreads)
+      v[i] = i < j ? T(0) : fma(-old[j], w[i], fma(-w[j], old[i], row[i]));
+    __syncthreads();
+    if (thread == 0) d[j] = v[j], v[j] = T(0);
+    __syncthreads();
+    if (j + 1 == p) break;
+    T factor = T(0);
+    if (j + 2 < p)
+      factor = make_row_reflector(v, j, p, scratch, e + j, tau + j);
+    else if (thread == 0)
+      e[j] = v[j + 1], tau[j] = T(0);
+    for (int i = thread; i < p; i += kTopkThreads) row[i] = v[i];
+    update_and_multiply(G, p, j + 1, old, w, v, y);
+    __syncthreads();
+    T dot = T(0);
+    for (int i = j + 1 + thread; i < p; i += kTopkThreads) dot = fma(y[i], v[i], dot);
+    const T half = T(-0.5) * factor * factor * reduce_block(dot, Add(), scratch);
+    for (int i = thread; i < p; i += kTopkThreads)
+      w[i] = i > j ? fma(half, v[i], factor * y[i]) : T(0);
+    T* spare = old;
+    old = v, v = spare;
+    __syncthreads();
+  }
+  if (thread == 0) e[p - 1] = tau[p - 1] = tau[p - 2] = T(0);
+  for (int i = thread; i < p; i += kTopkThreads) G[(p - 1) * int64_t(p) + i] = T(0);
+  __syncthreads();
+}
+
+}  // namespace kdops::svd::gpu

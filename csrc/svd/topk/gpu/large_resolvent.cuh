@@ -1,0 +1,120 @@
+// The part of the top-k gradient for a large small side that stands for the vectors outside the
+// top k: x_c = sum over j > k of v_j <v_j, b_c> / (s_c^2 - s_j^2) = (s_c^2 - G)^+ b_c, where G is
+// what the forward's last round left of the Gram matrix and b is orthogonal to the k vectors.
+//
+// With z = (M + i t)^-1 v, M = s_c^2 - T, the real part of z is M (M^2 + t^2)^-1 v and -t times the
+// imaginary one is w v, w = t^2 (M^2 + t^2)^-1. Nothing grows by more than 1 / t, not even along the
+// k vectors, where M is singular and b a rounding error. x = M^-1 (1 - w^2) b lacks (t / gap)^4 of
+// its part along another vector, so that t may be some eps. Where values outside reach the k-th, t
+// is about the degenerate policy's threshold, and further factors 1 - w^2 take away what is nearer,
+// as "mask" does.
+#pragma once
+
+#include "svd/shared/policy.h"
+#include "svd/topk/gpu/inverse_iteration.cuh"
+#include "svd/topk/gpu/large_context.cuh"
+
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
+
+// What the shifted solves of shared/ ask of a number. Comparisons are for sizes: see abs().
+template <class T>
+struct Complex {
+  T re, im;
+  KDOPS_DEVICE Complex() : re(0), im(0) {}
+  KDOPS_DEVICE explicit Complex(T real, T imaginary = T(0)) : re(real), im(imaginary) {}
+  KDOPS_DEVICE Complex operator-() const { return Complex(-re, -im); }
+  KDOPS_DEVICE friend Complex operator-(Complex a, Complex b) {
+    return Complex(a.re - b.re, a.im - b.im);
+  }
+  KDOPS_DEVICE friend Complex operator*(Complex a, Complex b) {
+    return Complex(fma(a.re, b.re, -a.im * b.im), fma(a.re, b.im, a.im * b.re));
+  }
+  // scaled, lest squares overflow or vanish
+  KDOPS_DEVICE friend Complex operator/(Complex a, Complex b) {
+    const T size = T(1) / abs(b).re, re = b.re * size, im = b.im * size;
+    const T inverse = size / fma(re, re, im * im);
+    return a * Complex(re * inverse, -im * inverse);
+  }
+  KDOPS_DEVICE friend bool operator<(Complex a, Complex b) { return a.re < b.re; }
+  KDOPS_DEVICE friend bool operator>(Complex a, Complex b) { return a.re > b.re; }
+  KDOPS_DEVICE friend Complex abs(Complex x) { return Complex(gpu::abs(x.re) + gpu::abs(x.im)); }
+  KDOPS_DEVICE friend Complex copysign(Complex size, Complex) { return size; }
+};
+
+template <class T>
+struct ComplexBand {
+  const T *d, *e;
+  KDOPS_DEVICE Complex<T> diagonal(int i) const { return Complex<T>(d[i]); }
+  KDOPS_DEVICE Complex<T> coupling(int i) const { return Complex<T>(e[i]); }
+};
+
+// Numbers of the workspace: factors and solutions.
+inline constexpr int64_t large_resolvent_numbers(int p, int k) { return int64_t(11) * p * k; }
+
+// x (k rows of p numbers, b on entry) in the basis of T, a thread per row. value: s_c (of f A); d
+// and e: T's; norm: its largest eigenvalue. work: large_resolvent_numbers().
+template <class T>
+KDOPS_DEVICE void solve_rows(const LargeContext<T>& t, const T* value, T norm, bool crowded, T* x,
+                             T* work) {
+  using V = Complex<T>;
+  const int p = t.p, k = t.k, c = static_cast<int>(threadIdx.x);
+  if (c < k) {
+    auto* factors = reinterpret_cast<V*>(work);
+    const StridedVector<V> z{factors + int64_t(4) * p * k + c, k};
+    auto* swapped = reinterpret_cast<unsigned char*>(factors + int64_t(5) * p * k);
+    const TridiagonalFactors<V> f{factors, swapped, p, k, c};
+    T* own = x + c * int64_t(p);
+    const T rounding = 12 * kEpsilon<T> * norm, threshold = p * kEpsilon<T> * value[0] * value[c];
+    const T width = crowded ? max(threshold, rounding) : rounding;
+    factor_shifted(ComplexBand<T>{t.d, t.e}, p, V(value[c] * value[c], width),
+                   V(kEpsilon<T> * rounding), f);
+    const auto solve = [&](auto entry) {  // z = (M + i width)^-1 entry
+      for (int i = 0; i < p; ++i) z.set(i, V(-entry(i)));
+      solve_shifted<V>(f, p, z);
+    };
+    const auto of_x = [&](int i) { return own[i]; };
+    const auto of_w = [&](int i) { return -width * z.get(i).im; };
+    solve(of_x);
+    for (int i = 0; i < p; ++i) own[i] = z.get(i).re;
+    solve(of_x);
+    for (int i = 0; i < p; ++i) own[i] += of_w(i);
+    for (int factor = 0; crowded && factor < 6; ++factor) {
+      solve(of_x);
+      solve(of_w);
+      for (int i = 0; i < p; ++i) own[i] -= of_w(i);
+    }
+  }
+  __syncthreads();
+}
+
+// x_c = resolvent of x_c from `saved`. A value that is zero under the policy, and every value where
+// nothing was left outside the k, meets only zeros.
+template <class T>
+KDOPS_DEVICE void resolve_rows(const LargeContext<T>& t, const T* saved, const T* value,
+                               bool lorentz, T* x, T* work) {
+  const int p = t.p, thread = static_cast<int>(threadIdx.x);
+  const LargeSaved place{p, t.k};
+  const T *band = saved + place.band_at(), *reflectors = saved + place.matrix_at();
+  const PolicyInverse<T> inverse(value[0], p, lorentz);
+  const T zero = T(p) * kEpsilon<T> * value[0];
+  const bool exhausted = saved[LargeSaved::kExhausted] != T(0);
+  T* plain = work + large_resolvent_numbers(p, t.k);  // k x p
+  for (int at = thread; at < p * t.k; at += kTopkThreads) {
+    const T against_zero = inverse(value[at / p]);
+    plain[at] = x[at] * against_zero * against_zero;
+  }
+  if (!exhausted) {
+    for (int i = thread; i < p; i += kTopkThreads) t.d[i] = band[i], t.e[i] = band[p + i];
+    __syncthreads();
+    reflect_rows(reflectors, band + 2 * p, p, x, t.k, true);
+    solve_rows(t, value, saved[LargeSaved::kNorm], saved[LargeSaved::kCrowded] != T(0), x, work);
+    reflect_rows(reflectors, band + 2 * p, p, x, t.k, false);
+  }
+  __syncthreads();
+  for (int at = thread; at < p * t.k; at += kTopkThreads)
+    if (exhausted || value[at / p] <= zero) x[at] = plain[at];
+  __syncthreads();
+}
+
+}  // namespace kdops::svd::gpu
