@@ -1,0 +1,103 @@
+// CPU glue of pairwise_angle, by halves of distances and their reciprocals (angle.h).
+#include "relation/pairwise_batch.h"
+
+namespace kdops::relation {
+namespace {
+
+// d/2 and 1/d of all pairs, (N, N) each; near: some pairs need more digits than T has.
+template <class T>
+struct HalfAndInverse {
+  Prepared<T> prepared;
+  Scratch<T> half, inverse;
+  bool near = false;
+
+  explicit HalfAndInverse(const Tensor& x)
+      : prepared(x), half(x.size(0) * x.size(0)), inverse(x.size(0) * x.size(0)) {
+    prepared.compute();
+    const int64_t n = x.size(0);
+    std::atomic<bool> any_near = false;
+    parallel_for(n, 2 * kPairFlops * n, [&](int64_t begin, int64_t end) {
+      if (KDOPS_BEST(distances<T>)(prepared.pairs(), false, T(1), half.get(), begin, end))
+        any_near = true;
+      for (int64_t e = begin * n; e < end * n; ++e) {
+        inverse[e] = half[e] == 0 ? T(0) : std::min(1 / half[e], std::numeric_limits<T>::max());
+        half[e] /= 2;
+      }
+    });
+    near = any_near;
+  }
+};
+
+// The op in double and back, see rkd_angle.
+template <class Op, class... Inputs>
+Tensor in_double(const Op& op, const Inputs&... inputs) {
+  const Tensor result = op(torch::stable::to(inputs, ScalarType::Double)...);
+  return torch::stable::to(result, ScalarType::Float);
+}
+
+template <class T>
+Tensor angle_of(const Tensor& x) {
+  const int64_t n = x.size(0);
+  const HalfAndInverse<T> known(x);
+  if (known.near) return in_double(&angle_of<double>, x);
+  Tensor out = empty_for(x, {n, n, n});
+  parallel_for(n, 6.0 * n * n, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(angles<T>)
+    (known.inverse.get(), known.half.get(), n, pointer<T>(out), begin, end);
+  });
+  return out;
+}
+
+Tensor pairwise_angle_cpu(const Tensor& x_any) {
+  check_dim("pairwise_angle", "x", x_any, 2);
+  const Tensor x = contiguous_of(x_any);
+  return for_real_type("pairwise_angle", x, [&](auto real) { return angle_of<decltype(real)>(x); });
+}
+
+template <class T>
+Tensor angle_backward_of(const Tensor& grad, const Tensor& x) {
+  const int64_t n = x.size(0), groups = std::min<int64_t>(n, 4);  // fixed: the order of sums
+  const HalfAndInverse<T> known(x);
+  if (known.near) return in_double(&angle_backward_of<double>, grad, x);
+  Tensor w = empty_for(x, {1, n, n});
+  Scratch<T> opposite(groups * n * n);
+  parallel_for(groups, 12.0 * n * n * n / std::max<int64_t>(groups, 1),
+               [&](int64_t g0, int64_t g1) {
+                 for (int64_t g = g0; g < g1; ++g) {
+                   T* m = opposite.get() + g * n * n;
+                   std::memset(m, 0, sizeof(T) * n * n);
+                   KDOPS_BEST(angles_backward<T>)
+                   (pointer<T>(grad), known.inverse.get(), known.half.get(), n, pointer<T>(w), m,
+                    n * g / groups, n * (g + 1) / groups);
+                 }
+               });
+  T* total = pointer<T>(w);
+  for (int64_t g = 0; g < groups; ++g)
+    for (int64_t e = 0; e < n * n; ++e) total[e] += opposite[g * n * n + e];
+  add_transposes<T>(w);
+  const SplitScale<T> scale(known.prepared.centred.scale);
+  over_batch(w, kPairFlops * n, [&](int64_t, int64_t begin, int64_t end) {
+    KDOPS_BEST(laplacian<T>)(total, n, 2 * scale.inside, begin, end);
+  });
+  const Tensor out = product(total, known.prepared.centred.rows, x);
+  multiply_by(scale.after, out);
+  return out;
+}
+
+Tensor pairwise_angle_backward_cpu(const Tensor& grad, const Tensor& x_any) {
+  const char* op = "pairwise_angle_backward";
+  check_dim(op, "grad", grad, 3);
+  check_dim(op, "x", x_any, 2);
+  check_like(op, "grad", grad, x_any);
+  for (int axis = 0; axis < 3; ++axis) check_size(op, "grad", grad, axis, x_any.size(0));
+  const Tensor x = contiguous_of(x_any), g = contiguous_of(grad);
+  return for_real_type(op, x, [&](auto real) { return angle_backward_of<decltype(real)>(g, x); });
+}
+
+}  // namespace
+}  // namespace kdops::relation
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
+  m.impl("pairwise_angle", TORCH_BOX(&kdops::relation::pairwise_angle_cpu));
+  m.impl("pairwise_angle_backward", TORCH_BOX(&kdops::relation::pairwise_angle_backward_cpu));
+}
