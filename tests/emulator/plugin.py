@@ -1,0 +1,84 @@
+"""pytest plugin: `python -m pytest -p tests.emulator.plugin tests/test_contract.py --device cuda`.
+
+Builds and loads the emulated device, skips by name what it cannot do, and fails a test during which
+the device refused a launch or objected to what a kernel did.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from tests.emulator import library
+
+# Workers of xdist import the tests before plugins named by -p, but those of the environment first.
+os.environ["PYTEST_PLUGINS"] = __name__
+library.build()
+library.load_device()
+library.load_kernels()
+
+import torch  # noqa: E402
+
+from tests.emulator import torch_cuda  # noqa: E402
+
+runtime = library.runtime()
+torch_cuda.answer(runtime)
+
+import kdops  # noqa: E402
+from kdops import _backends, _library  # noqa: E402
+
+_library.has_cuda_kernels = lambda: True
+_backends.triton_obstacle = lambda *_: "the emulated device runs no Triton kernels"
+
+GRAPHS = "the emulated device has no CUDA graphs"
+TRITON = "on a GPU this op is a Triton kernel, which needs Triton's driver library"
+SKIPPED = {
+    r"cuda_graph": GRAPHS,
+    r"test_(value|opcheck)\[.*(attention_|pairwise_|rbf_affinity|similarity_loss)": TRITON,
+}
+
+
+def missing_kernels() -> list[str]:
+    """Ops with a CUDA kernel in csrc/ whose kernel is not the emulated device's."""
+    sources = "".join(path.read_text() for path in library.ROOT.glob("csrc/**/*_cuda.cu"))
+    expected = set(re.findall(r'm\.impl\("(\w+)"', sources))
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return sorted(op for op in expected if not has(f"kdops::{op}", "CUDA")) or (
+        [] if expected else ["none is defined"]
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if missing := missing_kernels():
+        pytest.exit(f"emulated device: no kernel for {', '.join(missing)}", returncode=4)
+
+
+def pytest_report_header() -> str:
+    return f"emulated CUDA device: {library.FOLDER}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for pattern, reason in SKIPPED.items():
+            if re.search(pattern, item.name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    """A test may expect an exception; that the device objected is a failure all the same."""
+    runtime.emulator_objections()
+    result = yield
+    if objections := runtime.emulator_objections().decode():
+        pytest.fail(f"the emulated device objected:\n{objections}", pytrace=False)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    launches, instructions = runtime.emulator_launches(), runtime.emulator_warp_instructions()
+    if launches:
+        terminalreporter.write_line(
+            f"emulated device: {launches} launches, {instructions / 1e6:.0f} million warp instructions"
+        )
