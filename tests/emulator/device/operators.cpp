@@ -91,7 +91,6 @@ void to_device(c10::IValue& v, Aliases& aliases, bool new_ones_stay) {
 }
 
 void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  const HostAccess access;
   const auto& schema = op.schema();
   HostCall call(schema, *stack);
   // a copy to the CPU is the one operator whose result is not the device's
@@ -104,7 +103,6 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 
 // To, from and on the device: torch asks whichever of the two tensors is not the CPU's.
 at::Tensor& copy_(at::Tensor& self, const at::Tensor& from, bool) {
-  const HostAccess access;
   Aliases aliases;
   if (self.is_cuda()) mark_written(self.storage().mutable_data());
   at::Tensor to = aliases.on_host(self);
@@ -114,7 +112,6 @@ at::Tensor& copy_(at::Tensor& self, const at::Tensor& from, bool) {
 }
 
 at::Scalar item(const at::Tensor& t) {
-  const HostAccess access;
   Aliases aliases;
   return aliases.on_host(t).item();
 }

@@ -18,8 +18,7 @@ class Allocator final : public c10::Allocator {
   }
   c10::DeleterFnPtr raw_deleter() const override { return release; }
   void copy_data(void* to, const void* from, size_t bytes) const override {
-    const HostAccess access;
-    std::memcpy(to, from, bytes);
+    std::memcpy(contents(to), contents(from), bytes);
     mark_written(to);
   }
 };
@@ -34,15 +33,15 @@ Allocator* allocator() {
 }
 [[maybe_unused]] const Allocator* const registered = allocator();
 
-// Device memory with what the host's holds. torch gives zero tensors without any memory.
+// Device memory that holds what the host's does. torch gives zero tensors without any memory.
 at::DataPtr copy_of(const c10::Storage& host) {
   const size_t bytes = host.nbytes();
   auto data = allocator()->allocate(bytes);
   if (bytes == 0) return data;
   if (host.data() != nullptr)
-    std::memcpy(data.get(), host.data(), bytes);
+    std::memcpy(contents(data.get()), host.data(), bytes);
   else
-    std::memset(data.get(), 0, bytes);
+    std::memset(contents(data.get()), 0, bytes);
   mark_written(data.get());
   return data;
 }
@@ -79,7 +78,7 @@ const c10::Storage& Aliases::host_storage(const c10::Storage& device) {
     if (same(s.device, device)) return s.host;
   // a view that outlives the call keeps the device's storage
   auto* keep = new c10::Storage(device);
-  at::DataPtr data(device.mutable_data(), keep,
+  at::DataPtr data(contents(device.data()), keep,
                    [](void* p) { delete static_cast<c10::Storage*>(p); }, at::kCPU);
   storages_.push_back(
       {device, storage_of(device.nbytes(), std::move(data), c10::GetAllocator(at::kCPU))});
@@ -120,7 +119,8 @@ bool Aliases::holds(const at::Tensor& host) const {
 
 void Aliases::put_back() {
   for (StoragePair& s : storages_) {
-    if (s.device.data() == s.host.data() && s.device.nbytes() == s.host.nbytes()) continue;
+    if (contents(s.device.data()) == s.host.data() && s.device.nbytes() == s.host.nbytes())
+      continue;
     if (s.device.data() != nullptr && s.host.nbytes() == 0) continue;  // shrunk to nothing
     const size_t bytes = s.host.nbytes();
     s.device.set_data_ptr_noswap(copy_of(s.host));

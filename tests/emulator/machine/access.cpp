@@ -86,7 +86,8 @@ void global_access(Access& a, Mask lanes) {
     if (!here->holds(at, a.bytes)) {
       a.refuse(l, "global memory: out of bounds");
     } else {
-      a.move(l, reinterpret_cast<uint8_t*>(at), here->written.get() + (at - here->base));
+      auto* place = static_cast<uint8_t*>(contents(reinterpret_cast<const void*>(at)));
+      a.move(l, place, here->written.get() + (at - here->base));
     }
   });
 }

@@ -1,6 +1,7 @@
-// Device memory: host memory of which the emulator knows every allocation and every byte that was
-// written. The host may touch it only while a HostAccess lives: between launches and operators the
-// pages are locked, so that host code that follows a device pointer faults as it would elsewhere.
+// Device memory. A device address is one that the host cannot read: its pages are locked for ever, so
+// that host code which follows a device pointer faults, as it does with a real device. What is
+// stored lies at a fixed distance, where only the emulator looks; it knows every allocation and
+// every byte that was written.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +11,7 @@
 namespace emulator {
 
 struct Allocation {
-  uint64_t base = 1, bytes = 0;  // as it stands it holds nothing
+  uint64_t base = 1, bytes = 0;        // as it stands it holds nothing
   std::shared_ptr<uint8_t[]> written;  // one flag a byte
   bool holds(uint64_t address, uint64_t size) const {
     return address >= base && address + size <= base + bytes;
@@ -19,9 +20,11 @@ struct Allocation {
 
 // NaN-filled, at a multiple of 256 bytes, with a gap of at least 256 bytes behind it.
 void* allocate(size_t bytes);
-void release(void* base);
-// The allocation around `inside` is written as a whole: an operator of torch did so.
-void mark_written(const void* inside);
+void release(void* device);
+// Where the emulator finds what a device address holds; null for null.
+void* contents(const void* device);
+// The allocation around `device` is written as a whole: an operator of torch did so.
+void mark_written(const void* device);
 // What is known of the allocation that holds [address, address + bytes); an empty one if none does.
 Allocation find_allocation(uint64_t address, uint64_t bytes);
 
@@ -30,13 +33,5 @@ struct MemoryUse {
 };
 MemoryUse memory_use();
 void reset_peak();
-
-class HostAccess {
- public:
-  HostAccess();
-  ~HostAccess();
-  HostAccess(const HostAccess&) = delete;
-  HostAccess& operator=(const HostAccess&) = delete;
-};
 
 }  // namespace emulator

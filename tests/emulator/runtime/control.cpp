@@ -1,5 +1,5 @@
 // What the tests ask of the emulator, by ctypes (tests/emulator/library.py).
-#include <algorithm>
+#include <cstring>
 
 #include "memory/arena.h"
 #include "runtime/launch.h"
@@ -48,11 +48,13 @@ void emulator_set_budget(uint64_t warp_instructions) {
 }
 void* emulator_allocate(size_t bytes) { return allocate(bytes); }
 void emulator_release(void* base) { release(base); }
-void emulator_copy(void* to, const void* from, size_t bytes) {
-  const HostAccess access;
-  std::copy_n(static_cast<const uint8_t*>(from), bytes, static_cast<uint8_t*>(to));
+void emulator_write(void* device, const void* host, size_t bytes) {
+  std::memcpy(contents(device), host, bytes);
+  mark_written(device);
 }
-void emulator_mark_written(void* base) { mark_written(base); }
+void emulator_read(void* host, const void* device, size_t bytes) {
+  std::memcpy(host, contents(device), bytes);
+}
 uint64_t emulator_memory_live() { return memory_use().live; }
 uint64_t emulator_memory_peak() { return memory_use().peak; }
 void emulator_reset_peak() { reset_peak(); }

@@ -7,8 +7,6 @@
 #include <cstring>
 #include <thread>
 
-#include "memory/arena.h"
-
 namespace emulator {
 namespace {
 
@@ -63,7 +61,6 @@ Refusal run(Kernel& kernel, const Geometry& geometry, void** arguments) {
   const Program& program = program_of(kernel);
   const Launch launch = prepared(program, geometry, arguments);
   if (Refusal r = check_limits(launch, kernel.limits, device); r.code != cudaSuccess) return r;
-  const HostAccess access;
   const Outcome outcome = run_blocks(launch, device.host_threads);
   ++totals().launches;
   totals().warp_instructions += outcome.instructions;
