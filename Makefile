@@ -1,6 +1,7 @@
 # One-line targets. PYTHON names the interpreter (a virtual environment with torch in it).
 PYTHON ?= python
-CPP_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tests/sim/*.h' 'tests/sim/*.cpp')
+CPP_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tests/sim/*.h' 'tests/sim/*.cpp' \
+	'tests/emulator/*.h' 'tests/emulator/*.cpp' 'tests/emulator/*.cu')
 
 .PHONY: build test lint format sim sim-asan cpu-asan gates bench clean
 

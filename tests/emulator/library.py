@@ -1,7 +1,7 @@
 """Builds the emulator's libraries with CMake and loads them.
 
-The interpreter and the runtime (`runtime()`) need no torch. The device must be there before torch is
-imported (`load_device()`), kdops' kernels before kdops is (`load_kernels()`): kdops asks at its
+The interpreter and the runtime (`runtime()`) need no torch. The device must be there before torch
+is imported (`load_device()`), kdops' kernels before kdops is (`load_kernels()`): kdops asks at its
 import which of its ops have a CUDA kernel.
 """
 

@@ -26,7 +26,6 @@ from tests.emulator import torch_cuda  # noqa: E402
 runtime = library.runtime()
 torch_cuda.answer(runtime)
 
-import kdops  # noqa: E402
 from kdops import _backends, _library  # noqa: E402
 
 _library.has_cuda_kernels = lambda: True
@@ -77,8 +76,8 @@ def pytest_runtest_call(item: pytest.Item):
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    launches, instructions = runtime.emulator_launches(), runtime.emulator_warp_instructions()
+    launches, millions = runtime.emulator_launches(), runtime.emulator_warp_instructions() / 1e6
     if launches:
         terminalreporter.write_line(
-            f"emulated device: {launches} launches, {instructions / 1e6:.0f} million warp instructions"
+            f"emulated device: {launches} launches, {millions:.0f} million warp instructions"
         )

@@ -1,7 +1,7 @@
 """torch.cuda for the emulated device: the questions that a torch without CUDA does not answer.
 
-What cannot be emulated (streams, events, graphs) stays as it is and fails; the plugin skips the tests
-that need it.
+What cannot be emulated (streams, events, graphs) stays as it is and fails; the plugin skips the
+tests that need it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,19 @@ class _NoDevice:
 
 
 PROPERTIES = types.SimpleNamespace(
-    name="emulated", major=9, minor=0, multi_processor_count=132, total_memory=1 << 36, warp_size=32,
-    max_threads_per_multi_processor=2048, regs_per_multiprocessor=65536, L2_cache_size=50 << 20,
-    shared_memory_per_block=48 << 10, shared_memory_per_block_optin=227 << 10, gcnArchName="",
-)  # fmt: skip
+    name="emulated",
+    major=9,
+    minor=0,
+    multi_processor_count=132,
+    total_memory=1 << 36,
+    warp_size=32,
+    max_threads_per_multi_processor=2048,
+    regs_per_multiprocessor=65536,
+    L2_cache_size=50 << 20,
+    shared_memory_per_block=48 << 10,
+    shared_memory_per_block_optin=227 << 10,
+    gcnArchName="",
+)
 
 
 def _memory(runtime: CDLL) -> dict[str, object]:

@@ -59,8 +59,8 @@ REGISTER_CUDA_HOOKS(CUDAHooks)
 }  // namespace emulator
 
 // The function of torch's CUDA build that kdops asks for the stream (csrc/common/torch/stream.h).
-extern "C" __attribute__((visibility("default"))) int32_t aoti_torch_get_current_cuda_stream(
-    int32_t, void** stream) {
+extern "C" __attribute__((visibility("default"))) int32_t
+aoti_torch_get_current_cuda_stream(int32_t, void** stream) {
   *stream = nullptr;
   return 0;
 }

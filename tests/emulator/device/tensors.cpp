@@ -78,8 +78,9 @@ const c10::Storage& Aliases::host_storage(const c10::Storage& device) {
     if (same(s.device, device)) return s.host;
   // a view that outlives the call keeps the device's storage
   auto* keep = new c10::Storage(device);
-  at::DataPtr data(contents(device.data()), keep,
-                   [](void* p) { delete static_cast<c10::Storage*>(p); }, at::kCPU);
+  at::DataPtr data(
+      contents(device.data()), keep, [](void* p) { delete static_cast<c10::Storage*>(p); },
+      at::kCPU);
   storages_.push_back(
       {device, storage_of(device.nbytes(), std::move(data), c10::GetAllocator(at::kCPU))});
   return storages_.back().host;

@@ -163,9 +163,7 @@ void to_registers(Access& a, Mask lanes) {
     return;
   }
   for (uint32_t v = 0; v < a.in.count; ++v)
-    each_lane(lanes, [&](int l) {
-      to_register(a.warp, a.in, v, l, a.data[l] + v * a.in.bytes);
-    });
+    each_lane(lanes, [&](int l) { to_register(a.warp, a.in, v, l, a.data[l] + v * a.in.bytes); });
 }
 
 }  // namespace
@@ -175,10 +173,18 @@ void access_memory(Warp& w, const Instruction& in, Mask lanes) {
   set_addresses(a, lanes);
   if (in.store || in.atomic) from_registers(a, lanes);
   switch (in.space) {
-    case Space::global: global_access(a, lanes); break;
-    case Space::shared: shared_access(a, lanes); break;
-    case Space::local: local_access(a, lanes); break;
-    case Space::generic: generic_access(a, lanes); break;
+    case Space::global:
+      global_access(a, lanes);
+      break;
+    case Space::shared:
+      shared_access(a, lanes);
+      break;
+    case Space::local:
+      local_access(a, lanes);
+      break;
+    case Space::generic:
+      generic_access(a, lanes);
+      break;
   }
   if (!in.store) to_registers(a, lanes);
 }

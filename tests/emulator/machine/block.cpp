@@ -16,12 +16,18 @@ uint32_t special_value(const Launch& launch, uint64_t block, uint32_t thread,
     return static_cast<uint32_t>(flat / sizes[0] / sizes[1]);
   };
   switch (r.what) {
-    case Special::thread: return along(thread, launch.threads);
-    case Special::threads: return launch.threads[r.axis];
-    case Special::block: return along(block, launch.blocks);
-    case Special::blocks: return launch.blocks[r.axis];
-    case Special::lane: return thread % kLanes;
-    case Special::warp: return thread / kLanes;
+    case Special::thread:
+      return along(thread, launch.threads);
+    case Special::threads:
+      return launch.threads[r.axis];
+    case Special::block:
+      return along(block, launch.blocks);
+    case Special::blocks:
+      return launch.blocks[r.axis];
+    case Special::lane:
+      return thread % kLanes;
+    case Special::warp:
+      return thread / kLanes;
   }
   return 0;
 }

@@ -77,10 +77,17 @@ bool Block::step(Warp& w, LaneGroup& group) {
       if (lanes != 0) in.run(w, in, lanes);
       ++group.at;
       return true;
-    case Kind::branch: take_branch(w, group, in, lanes); return true;
-    case Kind::exit: leave(w, group, lanes); return true;
-    case Kind::warp_operation: run_warp_operation(w, group, in, lanes); return true;
-    case Kind::block_barrier: return reach_barrier(w, group, in, lanes);
+    case Kind::branch:
+      take_branch(w, group, in, lanes);
+      return true;
+    case Kind::exit:
+      leave(w, group, lanes);
+      return true;
+    case Kind::warp_operation:
+      run_warp_operation(w, group, in, lanes);
+      return true;
+    case Kind::block_barrier:
+      return reach_barrier(w, group, in, lanes);
   }
   return true;
 }

@@ -21,9 +21,12 @@ Source source_of(Shuffle how, int lane, uint32_t by, uint32_t bounds) {
       const int from = first | (distance & ~segment);
       return {from, from <= last};
     }
-    case Shuffle::butterfly: return {lane ^ distance, (lane ^ distance) <= last};
-    case Shuffle::up: return {lane - distance, lane - distance >= last};
-    case Shuffle::down: return {lane + distance, lane + distance <= last};
+    case Shuffle::butterfly:
+      return {lane ^ distance, (lane ^ distance) <= last};
+    case Shuffle::up:
+      return {lane - distance, lane - distance >= last};
+    case Shuffle::down:
+      return {lane + distance, lane + distance <= last};
   }
   return {lane, false};
 }
@@ -57,12 +60,22 @@ void vote(Warp& w, const Instruction& in, Mask lanes) {
   each_lane(lanes, [&](int l) {
     const Mask asked = members[l] & lanes, yes = set & asked;
     switch (in.vote) {
-      case Vote::any: to[l] = yes != 0; break;
-      case Vote::all: to[l] = yes == asked; break;
-      case Vote::uniform: to[l] = yes == asked || yes == 0; break;
-      case Vote::count: to[l] = static_cast<uint32_t>(std::popcount(yes)); break;
+      case Vote::any:
+        to[l] = yes != 0;
+        break;
+      case Vote::all:
+        to[l] = yes == asked;
+        break;
+      case Vote::uniform:
+        to[l] = yes == asked || yes == 0;
+        break;
+      case Vote::count:
+        to[l] = static_cast<uint32_t>(std::popcount(yes));
+        break;
       case Vote::ballot:
-      case Vote::none: to[l] = yes; break;
+      case Vote::none:
+        to[l] = yes;
+        break;
     }
   });
 }

@@ -15,8 +15,7 @@ struct sigaction previous;
 void explain(int, siginfo_t* info, void*) {
   const auto* at = static_cast<std::byte*>(info->si_addr);
   if (at >= arena_start && at < arena_start + arena_bytes) {
-    static const char text[] =
-        "emulator: host code reads or writes device memory\n";
+    static const char text[] = "emulator: host code reads or writes device memory\n";
     [[maybe_unused]] const auto written = write(STDERR_FILENO, text, sizeof text - 1);
   }
   sigaction(SIGSEGV, &previous, nullptr);

@@ -27,7 +27,7 @@ uint64_t number_of(std::string_view text) {
 uint32_t rounded_up(uint32_t value, uint32_t to) { return (value + to - 1) / to * to; }
 
 constexpr std::pair<std::string_view, Special> kSpecials[] = {
-    {"%tid", Special::thread},   {"%ntid", Special::threads}, {"%ctaid", Special::block},
+    {"%tid", Special::thread},    {"%ntid", Special::threads}, {"%ctaid", Special::block},
     {"%nctaid", Special::blocks}, {"%laneid", Special::lane},  {"%warpid", Special::warp}};
 
 }  // namespace

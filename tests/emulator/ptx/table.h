@@ -54,8 +54,11 @@ class Table {
  private:
   template <class F, class To, class... From>
   void add_function(const std::string& name, To (F::*)(From...) const) {
-    known_[name] = {&run_on_lanes<F, To, From...>, sizeof...(From), sizeof(To) == 8,
-                    {sizeof(From) == 8 ...}, false};
+    known_[name] = {&run_on_lanes<F, To, From...>,
+                    sizeof...(From),
+                    sizeof(To) == 8,
+                    {sizeof(From) == 8 ...},
+                    false};
   }
   std::unordered_map<std::string, Operation> known_;
 };

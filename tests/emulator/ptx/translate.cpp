@@ -26,9 +26,8 @@ constexpr std::pair<std::string_view, Shuffle> kShuffles[] = {{"idx", Shuffle::i
                                                               {"up", Shuffle::up},
                                                               {"down", Shuffle::down}};
 constexpr std::pair<std::string_view, Vote> kVotes[] = {
-    {"any", Vote::any}, {"or", Vote::any},        {"all", Vote::all},
-    {"and", Vote::all}, {"uni", Vote::uniform},   {"ballot", Vote::ballot},
-    {"popc", Vote::count}};
+    {"any", Vote::any},     {"or", Vote::any},        {"all", Vote::all},   {"and", Vote::all},
+    {"uni", Vote::uniform}, {"ballot", Vote::ballot}, {"popc", Vote::count}};
 
 Space space_of(const Pieces& name) {
   if (has(name, "global")) return Space::global;

@@ -19,10 +19,13 @@ int64_t from_environment(const char* name, int64_t otherwise) {
 unsigned threads_of_host() {
   const unsigned all = std::max(1u, std::thread::hardware_concurrency());
   const int64_t openmp = from_environment("OMP_NUM_THREADS", all);
-  return static_cast<unsigned>(std::max<int64_t>(1, from_environment("KDOPS_EMULATOR_THREADS", openmp)));
+  return static_cast<unsigned>(
+      std::max<int64_t>(1, from_environment("KDOPS_EMULATOR_THREADS", openmp)));
 }
 
-Refusal invalid(const std::string& why) { return {cudaErrorInvalidValue, "invalid argument: " + why}; }
+Refusal invalid(const std::string& why) {
+  return {cudaErrorInvalidValue, "invalid argument: " + why};
+}
 
 Refusal check_geometry(const Launch& l) {
   const uint64_t threads = uint64_t{l.threads[0]} * l.threads[1] * l.threads[2];
@@ -33,8 +36,8 @@ Refusal check_geometry(const Launch& l) {
   if (threads > kMostThreads || l.threads[2] > kMostThreadsZ)
     return refused(std::to_string(threads) + " threads in a block");
   if (l.blocks[0] > kMostBlocksX || l.blocks[1] > kMostBlocksYZ || l.blocks[2] > kMostBlocksYZ)
-    return refused("a grid of " + std::to_string(l.blocks[0]) + " x " + std::to_string(l.blocks[1]) +
-                   " x " + std::to_string(l.blocks[2]) + " blocks");
+    return refused("a grid of " + std::to_string(l.blocks[0]) + " x " +
+                   std::to_string(l.blocks[1]) + " x " + std::to_string(l.blocks[2]) + " blocks");
   if (threads > l.program->max_threads)
     return refused(std::to_string(threads) + " threads, __launch_bounds__ says " +
                    std::to_string(l.program->max_threads));
@@ -57,9 +60,9 @@ Refusal check_registers(const Launch& l, const KernelLimits& kernel) {
   const uint64_t each = (static_cast<uint64_t>(kernel.registers) + 7) / 8 * 8;
   const uint64_t lanes = (uint64_t{l.thread_count()} + kLanes - 1) / kLanes * kLanes;
   if (each * lanes <= kRegisters) return {cudaSuccess, ""};
-  return {cudaErrorLaunchOutOfResources, "too many resources requested for launch: " +
-                                             std::to_string(each) + " registers a thread, " +
-                                             std::to_string(lanes) + " threads"};
+  return {cudaErrorLaunchOutOfResources,
+          "too many resources requested for launch: " + std::to_string(each) +
+              " registers a thread, " + std::to_string(lanes) + " threads"};
 }
 
 }  // namespace

@@ -11,11 +11,11 @@ namespace emulator {
 
 // As it starts: an H200, or what the environment says (README.md).
 struct DeviceModel {
-  int capability;       // 90 for 9.0
+  int capability;  // 90 for 9.0
   int multiprocessors;
-  int shared_optin;     // bytes of shared memory of one block that asked for them
+  int shared_optin;  // bytes of shared memory of one block that asked for them
   unsigned host_threads;
-  uint64_t budget;      // warp instructions of one block
+  uint64_t budget;  // warp instructions of one block
 
   static DeviceModel& current();
 };
@@ -24,8 +24,8 @@ constexpr int kSharedUnasked = 48 << 10;  // what a block may have without cudaF
 
 // What the compiler and the host program said of a kernel.
 struct KernelLimits {
-  int registers = 0;        // a thread, 0 if unknown
-  int dynamic_asked = -1;   // of cudaFuncSetAttribute, -1 if it was not called
+  int registers = 0;       // a thread, 0 if unknown
+  int dynamic_asked = -1;  // of cudaFuncSetAttribute, -1 if it was not called
 };
 
 struct Refusal {

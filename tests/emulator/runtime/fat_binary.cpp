@@ -74,9 +74,8 @@ FatBinary read_fat_binary(const void* wrapper) {
 // Machine code runs on later devices of its major number, PTX on every later one.
 bool FatBinary::runs_on(int capability) const {
   if (ptx_capability > 0 && ptx_capability <= capability) return true;
-  return std::any_of(machine_code.begin(), machine_code.end(), [&](int code) {
-    return code / 10 == capability / 10 && code <= capability;
-  });
+  return std::any_of(machine_code.begin(), machine_code.end(),
+                     [&](int code) { return code / 10 == capability / 10 && code <= capability; });
 }
 
 }  // namespace emulator

@@ -9,9 +9,9 @@ namespace emulator {
 
 struct FatBinary {
   std::string ptx;
-  int ptx_capability = 0;               // 90 for compute_90, 0 without PTX
-  std::vector<int> machine_code;        // capabilities
-  std::map<std::string, int> registers; // a thread, by the name of the kernel
+  int ptx_capability = 0;                // 90 for compute_90, 0 without PTX
+  std::vector<int> machine_code;         // capabilities
+  std::map<std::string, int> registers;  // a thread, by the name of the kernel
   bool runs_on(int capability) const;
 };
 
