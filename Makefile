@@ -3,7 +3,7 @@ PYTHON ?= python
 CPP_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tests/sim/*.h' 'tests/sim/*.cpp' \
 	'tests/emulator/*.h' 'tests/emulator/*.cpp' 'tests/emulator/*.cu')
 
-.PHONY: build test lint format sim sim-asan cpu-asan gates bench clean
+.PHONY: build test lint format sim sim-asan emulator cpu-asan gates bench clean
 
 build:  ## compile kdops/_C.abi3.so in place, incrementally
 	PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) setup.py -q build_ext --inplace
@@ -25,6 +25,12 @@ sim:  ## every CUDA kernel on the CPU simulator
 
 sim-asan:  ## the same under AddressSanitizer and UBSan
 	$(PYTHON) tests/sanitize.py sim -q $(ARGS)
+
+EMULATED = $(PYTHON) -m pytest -p tests.emulator.plugin $(EMULATOR_ARGS) -q
+emulator:  ## the compiled PTX of every CUDA kernel, through torch, on an emulated device
+	$(PYTHON) -m pytest -q tests/emulator
+	$(EMULATED) tests/test_contract.py --device cuda -k "not compile"
+	$(EMULATED) tests/ops/test_svd_gpu.py tests/ops/test_gram_loss_gpu.py -k "$(EMULATED_GPU_TESTS)"
 
 cpu-asan:  ## the CPU kernels under AddressSanitizer and UBSan: direct calls, values and gradients
 	$(PYTHON) tests/sanitize.py cpu -q tests/test_direct_calls.py $(ARGS)

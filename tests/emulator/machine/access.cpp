@@ -15,7 +15,7 @@ constexpr uint32_t kMostBytes = 16;
 struct Access {
   Warp& warp;
   const Instruction& in;
-  uint32_t bytes;  // a lane's
+  uint32_t bytes;  // a lane's: a power of two
   uint64_t address[kLanes];
   uint8_t data[kLanes][kMostBytes];
 
@@ -67,7 +67,7 @@ void set_addresses(Access& a, Mask lanes) {
     for (int l = 0; l < kLanes; ++l) a.address[l] = base[l] + offset;
   }
   each_lane(lanes, [&](int l) {
-    if (a.address[l] % a.bytes != 0) a.object(l, "misaligned access");
+    if ((a.address[l] & (a.bytes - 1)) != 0) a.object(l, "misaligned access");
   });
 }
 

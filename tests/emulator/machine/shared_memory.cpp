@@ -58,11 +58,11 @@ const char* SharedMemory::write_one(Trace& t, const SharedAccess& a) {
 template <class One>
 const char* SharedMemory::note(const SharedAccess& a, One one) {
   const bool whole = a.bytes >= kWord;
-  const uint32_t step = whole ? kWord : 1;
-  std::vector<Trace>& traces = whole ? words_ : bytes_;
+  Trace* trace = whole ? words_.data() + a.offset / kWord : bytes_.data() + a.offset;
+  const uint32_t count = whole ? a.bytes / kWord : a.bytes;
   const char* race = nullptr;
-  for (uint64_t k = a.offset; k < a.offset + a.bytes; k += step) {
-    const char* here = one(traces[k / step]);
+  for (uint32_t k = 0; k < count; ++k) {
+    const char* here = one(trace[k]);
     if (here != nullptr) race = here;
   }
   return race;

@@ -54,9 +54,8 @@ void __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int)
 void __cudaRegisterFunction(void** image, const char* host, char*, const char* name, int, uint3*,
                             uint3*, dim3*, dim3*, int*) {
   auto* own = reinterpret_cast<Image*>(image);
-  const auto registers = own->binary.registers.find(name);
   KernelLimits limits;
-  if (registers != own->binary.registers.end()) limits.registers = registers->second;
+  limits.registers = own->binary.registers.at(name);  // the check of a launch must not pass unseen
   kernels()[host] = {name, own, limits};
 }
 

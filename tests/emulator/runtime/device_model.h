@@ -24,7 +24,7 @@ constexpr int kSharedUnasked = 48 << 10;  // what a block may have without cudaF
 
 // What the compiler and the host program said of a kernel.
 struct KernelLimits {
-  int registers = 0;       // a thread, 0 if unknown
+  int registers = 0;       // a thread
   int dynamic_asked = -1;  // of cudaFuncSetAttribute, -1 if it was not called
 };
 

@@ -24,17 +24,47 @@ T read(const uint8_t* at) {
   return value;
 }
 
-// A kernel is a section ".text.<name>", whose sh_info holds its registers.
-void read_registers(const uint8_t* elf, std::map<std::string, int>& registers) {
-  const auto header = read<Elf64_Ehdr>(elf);
-  const auto section = [&](int i) {
-    return read<Elf64_Shdr>(elf + header.e_shoff + size_t{header.e_shentsize} * size_t(i));
-  };
-  const char* names = reinterpret_cast<const char*>(elf + section(header.e_shstrndx).sh_offset);
-  for (int i = 0; i < header.e_shnum; ++i) {
-    const Elf64_Shdr s = section(i);
-    const std::string name = names + s.sh_name;
-    if (name.rfind(".text.", 0) == 0) registers[name.substr(6)] = static_cast<int>(s.sh_info >> 24);
+class Elf {
+ public:
+  explicit Elf(const uint8_t* start) : start_(start), header_(read<Elf64_Ehdr>(start)) {
+    for (int i = 0; i < header_.e_shnum; ++i)
+      sections_.push_back(
+          read<Elf64_Shdr>(start + header_.e_shoff + size_t{header_.e_shentsize} * size_t(i)));
+  }
+  const Elf64_Shdr* find(const std::string& name) const {
+    for (const Elf64_Shdr& s : sections_)
+      if (name == text(sections_[header_.e_shstrndx], s.sh_name)) return &s;
+    return nullptr;
+  }
+  std::string symbol(uint32_t index) const {
+    const Elf64_Shdr* table = find(".symtab");
+    if (table == nullptr) return "";
+    const auto one = read<Elf64_Sym>(bytes(*table) + index * sizeof(Elf64_Sym));
+    return text(sections_.at(table->sh_link), one.st_name);
+  }
+  const uint8_t* bytes(const Elf64_Shdr& section) const { return start_ + section.sh_offset; }
+
+ private:
+  std::string text(const Elf64_Shdr& strings, uint32_t at) const {
+    return reinterpret_cast<const char*>(bytes(strings)) + at;
+  }
+  const uint8_t* start_;
+  Elf64_Ehdr header_;
+  std::vector<Elf64_Shdr> sections_;
+};
+
+// ".nv.info" is a list of attributes: u8 format, u8 which, u16 value or the bytes that follow. That of
+// the registers is followed by the index of a symbol and a count.
+void read_registers(const uint8_t* start, std::map<std::string, int>& registers) {
+  constexpr uint8_t kSized = 4, kRegisterCount = 0x2f;
+  const Elf elf(start);
+  const Elf64_Shdr* info = elf.find(".nv.info");
+  if (info == nullptr) return;
+  const uint8_t *at = elf.bytes(*info), *end = at + info->sh_size;
+  while (at < end) {
+    if (at[1] == kRegisterCount)
+      registers[elf.symbol(read<uint32_t>(at + 4))] = static_cast<int>(read<uint32_t>(at + 8));
+    at += 4 + (at[0] == kSized ? read<uint16_t>(at + 2) : 0);
   }
 }
 
