@@ -27,6 +27,7 @@ def runtime(built: None) -> Iterator[ctypes.CDLL]:
     yield library_
     library_.emulator_set_device(*HOPPER)
     library_.emulator_set_budget(ENOUGH)
+    library_.emulator_set_threads(1)
     library_.emulator_objections()  # those of a fault that a test has planted
 
 

@@ -1,8 +1,8 @@
 """Builds the emulator's libraries with CMake and loads them.
 
 The interpreter and the runtime (`runtime()`) need no torch. The device must be there before torch
-is imported (`load_device()`), kdops' kernels before kdops is (`load_kernels()`): kdops asks at its
-import which of its ops have a CUDA kernel.
+is imported (`load_device()`), the schemas of kdops' ops and its kernels (`load_schemas()`,
+`load_kernels()`) before kdops is: it asks at its import which of its ops have a CUDA kernel.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def runtime() -> ctypes.CDLL:
         "emulator_translate_all": (ctypes.c_char_p, [ctypes.POINTER(ctypes.c_uint64)]),
         "emulator_set_device": (None, [ctypes.c_int] * 3),
         "emulator_set_budget": (None, [ctypes.c_uint64]),
+        "emulator_set_threads": (None, [ctypes.c_uint]),
         "emulator_allocate": (pointer, [size]),
         "emulator_release": (None, [pointer]),
         "emulator_write": (None, [pointer, pointer, size]),
@@ -109,13 +110,17 @@ def load_device() -> None:
         raise RuntimeError("torch asked for CUDA's hooks before the emulated device was loaded")
 
 
-def load_kernels() -> None:
-    """After kdops' binary, which holds the schemas, and before kdops itself."""
+def load_schemas() -> None:
+    """Of kdops' ops, from its binary, without importing kdops."""
     import torch
 
     if "kdops" in sys.modules:
         raise RuntimeError("the emulated kernels must be loaded before kdops is imported")
     torch.ops.load_library(str(_binary_of_kdops()))
+
+
+def load_kernels() -> None:
+    """After the schemas and before kdops."""
     _load("kdops_emulator_kernels")
 
 

@@ -22,6 +22,14 @@ def test_a_sound_kernel_runs(array, call):
     assert (out.numpy() == np.arange(1000)).all()
 
 
+def test_blocks_on_threads(runtime, array, call):
+    runtime.emulator_set_threads(3)
+    out = array(4096)
+    assert call("copy", array(np.arange(4096.0)), out, 4096, 128, 32) == ""
+    assert (out.numpy() == np.arange(4096)).all()
+    assert "out of bounds" in call("copy", array(np.arange(4095.0)), out, 4096, 128, 32)
+
+
 def test_the_objection_names_kernel_source_and_lane(array, call):
     message = call("write_past", array(100), 100)
     assert re.search(r"write_past_kernel.*faults\.cu:\d+ \(block 0 warp 0 lane 31", message)
@@ -40,6 +48,12 @@ def test_bounds_of_global_memory(array, call, size):
         assert "global memory: out of bounds" in call(name, *arguments), name
     assert call("write_past", array(size), size - 1) == ""
     assert call("read_past", array(np.ones(size)), array(32), size - 1) == ""
+
+
+def test_null_pointers(call):
+    """Before it the address wraps around."""
+    assert "global memory: out of bounds" in call("write_before", None)
+    assert "global memory: out of bounds" in call("write_past", None, 31)
 
 
 def test_memory_that_was_released(runtime, array, call):
@@ -68,9 +82,9 @@ def test_unwritten_shared_memory(array, call, written):
     assert ("nobody wrote" in call("shared_unwritten", array(32), written)) == (written < 32)
 
 
-@pytest.mark.parametrize("n", [31, 32])
+@pytest.mark.parametrize("n", [30, 31, 32])
 def test_bounds_of_shared_memory(array, call, n):
-    assert ("shared memory: out of bounds" in call("shared_past", array(32), n)) == (n > 31)
+    assert ("shared memory: out of bounds" in call("shared_past", array(32), n)) == (n != 31)
 
 
 @pytest.mark.parametrize("first", [0, 1])

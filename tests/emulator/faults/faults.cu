@@ -125,7 +125,8 @@ __global__ void many_registers_kernel(float* data) {
   for (int i = 0; i < 80; ++i) values[i] = data[i * 1024 + threadIdx.x];
   __syncthreads();
 #pragma unroll
-  for (int i = 0; i < 80; ++i) data[i * 1024 + threadIdx.x] = values[i] * values[79 - i] + values[i];
+  for (int i = 0; i < 80; ++i)
+    data[i * 1024 + threadIdx.x] = values[i] * values[79 - i] + values[i];
 }
 // 40 KiB that are fixed
 __global__ void fixed_shared_kernel(float* data) {

@@ -110,7 +110,7 @@ void local_access(Access& a, Mask lanes) {
   const uint64_t each = a.warp.block->launch().program->local_bytes;
   each_lane(lanes, [&](int l) {
     const uint64_t at = a.address[l];
-    if (at + a.bytes > each) return a.refuse(l, "local memory: out of bounds");
+    if (!inside(at, a.bytes, each)) return a.refuse(l, "local memory: out of bounds");
     const uint64_t place = each * static_cast<uint64_t>(l) + at;
     a.move(l, a.warp.local.data() + place, a.warp.local_written.data() + place);
   });
@@ -194,7 +194,7 @@ void load_parameter(Warp& w, const Instruction& in, Mask lanes) {
   each_lane(lanes, [&](int l) {
     uint64_t at = static_cast<uint64_t>(in.offset);
     if (in.from[0] != kNoSlot) at += lanes_of<uint64_t>(w, in.from[0])[l];
-    if (at + uint64_t{in.bytes} * in.count > parameters.size()) {
+    if (!inside(at, uint64_t{in.bytes} * in.count, parameters.size())) {
       w.block->object(w, Mask{1} << l, "kernel parameters: out of bounds");
       return;
     }

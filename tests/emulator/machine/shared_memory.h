@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "machine/program.h"
+#include "memory/bounds.h"
 
 namespace emulator {
 
@@ -21,7 +22,7 @@ class SharedMemory {
  public:
   void reset(uint32_t bytes);
   void next_interval() { ++interval_; }  // a barrier of the whole block
-  bool holds(uint64_t offset, uint32_t bytes) const { return offset + bytes <= data_.size(); }
+  bool holds(uint64_t offset, uint32_t bytes) const { return inside(offset, bytes, data_.size()); }
   uint8_t* at(uint64_t offset) { return data_.data() + offset; }
   uint8_t* written_flags(uint64_t offset) { return written_.data() + offset; }  // one a byte
   // Notes the access; the name of the race that it is part of, or null.

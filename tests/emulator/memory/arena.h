@@ -8,14 +8,14 @@
 #include <cstdint>
 #include <memory>
 
+#include "memory/bounds.h"
+
 namespace emulator {
 
 struct Allocation {
-  uint64_t base = 1, bytes = 0;        // as it stands it holds nothing
+  uint64_t base = 0, bytes = 0;        // as it stands it holds nothing
   std::shared_ptr<uint8_t[]> written;  // one flag a byte
-  bool holds(uint64_t address, uint64_t size) const {
-    return address >= base && address + size <= base + bytes;
-  }
+  bool holds(uint64_t address, uint64_t size) const { return inside(address - base, size, bytes); }
 };
 
 // NaN-filled, at a multiple of 256 bytes, with a gap of at least 256 bytes behind it.

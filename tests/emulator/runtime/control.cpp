@@ -46,6 +46,9 @@ void emulator_set_device(int capability, int multiprocessors, int shared_optin) 
 void emulator_set_budget(uint64_t warp_instructions) {
   DeviceModel::current().budget = warp_instructions;
 }
+void emulator_set_threads(unsigned host_threads) {
+  DeviceModel::current().host_threads = host_threads;
+}
 void* emulator_allocate(size_t bytes) { return allocate(bytes); }
 void emulator_release(void* base) { release(base); }
 void emulator_write(void* device, const void* host, size_t bytes) {
