@@ -100,7 +100,32 @@ def _embedding_problems():
     ]
 
 
-PROBLEMS = [*_map_problems(shapes.PAIRS[PAIR]), *_embedding_problems()]
+def _token_problems():
+    """Tokens (B, N, D), read where they lie, against the published forms of their maps."""
+    levels = [(192, 8, 8)] * 3
+    make_maps = shapes.correlated_maps(levels, BATCH)
+
+    def make(generator, dtype, device):
+        maps = [x.detach().flatten(2).mT for x in make_maps(generator, dtype, device)]
+        return tuple(x.contiguous().requires_grad_(i < 3) for i, x in enumerate(maps))
+
+    def as_maps(plain):
+        return lambda s, t: plain(*[[x.mT.unflatten(2, (8, 8)) for x in f] for f in (s, t)])
+
+    methods = {
+        "KDSVD": (published.kdsvd, distillers.KDSVD(layout="tokens")),
+        "FSP": (published.fsp, distillers.FSP(layout="tokens")),
+        "NST": (published.nst, distillers.NST(layout="tokens")),
+        "AttentionTransfer": (published.attention, distillers.AttentionTransfer(layout="tokens")),
+    }
+    label = f"({BATCH}; tokens, 64 of 192)"
+    return [
+        _problem(name, _levels(as_maps(plain)), _levels(ours), make, label, slow=name != "KDSVD")
+        for name, (plain, ours) in methods.items()
+    ]
+
+
+PROBLEMS = [*_map_problems(shapes.PAIRS[PAIR]), *_embedding_problems(), *_token_problems()]
 
 
 @pytest.mark.parametrize(("problem", "provider", "mode"), parametrise(PROBLEMS), ids=identify)

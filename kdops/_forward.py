@@ -8,7 +8,7 @@ its tangents agree with its gradients at degenerate points too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -100,6 +100,47 @@ def _push(
     for i, tangent in zip(wanted, push(tuple(tangents[i] for i in moving)), strict=True):
         pushed[i] = tangent
     return pushed
+
+
+class Registry(torch.library.Library):
+    """Where register_autograd puts its kernel of an op, which knows no tangents: while forward mode
+    is on, a direct call of torch.ops.kdops.<op> is sent to the Function of the op instead."""
+
+    _alive: ClassVar[list[Any]] = []
+
+    def __init__(self, full_name: str, function: Callable[..., Outputs]) -> None:
+        super().__init__(full_name.partition("::")[0], "FRAGMENT")  # type: ignore[no-untyped-call]
+        self._function = function
+        self._alive.append(self)
+
+    def impl(self, op_name: Any, fn: Any, dispatch_key: str = "", **options: Any) -> None:
+        """Library.impl, of a kernel that is called with its dispatch keys first."""
+
+        def kernel(keys: Any, *inputs: Any) -> Outputs:
+            forward = forward_ad._current_level >= 0 and not torch.compiler.is_compiling()
+            outputs: Outputs = self._function(*inputs) if forward else fn(keys, *inputs)
+            return outputs
+
+        super().impl(op_name, kernel, dispatch_key, **options)  # type: ignore[no-untyped-call]
+
+
+def refuse_derivatives(name: str) -> None:
+    """`kdops::<name>`, which only a backward calls, has no derivative of its own and says so."""
+    op = getattr(torch.ops.kdops, name).default
+
+    def backward(*_: Any) -> Outputs:
+        raise RuntimeError(f"{name}: this op of a backward has no derivative of its own")
+
+    def forward(*inputs: Any) -> Outputs:
+        tensors = [v for v in inputs if isinstance(v, Tensor)]
+        if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+            return backward()
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs: Outputs = op(*inputs)
+        return outputs
+
+    registry = Registry(op._schema.name, forward)
+    torch.library.register_autograd(op._schema.name, backward, lib=registry)
 
 
 def _primal(tensor: Tensor) -> Tensor:

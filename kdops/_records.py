@@ -7,7 +7,8 @@ read what an earlier call left: torch.compile would guard on it and compile agai
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -127,7 +128,8 @@ class Hook:
             if not getattr(module, "_is_replica", False):
                 self.records.begin(module.training)
             return
-        x = first_tensor(output if self.place == "output" else args)
+        # of a layer's inputs, output is those by name: the positional ones come first
+        x = first_tensor(output if self.place == "output" else (args, output))
         if torch.compiler.is_compiling() or not isinstance(x, FakeTensor):
             in_place = self.place == "pre_activation" and bool(getattr(module, "inplace", False))
             self.records.save(self.key, module, x, in_place)
@@ -146,11 +148,19 @@ class Hook:
 
 def first_tensor(value: Any) -> Tensor:
     """The first tensor of whatever a layer takes or returns."""
-    if isinstance(value, Tensor):
-        return value
-    items = value.values() if isinstance(value, dict) else value
-    if isinstance(items, Iterable):
-        for item in items:
-            if isinstance(item, (Tensor, dict, tuple, list)):
-                return first_tensor(item)
+    for x in _tensors(value):
+        return x
     raise ValueError(f"FeatureTap: found no tensor in a {type(value).__name__}")
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of nested dicts, dataclasses and sequences, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif is_dataclass(value):
+        yield from _tensors([getattr(value, field.name) for field in fields(value)])
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)

@@ -37,9 +37,10 @@ def tile_of(base, rows, cols, row_stride, col_stride, n, m):
 
 @triton.jit
 def symmetric(tile):
-    """The mean of a tile and its transpose: a product may round the two halves differently, and a
-    tile on the diagonal is stored as both."""
-    return 0.5 * tile + 0.5 * tl.trans(tile)
+    """The upper half of a tile for both: a product may round the two halves differently, and a tile
+    on the diagonal is stored as both."""
+    place = tl.arange(0, tile.shape[0])
+    return tl.where(place[:, None] <= place[None, :], tile, tl.trans(tile))
 
 
 @triton.jit

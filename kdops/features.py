@@ -1,4 +1,5 @@
-"""Feature maps of any model by dotted layer name: FeatureTap and FeatureStream.
+"""Features of any model by dotted layer name: FeatureTap, FeatureStream, list_layers, and
+tokens_to_maps for models of tokens.
 
 A tap registers forward hooks and keeps what the named layers gave. Nothing of the model is
 changed, several taps may sit on one model, and closing a tap leaves no hook and no reference.
@@ -6,7 +7,6 @@ changed, several taps may sit on one model, and closing a tap leaves no hook and
 
 from __future__ import annotations
 
-import difflib
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -15,37 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from kdops._batches import mask_of, on_device, run
+from kdops._layers import activations, find_layer, list_layers, unwrap
+from kdops._layout import Grid, carried, check_layout, map_of, marked, tokens_to_maps, zeroed
 from kdops._records import Forward, Hook, Records
 
+__all__ = ["FeatureStream", "FeatureTap", "list_layers", "tokens_to_maps", "unwrap"]
+
 PLACES = ("output", "input", "pre_activation")
-ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU,
-    nn.Mish, nn.Hardswish, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Threshold,
-)  # fmt: skip
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The user's module inside torch.compile, DataParallel and DistributedDataParallel."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(
-            model, (nn.DataParallel, nn.parallel.DistributedDataParallel)
-        ):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
-def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The submodule of that dotted name; a ValueError that lists near names."""
-    layers: dict[str, nn.Module] = dict(unwrap(model).named_modules())
-    if name in layers:
-        return layers[name]
-    near = difflib.get_close_matches(name, list(layers), n=5, cutoff=0.4)
-    known = [n for n in layers if n and "." not in n]
-    hint = f"near names: {near}" if near else f"top-level layers: {known}"
-    raise ValueError(f"FeatureTap: no layer {name!r} in {type(unwrap(model)).__name__}; {hint}")
 
 
 class FeatureTap:
@@ -55,13 +32,18 @@ class FeatureTap:
     ...     logits = model(images)
     ...     first, second = tap.features
 
-    layers: dotted names as in model.named_modules(), "" for the model itself. at, one for all or
-    one per layer: "output"; "input" (first positional tensor); "pre_activation", the input of the
-    last activation module (nn.ReLU and its like) that runs inside the layer, or of the layer
-    itself if it is one, saved before an in-place activation overwrites it. A layer that returns
-    a tuple or dict gives its first tensor. A layer called several times in one forward keeps the
-    last call. calls: how many forwards are kept; ``tap.calls[i]`` are the features of the i-th of
-    them, the oldest first (two views: calls=2), ``tap.features`` those of the last.
+    layers: dotted names as in model.named_modules(), "" for the model itself (list_layers shows
+    them). at, one for all or one per layer: "output"; "input" (its first tensor, positional ones
+    before those by name); "pre_activation", the input of the last activation module (nn.ReLU and
+    its like) that runs inside the layer, or of the layer itself if it is one, saved before an
+    in-place activation overwrites it. A layer that returns a tuple, dict or dataclass gives its
+    first tensor. A layer called several times in one forward keeps the last call.
+    calls: how many forwards are kept; ``tap.calls[i]`` are the features of the i-th of them, the
+    oldest first (two views: calls=2), ``tap.features`` those of the last.
+    layout: what three dimensions are: "channels", a map (B, C, L), or "tokens" (B, N, D), which are
+    given as maps, a view (tokens_to_maps): (B, D, N) without the prefix of so many leading tokens
+    (CLS, registers), or (B, D, h, w) with a grid (h, w) or "square". Methods then need no layout.
+    Features of two, four and five dimensions stay as they are.
 
     What is read is what belongs together, or a RuntimeError says why not:
     a layer that the last forward did not reach has no features;
@@ -89,16 +71,18 @@ class FeatureTap:
         *,
         at: str | Sequence[str] = "output",
         calls: int = 1,
+        layout: str | None = None,
+        prefix: int = 0,
+        grid: Grid = None,
     ) -> None:
         self.layers = [layers] if isinstance(layers, str) else list(layers)
-        places = [at] * len(self.layers) if isinstance(at, str) else list(at)
-        if not self.layers or len(places) != len(self.layers) or set(places) - set(PLACES):
-            raise ValueError(
-                f"FeatureTap: {len(self.layers)} layers, at={at!r}: give one or more layers and "
-                f"for each one of {PLACES}"
-            )
+        places = _places(len(self.layers), at)
         if calls < 1:
             raise ValueError(f"FeatureTap: calls is the number of forwards to keep, got {calls}")
+        self.layout = check_layout("FeatureTap", layout)
+        self.prefix, self.grid = prefix, grid
+        if layout != "tokens" and (prefix or grid is not None):
+            raise ValueError("FeatureTap: prefix and grid are of tokens: say layout='tokens'")
         self._keys = [f"{name}:{place}" for name, place in zip(self.layers, places, strict=True)]
         self._records = Records(len(set(self._keys)), calls)
         self._model = type(unwrap(model)).__name__
@@ -150,9 +134,17 @@ class FeatureTap:
         if len(values) > 1:
             order = sorted(by_device, key=lambda device: device.index or 0)
             values = [torch.cat([by_device[d][0].to(order[0]) for d in order])]
+        feature = self._laid_out(name, values[0])
         if not torch.compiler.is_compiling():
-            values[0]._kdops_layer = name  # type: ignore[attr-defined]  # for a method's messages
-        return values[0]
+            feature._kdops_layer = name  # type: ignore[attr-defined]  # for a method's messages
+        return feature
+
+    def _laid_out(self, name: str, x: Tensor) -> Tensor:
+        if x.ndim != 3 or self.layout is None:
+            return x
+        if self.layout == "channels":
+            return marked(x, "channels")
+        return map_of(f"FeatureTap: at {name!r}", x, self.prefix, self.grid)
 
     def _nothing(self, name: str) -> NoReturn:
         if not self._finalizer.alive:
@@ -210,18 +202,16 @@ class FeatureStream:
 
     >>> method.prepare(FeatureStream(teacher, ["layer1", "layer2"], loader), epochs=40)
 
-    Yields lists of detached tensors, the teacher in inference mode and without gradient.
+    Yields lists of detached tensors, the teacher in inference mode and without gradient. options
+    are those of FeatureTap (at, layout, prefix, grid). Of a batch that is a tuple or list the model
+    gets the first part, of a dict everything by name; where that holds an attention_mask (B, N),
+    the tokens which it leaves out are zero.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        layers: Sequence[str],
-        loader: Iterable[Any],
-        *,
-        at: str | Sequence[str] = "output",
+        self, model: nn.Module, layers: Sequence[str], loader: Iterable[Any], **options: Any
     ) -> None:
-        self.model, self.layers, self.loader, self.at = model, layers, loader, at
+        self.model, self.layers, self.loader, self.options = model, layers, loader, options
 
     def __len__(self) -> int:
         """The loader's, or a TypeError where it does not know."""
@@ -232,14 +222,21 @@ class FeatureStream:
         training = self.model.training
         self.model.eval()
         try:
-            with FeatureTap(self.model, self.layers, at=self.at) as tap:
+            with FeatureTap(self.model, self.layers, **self.options) as tap:
                 for batch in self.loader:
-                    images = batch[0] if isinstance(batch, (tuple, list)) else batch
+                    batch = on_device(batch, device)
                     with torch.no_grad():
-                        self.model(images.to(device, non_blocking=True))
-                    yield [x.detach() for x in tap.features]
+                        run(self.model, batch)
+                    mask = mask_of(batch) if tap.layout == "tokens" else None
+                    yield [_constant(x, mask, tap.prefix) for x in tap.features]
         finally:
             self.model.train(training)
+
+
+def _constant(x: Tensor, mask: Tensor | None, prefix: int) -> Tensor:
+    """x without its history; tokens that the mask leaves out are zero."""
+    x = carried(x.detach(), x)
+    return zeroed(x, mask[:, prefix:] != 0) if mask is not None and x.ndim > 2 else x
 
 
 def _remove(handles: list[RemovableHandle]) -> None:
@@ -247,12 +244,19 @@ def _remove(handles: list[RemovableHandle]) -> None:
         handle.remove()
 
 
-def _activations(layer: nn.Module) -> list[nn.Module]:
-    return [m for m in layer.modules() if isinstance(m, ACTIVATIONS)]
+def _places(count: int, at: str | Sequence[str]) -> list[str]:
+    """Where to read each of so many layers."""
+    places = [at] * count if isinstance(at, str) else list(at)
+    if not count or len(places) != count or set(places) - set(PLACES):
+        raise ValueError(
+            f"FeatureTap: {count} layers, at={at!r}: give one or more layers and for each one of "
+            f"{PLACES}"
+        )
+    return places
 
 
 def _check_place(key: str, layer: nn.Module, place: str) -> None:
-    if place == "pre_activation" and not _activations(layer):
+    if place == "pre_activation" and not activations(layer):
         raise ValueError(
             f"FeatureTap: at='pre_activation', but {key.rpartition(':')[0]!r} "
             f"({type(layer).__name__}) holds no activation module; tap the output of the layer "
@@ -264,8 +268,8 @@ def _register(layer: nn.Module, hook: Hook) -> list[RemovableHandle]:
     if hook.place == "output":
         return [layer.register_forward_hook(hook)]
     if hook.place == "input":
-        return [layer.register_forward_pre_hook(hook)]
-    return [m.register_forward_pre_hook(hook) for m in _activations(layer)]
+        return [layer.register_forward_pre_hook(hook, with_kwargs=True)]
+    return [m.register_forward_pre_hook(hook) for m in activations(layer)]
 
 
 def _closed_tap(layers: list[str]) -> FeatureTap:

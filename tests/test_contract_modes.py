@@ -98,6 +98,42 @@ def test_forward_mode(spec, device, watched):
 
 
 @contract
+def test_forward_mode_of_direct_calls(spec, device):
+    """torch.ops.kdops.<op> itself, past the public function: the tangents that belong to its
+    gradients, or an error that names the op. Under plain forward_ad they were lost."""
+    for name, build in spec.op_calls:
+        op = getattr(torch.ops.kdops, name)
+        arguments = build(Maker(device=device, requires_grad=True))
+        tangents = directions(arguments)
+
+        def function(*arguments, op=op):
+            return tuple(tensors_in(op(*arguments)))
+
+        if name == "attention_loss_backward":
+            watched = [a.requires_grad_() if torch.is_tensor(a) else a for a in arguments]
+            with pytest.raises(RuntimeError, match=f"{name}: .* no derivative"):
+                dual_tangents(function, watched, directions(watched))
+            with pytest.raises(RuntimeError, match=f"{name}: .* no derivative"):
+                op(*watched).sum().backward()
+            continue
+        pushed = dual_tangents(function, arguments, tangents)
+        assert pushed[0] is not None, name
+        # <w, J t> is <J' w, t>: what moves the outputs is what pulls back from them
+        outputs = function(*arguments)
+        moving = [i for i, t in enumerate(pushed) if t is not None and t.numel()]
+        weights = directions([outputs[i] for i in moving])
+        leaves = differentiable(arguments)
+        pulled = torch.autograd.grad(
+            [outputs[i] for i in moving], leaves, weights, allow_unused=True
+        )
+        ways = [t for t in tangents if t is not None]
+        there = sum((w * pushed[i]).sum() for w, i in zip(weights, moving, strict=True))
+        pairs = zip(pulled, ways, strict=True)
+        back = sum((g * t).sum() for g, t in pairs if g is not None)
+        assert_near([there], [back])
+
+
+@contract
 def test_forward_over_reverse(spec, device):
     """The tangent of a gradient is the derivative of the gradient, and jvp of jvp is right."""
     if reason := spec.skips.get("gradcheck"):

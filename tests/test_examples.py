@@ -30,6 +30,25 @@ def test_kdsvd_resnet():
     assert losses[-1] < losses[0]
 
 
+def test_the_first_example_of_the_readme():
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    code = readme.partition("```python\n")[2].partition("```")[0]
+    resnet = importlib.import_module("resnet").resnet
+    torch.manual_seed(0)
+    student, teacher = resnet(depth=1), resnet(depth=2)
+    before = student.layer1[0].conv1.weight.detach().clone()
+    loader = [(torch.randn(4, 3, 32, 32), torch.arange(4))]
+    exec(code, {"student": student, "teacher": teacher, "loader": loader})
+    assert not torch.equal(student.layer1[0].conv1.weight, before)
+
+
+@pytest.mark.parametrize("name", ["vit_tokens", "bert_masks"])
+def test_tokens(name):
+    history = run(name)
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["distill"] < history[0]["distill"]
+
+
 def test_custom_distiller():
     losses = run("custom_distiller")
     assert losses[-1] < 0.5 * losses[0]

@@ -123,9 +123,9 @@ class LossLaunch {
     check_launch(op_);
   }
 
-  // P or Q, and its rows (2 positions, channels) as an operand.
+  // P or Q, what it was multiplied by, and its rows (2 positions, channels) as an operand.
   struct Stack {
-    Tensor memory;
+    Tensor memory, tops;
     GramOperand<T> rows;
   };
   Stack stack(const GramOperand<T>& x, const GramOperand<T>& y, int64_t channels,
@@ -133,6 +133,7 @@ class LossLaunch {
     const int64_t length = maps_.student_length, size = channels * length;
     const int64_t pitch = maps_.turned ? channels : 2 * length;
     const Tensor memory = numbers(2 * maps_.items * size);
+    const Tensor tops = numbers(maps_.items * gpu::kTopParts);
     gpu::GramStack<T> q{maps_.turned ? turn(x) : x,
                         maps_.turned ? turn(y) : y,
                         maps_.items * size,
@@ -141,7 +142,13 @@ class LossLaunch {
                         pitch,
                         maps_.turned ? size : length,
                         difference_first,
+                        pointer<T>(tops),
                         pointer<T>(memory)};
+    if (maps_.items > 0) {
+      gpu::gram_tops_kernel<T>
+          <<<grid_of(op_, tops.numel()), gpu::kPositionThreads, 0, device_.stream()>>>(q);
+      check_launch(op_);
+    }
     const int64_t blocks = (q.count + gpu::kPositionThreads - 1) / gpu::kPositionThreads;
     if (blocks > 0) {
       gpu::gram_stack_kernel<T>
@@ -149,7 +156,7 @@ class LossLaunch {
       check_launch(op_);
     }
     const GramOperand<T> slow{pointer<T>(memory), 2 * size, static_cast<unsigned>(pitch), 1};
-    return {memory, maps_.turned ? slow : turn(slow)};
+    return {memory, tops, maps_.turned ? slow : turn(slow)};
   }
 
   void by_positions(const Tensor& loss, const Tensor& g1, const Tensor& g2) const {
@@ -167,14 +174,15 @@ class LossLaunch {
       sums = losses(maps_.items);
       gpu::gram_inner_kernel<T>
           <<<grid_of(op_, maps_.items), gpu::kPositionThreads, 0, device_.stream()>>>(
-              pointer<T>(a), pointer<T>(b), static_cast<int>(length), pointer<double>(*sums));
+              pointer<T>(a), pointer<T>(b), pointer<T>(p.tops), pointer<T>(q.tops),
+              static_cast<int>(length), pointer<double>(*sums));
       check_launch(op_);
     }
     const double scale = o_.coefficient * o_.scale_s * o_.scale_s;
     total(sums, scale, loss);
     if (!o_.gradients) return;
     const auto pitch = static_cast<unsigned>(side);
-    cotangent(g1, turn(p.rows), {pointer<T>(b), square, pitch, 1}, side,
+    cotangent(g1, turn(p.rows), {pointer<T>(b), square, 1, pitch}, side,
               scale * (o_.symmetric ? 4 : 2));
     if (!o_.symmetric)
       cotangent(g2, turn(q.rows), {pointer<T>(a), square, 1, pitch}, side, 2 * scale);

@@ -1,4 +1,4 @@
-// rkd_distance and rkd_angle on CUDA: launch geometry of relation_kernels.cuh. The two products
+// rkd_distance and rkd_angle on CUDA: launch geometry of their kernels. The two products
 // (Gram matrices, and the Laplacian of the weights times the rows) are kdops::gram's: full float
 // precision whatever torch's TF32 setting, and bitwise repeatable. No host synchronisation.
 #include "common/torch/stream.h"
@@ -13,7 +13,7 @@
 #include "common/torch/check.h"
 #include "common/torch/dispatch.h"
 #include "common/torch/tensors.h"
-#include "relation/relation_kernels.cuh"
+#include "relation/angle_kernels.cuh"
 
 namespace kdops::relation {
 namespace {
@@ -52,7 +52,8 @@ struct Side {
   Tensor given, rows, norms, scale, gram;
   int n, d;
 
-  Side(const OnDevice& device, const char* op, const Tensor& x)
+  // near: cleared for relation_pairs_kernel, or null.
+  Side(const OnDevice& device, const char* op, const Tensor& x, int* near = nullptr)
       : given(x),
         rows(empty_for(x, {x.size(0), x.size(1)})),
         norms(empty_for(x, {x.size(0)})),
@@ -69,7 +70,7 @@ struct Side {
     check_launch(op);
     gpu::relation_centre_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
         pointer<T>(x), d, pointer<T>(mean), pointer<T>(tops), static_cast<int>(blocks),
-        pointer<T>(rows), pointer<T>(norms), pointer<double>(scale));
+        pointer<T>(rows), pointer<T>(norms), pointer<double>(scale), near);
     check_launch(op);
     gram = product(rows, nullptr);
   }
@@ -147,50 +148,113 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
 // device, at most 16 and 256 MB of partial sums.
 int64_t side_splits(int64_t n, int64_t blocks, int64_t multiprocessors) {
   const int64_t wanted = (4 * multiprocessors + blocks - 1) / blocks;
-  const int64_t by_memory = std::max<int64_t>(1, (int64_t(1) << 26) / (n * n));
+  const int64_t by_memory = std::max<int64_t>(1, (int64_t(1) << 25) / (n * n));
   const int64_t by_work = std::max<int64_t>(1, n / (4 * gpu::kSideStage));
   return std::max<int64_t>(1, std::min({wanted, by_memory, by_work, int64_t(16)}));
 }
 
+// What the kernels of the triples share. near is null for rows of double; for rows of float the
+// tables have room for double, and the kernels of both types are launched (angle_kernels.cuh).
+struct Angles {
+  const OnDevice& device;
+  int n, tiles, splits;
+  Tensor pairs, m, w, losses, total;
+  const int* near;
+
+  Angles(const OnDevice& on, const Tensor& student, bool want_grad, const int* near_rows)
+      : device(on),
+        n(static_cast<int>(student.size(0))),
+        tiles((n + gpu::kSideTile - 1) / gpu::kSideTile),
+        splits(static_cast<int>(side_splits(n, side_blocks(), device.multiprocessors()))),
+        pairs(doubles(student, 4 * square())),
+        m(doubles(student, want_grad ? splits * square() : 0)),
+        w(doubles(student, want_grad ? square() : 0)),
+        losses(doubles(student, side_blocks() * splits)),
+        total(doubles(student, 1)),
+        near(near_rows) {}
+
+  int64_t square() const { return int64_t(n) * n; }
+  int64_t side_blocks() const { return int64_t(tiles) * (tiles + 1) / 2; }
+  template <class T>
+  gpu::AnglePair<T>* table() const {
+    return static_cast<gpu::AnglePair<T>*>(pairs.data_ptr());
+  }
+  template <class T>
+  static T* room(const Tensor& x) {
+    return static_cast<T*>(x.data_ptr());
+  }
+};
+
+constexpr const char* kAngle = "rkd_angle";
+
+template <class T>
+void launch_pairs(const Angles& a, const Side<T>& side, bool teacher, int* near) {
+  gpu::relation_pairs_kernel<T><<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
+      pointer<T>(side.gram), pointer<T>(side.given), a.n, side.d, pointer<T>(side.norms),
+      pointer<double>(side.scale), teacher, a.table<T>(), near);
+  check_launch(kAngle);
+}
+
+// Losses and, if wanted, the opposite sides and the weights at the anchors.
+template <class T>
+void launch_triples(const Angles& a, bool want_grad) {
+  gpu::rkd_angle_side_kernel<T>
+      <<<dim3(static_cast<unsigned>(a.side_blocks()), static_cast<unsigned>(a.splits)),
+         dim3(gpu::kSideThreads, gpu::kSideThreads), 0, a.device.stream()>>>(
+          a.table<T>(), a.n, a.tiles, (a.n + a.splits - 1) / a.splits, a.near,
+          want_grad ? Angles::room<T>(a.m) : nullptr, pointer<double>(a.losses));
+  check_launch(kAngle);
+  if (!want_grad) return;
+  gpu::rkd_angle_weight_kernel<T><<<dim3((a.n + gpu::kWeightThreads - 1) / gpu::kWeightThreads,
+                                         (a.n + gpu::kWeightAnchors - 1) / gpu::kWeightAnchors),
+                                    gpu::kWeightThreads, 0, a.device.stream()>>>(
+      a.table<T>(), a.n, a.near, Angles::room<T>(a.w));
+  check_launch(kAngle);
+}
+
+void launch_wide_pairs(const Angles& a, const Side<float>& s, const Side<float>& t) {
+  gpu::
+      rkd_angle_wide_pairs_kernel<<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
+          pointer<float>(s.given), s.d, pointer<float>(t.given), t.d, a.n, a.near,
+          a.table<double>());
+  check_launch(kAngle);
+}
+
+void launch_wide_gradient(const Angles& a, const Side<float>& s, const Tensor& grad) {
+  gpu::rkd_angle_wide_gradient_kernel<<<grid_of(kAngle, a.n), gpu::kRowThreads, 0,
+                                        a.device.stream()>>>(
+      a.table<double>(), a.n, pointer<double>(a.w), pointer<double>(a.m), a.splits,
+      pointer<double>(a.total), pointer<float>(s.given), s.d, a.near, pointer<float>(grad));
+  check_launch(kAngle);
+}
+
 template <class T>
 LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
-  const char* op = "rkd_angle";
+  constexpr bool kRescued = sizeof(T) == 4;
   const OnDevice device(student);
-  const Side<T> s(device, op, student), t(device, op, teacher);
-  const int n = s.n, tiles = (n + gpu::kSideTile - 1) / gpu::kSideTile;
-  const int64_t square = int64_t(n) * n, side_blocks = int64_t(tiles) * (tiles + 1) / 2;
-  const int64_t splits = side_splits(n, side_blocks, device.multiprocessors());
-  const Tensor pairs = empty_for(student, {4 * square});
-  auto* table = static_cast<gpu::AnglePair<T>*>(pairs.data_ptr());
-  for (const Side<T>* side : {&s, &t}) {
-    gpu::relation_pairs_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
-        pointer<T>(side->gram), pointer<T>(side->given), n, side->d, pointer<T>(side->norms),
-        pointer<double>(side->scale), side == &t, table);
-    check_launch(op);
+  const Tensor mark = empty_for(student, {1}, ScalarType::Int);
+  int* near = kRescued ? pointer<int>(mark) : nullptr;
+  const Side<T> s(device, kAngle, student, near), t(device, kAngle, teacher);
+  const Angles a(device, student, want_grad, near);
+  launch_pairs<T>(a, s, false, near);
+  launch_pairs<T>(a, t, true, near);
+  launch_triples<T>(a, want_grad);
+  if constexpr (kRescued) {
+    launch_wide_pairs(a, s, t);
+    launch_triples<double>(a, want_grad);
   }
-  const Tensor m = empty_for(student, {want_grad ? splits * square : 0});
-  const Tensor losses = doubles(student, side_blocks * splits), total = doubles(student, 1);
-  gpu::rkd_angle_side_kernel<T>
-      <<<dim3(static_cast<unsigned>(side_blocks), static_cast<unsigned>(splits)),
-         dim3(gpu::kSideThreads, gpu::kSideThreads), 0, device.stream()>>>(
-          table, n, tiles, static_cast<int>((n + splits - 1) / splits),
-          want_grad ? pointer<T>(m) : nullptr, pointer<double>(losses));
-  check_launch(op);
-  launch_total(device, op, pointer<double>(losses), nullptr, side_blocks * splits, 1.0 / n / n / n,
-               pointer<double>(total));
-  const Tensor loss = loss_of(total, student);
+  launch_total(device, kAngle, pointer<double>(a.losses), nullptr, a.losses.size(0),
+               1.0 / a.n / a.n / a.n, pointer<double>(a.total));
+  const Tensor loss = loss_of(a.total, student);
   if (!want_grad) return {loss, empty_for(student, {0})};
-  const Tensor w = empty_for(student, {square});
-  gpu::rkd_angle_weight_kernel<T>
-      <<<dim3((n + gpu::kWeightThreads - 1) / gpu::kWeightThreads,
-              (n + gpu::kWeightAnchors - 1) / gpu::kWeightAnchors),
-         gpu::kWeightThreads, 0, device.stream()>>>(table, n, pointer<T>(w));
-  check_launch(op);
-  gpu::rkd_angle_laplacian_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
-      table, n, pointer<T>(w), pointer<T>(m), static_cast<int>(splits), pointer<double>(total),
-      pointer<double>(s.scale), pointer<T>(s.gram));
-  check_launch(op);
-  return {loss, pull_back(device, op, s, nullptr)};
+  gpu::rkd_angle_laplacian_kernel<T>
+      <<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, device.stream()>>>(
+          a.table<T>(), a.n, Angles::room<T>(a.w), Angles::room<T>(a.m), a.splits,
+          pointer<double>(a.total), pointer<double>(s.scale), near, pointer<T>(s.gram));
+  check_launch(kAngle);
+  const Tensor grad = pull_back(device, kAngle, s, nullptr);
+  if constexpr (kRescued) launch_wide_gradient(a, s, grad);
+  return {loss, grad};
 }
 
 template <class Body>

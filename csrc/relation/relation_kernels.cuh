@@ -2,11 +2,7 @@
 // the rows (stats, centre), Gram matrices (the gram room), distances, loss and weights, Laplacian
 // of the weights; the last product is the gram room's again, and where it cancels (rkd_distance)
 // the last kernel sums differences. T is float or double; rows are contiguous. Sums that leave a
-// block are double and are added in a fixed order.
-//
-// The triples of rkd_angle are walked twice, so that every sum stays in one thread: thread (i, k)
-// over all j for the weights at the anchor, thread (j, k) over all i for the opposite sides and the
-// loss. With r = 1/d, a = d/2: cos_ijk = r_ik (a_ij - 2 r_ij a_jk^2) + r_ij a_ik (angle.h).
+// block are double and are added in a fixed order. What only rkd_angle has is in angle_kernels.cuh.
 #pragma once
 
 #include "common/gpu/lane.cuh"
@@ -18,12 +14,6 @@ using namespace kdops::gpu;
 
 inline constexpr int kStatsCols = 32, kStatsRows = 8;  // block of relation_stats_kernel
 inline constexpr int kRowThreads = 128;                // kernels with one block per row
-
-// A pair seen from an anchor: 1/d and d/2 of student and teacher.
-template <class T>
-struct alignas(sizeof(T) == 4 ? 16 : 8) AnglePair {
-  T inverse_s, half_s, inverse_t, half_t;
-};
 
 // mean (d): column means of x (n, d), entries that are NaN or Inf counted as 0; tops (blocks): the
 // largest finite |entry| of each block's columns.
@@ -52,12 +42,14 @@ __global__ void __launch_bounds__(kStatsCols* kStatsRows)
   if (threadIdx.x == 0 && threadIdx.y == 0) tops[blockIdx.x] = top;
 }
 
-// Block i: row i of (x - mean) * scale, and its squared norm. Block 0 stores the scale.
+// Block i: row i of (x - mean) * scale, and its squared norm. Block 0 stores the scale, and clears
+// what relation_pairs_kernel marks; near may be null.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
     relation_centre_kernel(const T* __restrict__ x, int d, const T* __restrict__ mean,
                            const T* __restrict__ tops, int blocks, T* __restrict__ out,
-                           T* __restrict__ norms, double* __restrict__ scale_out) {
+                           T* __restrict__ norms, double* __restrict__ scale_out,
+                           int* __restrict__ near) {
   const int thread = static_cast<int>(threadIdx.x);
   T top = 0;
   for (int b = thread; b < blocks; b += kRowThreads) top = max(top, tops[b]);
@@ -71,7 +63,10 @@ __global__ void __launch_bounds__(kRowThreads)
   }
   norm = block_sum<kRowThreads>(norm);
   if (thread == 0) norms[blockIdx.x] = norm;
-  if (thread == 0 && blockIdx.x == 0) *scale_out = scale;
+  if (thread == 0 && blockIdx.x == 0) {
+    *scale_out = scale;
+    if (near != nullptr) *near = 0;
+  }
 }
 
 // Sum of the squares of (x - y) scale, each entry times `more`, and the largest |entry|.
@@ -92,15 +87,17 @@ KDOPS_DEVICE Difference<T> difference_of(const T* x, const T* y, int d, T scale,
 
 // Distance of rows i and j, in scaled units, from their Gram entry, which is a mean over the d
 // columns as the gram room gives it. Below kClosePart of the norms the digits are gone, and the
-// differences of the given rows are summed: equal rows give exactly zero, others never do. NaN
-// stays NaN.
+// differences of the given rows are summed: equal rows give exactly zero, others never do; `near`
+// is set where float says too little of the direction (kNearPart). NaN stays NaN.
 template <class T>
-KDOPS_DEVICE T pair_distance(const T* given, int d, T scale, const T* norms, T gram, int i, int j) {
+KDOPS_DEVICE T pair_distance(const T* given, int d, T scale, const T* norms, T gram, int i, int j,
+                             bool& near) {
   if (i == j) return norms[i] - norms[i];
   const T both = norms[i] + norms[j], square = fma(T(-2) * d, gram, both);
   if (!(square <= T(kClosePart) * both)) return sqrt(square);
   const T *x = given + static_cast<int64_t>(i) * d, *y = given + static_cast<int64_t>(j) * d;
   const Difference<T> exact = difference_of(x, y, d, scale, T(1));
+  near |= exact.largest > 0 && exact.square < T(kNearPart) * both;
   if (!(exact.square < (sizeof(T) == 4 ? T(1e-30) : T(1e-280)))) return sqrt(exact.square);
   const T more = row_scale(exact.largest);  // their squares would vanish
   return sqrt(difference_of(x, y, d, scale, more).square) / more;
@@ -124,8 +121,9 @@ __global__ void __launch_bounds__(kRowThreads)
   const int i = static_cast<int>(blockIdx.x);
   T* row = gram + static_cast<int64_t>(i) * n;
   double sum = 0, count = 0;
+  bool near = false;
   for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
-    const T distance = pair_distance(given, d, static_cast<T>(*scale), norms, row[j], i, j);
+    const T distance = pair_distance(given, d, static_cast<T>(*scale), norms, row[j], i, j, near);
     row[j] = distance;
     sum += distance;
     count += distance == T(0) ? 0 : 1;
@@ -133,26 +131,6 @@ __global__ void __launch_bounds__(kRowThreads)
   sum = block_sum<kRowThreads>(sum);
   count = block_sum<kRowThreads>(count);
   if (threadIdx.x == 0) sums[i] = sum, counts[i] = count;
-}
-
-// Block i: one side (student or teacher) of the pairs (i, j) in `pairs` (n, n).
-template <class T>
-__global__ void __launch_bounds__(kRowThreads)
-    relation_pairs_kernel(const T* __restrict__ gram, const T* __restrict__ given, int n, int d,
-                          const T* __restrict__ norms, const double* __restrict__ scale,
-                          bool teacher, AnglePair<T>* __restrict__ pairs) {
-  const int i = static_cast<int>(blockIdx.x);
-  const int64_t first = static_cast<int64_t>(i) * n;
-  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
-    const T distance =
-        pair_distance(given, d, static_cast<T>(*scale), norms, gram[first + j], i, j);
-    const T inverse = inverse_distance(distance);
-    AnglePair<T>& pair = pairs[first + j];
-    if (teacher)
-      pair.inverse_t = inverse, pair.half_t = distance / 2;
-    else
-      pair.inverse_s = inverse, pair.half_s = distance / 2;
-  }
 }
 
 // One block: out[0] = factor * sum of a; with b also out[1] = sum of b.
@@ -265,178 +243,6 @@ __global__ void __launch_bounds__(kRowThreads)
         sum = fma(-weights[j], mine - given[static_cast<int64_t>(j) * d + c] * unit, sum);
     grad[i * d + c] = (again ? sum : grad[i * d + c] * n) * rest;
   }
-}
-
-// cos_S and cos_S - cos_T at the anchor, p = pair (i, j), q = pair (i, k), halves of D_jk.
-template <class T>
-struct AngleTerm {
-  T cosine, slope, difference;
-};
-template <class T>
-KDOPS_DEVICE AngleTerm<T> angle_term(const AnglePair<T>& p, const AnglePair<T>& q, T opposite_s,
-                                     T opposite_t) {
-  const T inner = fma(-p.inverse_s, opposite_s, p.half_s);
-  const T cosine = fma(q.inverse_s, inner, p.inverse_s * q.half_s);
-  const T inner_t = fma(-p.inverse_t, opposite_t, p.half_t);
-  const T difference = fma(-p.inverse_t, q.half_t, fma(-q.inverse_t, inner_t, cosine));
-  return {cosine, clamp_to_one(difference), difference};
-}
-
-inline constexpr int kWeightThreads = 64;  // entries k of a block of rkd_angle_weight_kernel
-inline constexpr int kWeightAnchors = 4;   // anchors i that a thread holds
-inline constexpr int kWeightStage = 32;    // rows j in shared memory at a time
-
-// w (n, n): w[i][k] = sum over j of h_ijk (r_ij - cos_ijk r_ik). Block (x, y): entries k from
-// x * kWeightThreads, anchors from y * kWeightAnchors.
-template <class T>
-__global__ void __launch_bounds__(kWeightThreads)
-    rkd_angle_weight_kernel(const AnglePair<T>* __restrict__ pairs, int n, T* __restrict__ w) {
-  KDOPS_SHARED(AnglePair<T>, stage, [kWeightStage][kWeightAnchors]);
-  const int k = static_cast<int>(blockIdx.x) * kWeightThreads + static_cast<int>(threadIdx.x);
-  const int i0 = static_cast<int>(blockIdx.y) * kWeightAnchors;
-  AnglePair<T> own[kWeightAnchors];
-  T sum[kWeightAnchors];
-#pragma unroll
-  for (int a = 0; a < kWeightAnchors; ++a) {
-    own[a] = AnglePair<T>{};
-    if (k < n && i0 + a < n) own[a] = pairs[static_cast<int64_t>(i0 + a) * n + k];
-    sum[a] = 0;
-  }
-  for (int j0 = 0; j0 < n; j0 += kWeightStage) {
-    __syncthreads();  // the stage's last readers are done
-    for (int e = static_cast<int>(threadIdx.x); e < kWeightStage * kWeightAnchors;
-         e += kWeightThreads) {
-      const int a = e / kWeightStage, j = e % kWeightStage;
-      AnglePair<T> pair{};
-      if (i0 + a < n && j0 + j < n) pair = pairs[static_cast<int64_t>(i0 + a) * n + j0 + j];
-      stage[j][a] = pair;
-    }
-    __syncthreads();
-    const int rows = min(kWeightStage, n - j0);
-    for (int j = 0; j < rows; ++j) {
-      AnglePair<T> side{};
-      if (k < n) side = pairs[static_cast<int64_t>(j0 + j) * n + k];
-      const T opposite_s = 2 * side.half_s * side.half_s;
-      const T opposite_t = 2 * side.half_t * side.half_t;
-#pragma unroll
-      for (int a = 0; a < kWeightAnchors; ++a) {
-        const AnglePair<T> p = stage[j][a];
-        const AngleTerm<T> term = angle_term(p, own[a], opposite_s, opposite_t);
-        sum[a] = fma(term.slope, fma(-term.cosine, own[a].inverse_s, p.inverse_s), sum[a]);
-      }
-    }
-  }
-#pragma unroll
-  for (int a = 0; a < kWeightAnchors; ++a)
-    if (k < n && i0 + a < n) w[static_cast<int64_t>(i0 + a) * n + k] = sum[a];
-}
-
-inline constexpr int kSideTile = 32;  // rows and columns (j, k) of a block, 2 x 2 per thread
-inline constexpr int kSideThreads = kSideTile / 2;
-inline constexpr int kSideStage = 8;  // anchors in shared memory at a time
-
-// First column tile >= row tile of the tile with number t in the upper triangle of `tiles` x tiles.
-struct SideTile {
-  int row, column;
-};
-KDOPS_DEVICE SideTile side_tile(int t, int tiles) {
-  int row = 0;
-  for (; t >= tiles - row; ++row) t -= tiles - row;
-  return {row, row + t};
-}
-
-// Block (x, y): the tile x of pairs (j, k), for the anchors of split y. m (splits, n, n), upper
-// triangle: sum over the split's anchors of h r_ij r_ik; losses (blocks): sum of huber over the
-// tile's triples, both orders of a pair counted. m may be null.
-template <class T>
-__global__ void __launch_bounds__(kSideThreads* kSideThreads, 2)
-    rkd_angle_side_kernel(const AnglePair<T>* __restrict__ pairs, int n, int tiles,
-                          int split_anchors, T* __restrict__ m, double* __restrict__ losses) {
-  KDOPS_SHARED(AnglePair<T>, stage, [kSideStage][2 * kSideTile]);
-  const SideTile tile = side_tile(static_cast<int>(blockIdx.x), tiles);
-  const int j0 = tile.row * kSideTile, k0 = tile.column * kSideTile;
-  const int tx = static_cast<int>(threadIdx.x), ty = static_cast<int>(threadIdx.y);
-  const int thread = ty * kSideThreads + tx;
-  T opposite_s[2][2], opposite_t[2][2], sum[2][2], loss[2][2];
-#pragma unroll
-  for (int a = 0; a < 2; ++a)
-#pragma unroll
-    for (int b = 0; b < 2; ++b) {
-      const int j = j0 + ty + a * kSideThreads, k = k0 + tx + b * kSideThreads;
-      AnglePair<T> side{};
-      if (j < n && k < n) side = pairs[static_cast<int64_t>(j) * n + k];
-      opposite_s[a][b] = 2 * side.half_s * side.half_s;
-      opposite_t[a][b] = 2 * side.half_t * side.half_t;
-      sum[a][b] = loss[a][b] = 0;
-    }
-  const int begin = static_cast<int>(blockIdx.y) * split_anchors;
-  const int end = min(n, begin + split_anchors);
-  for (int i0 = begin; i0 < end; i0 += kSideStage) {
-    __syncthreads();  // the stage's last readers are done
-    for (int e = thread; e < kSideStage * 2 * kSideTile; e += kSideThreads * kSideThreads) {
-      const int i = i0 + e / (2 * kSideTile), place = e % (2 * kSideTile);
-      const int other = place < kSideTile ? j0 + place : k0 + place - kSideTile;
-      AnglePair<T> pair{};
-      if (i < end && other < n) pair = pairs[static_cast<int64_t>(i) * n + other];
-      stage[e / (2 * kSideTile)][place] = pair;
-    }
-    __syncthreads();
-#pragma unroll 2
-    for (int i = 0; i < kSideStage; ++i) {
-      const AnglePair<T> p[2] = {stage[i][ty], stage[i][ty + kSideThreads]};
-      const AnglePair<T> q[2] = {stage[i][kSideTile + tx], stage[i][kSideTile + tx + kSideThreads]};
-#pragma unroll
-      for (int a = 0; a < 2; ++a)
-#pragma unroll
-        for (int b = 0; b < 2; ++b) {
-          const AngleTerm<T> term = angle_term(p[a], q[b], opposite_s[a][b], opposite_t[a][b]);
-          loss[a][b] = fma(term.slope, fma(T(-0.5), term.slope, term.difference), loss[a][b]);
-          sum[a][b] = fma(term.slope * q[b].inverse_s, p[a].inverse_s, sum[a][b]);
-        }
-    }
-  }
-  double total = 0;
-#pragma unroll
-  for (int a = 0; a < 2; ++a)
-#pragma unroll
-    for (int b = 0; b < 2; ++b) {
-      const int j = j0 + ty + a * kSideThreads, k = k0 + tx + b * kSideThreads;
-      if (j >= n || k >= n || j > k) continue;
-      total += (j == k ? 1 : 2) * static_cast<double>(loss[a][b]);
-      if (m != nullptr) m[(static_cast<int64_t>(blockIdx.y) * n + j) * n + k] = sum[a][b];
-    }
-  total = block_sum<kSideThreads * kSideThreads>(total);
-  if (thread == 0) losses[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = total;
-}
-
-// Block i: row i of factor * (diag(V 1) - V), V_ij = r_ij (w_ij + w_ji) - m_ij, from the weights
-// and the opposite sides above; factor = 2 scale_inside / n^3, NaN if
-// the loss is.
-template <class T>
-__global__ void __launch_bounds__(kRowThreads)
-    rkd_angle_laplacian_kernel(const AnglePair<T>* __restrict__ pairs, int n,
-                               const T* __restrict__ w, const T* __restrict__ m, int splits,
-                               const double* __restrict__ loss, const double* __restrict__ scale,
-                               T* __restrict__ out) {
-  const int i = static_cast<int>(blockIdx.x);
-  double factor = 2 * scale_inside<T>(*scale) / (static_cast<double>(n) * n * n);
-  if (*loss != *loss) factor = *loss;
-  const int64_t first = static_cast<int64_t>(i) * n;
-  T sum = 0;
-  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
-    const int64_t mirror = static_cast<int64_t>(j) * n + i;
-    T weight = 0;
-    if (j != i) {
-      for (int s = 0; s < splits; ++s)
-        weight -= m[s * static_cast<int64_t>(n) * n + (i < j ? first + j : mirror)];
-      weight = fma(pairs[first + j].inverse_s, w[first + j] + w[mirror], weight);
-    }
-    weight *= static_cast<T>(factor);
-    sum += weight;
-    out[first + j] = -weight;
-  }
-  sum = block_sum<kRowThreads>(sum);  // a block barrier: out[i][i] is written
-  if (threadIdx.x == 0) out[first + i] = sum;
 }
 
 }  // namespace kdops::relation::gpu

@@ -20,9 +20,9 @@ using namespace kdops::KDOPS_ISA;
 // Squared distances below this have lost digits to underflow, or are zero.
 template <class T>
 inline constexpr T kVanishing = sizeof(T) == 4 ? T(1e-30) : T(1e-280);
-// Below this the cosines at a pair, which come from distances, lose a hundred units of float.
+// kNearPart for float; double has the digits.
 template <class T>
-inline constexpr T kNear = sizeof(T) == 4 ? T(1e-2) : T(0);
+inline constexpr T kNear = sizeof(T) == 4 ? T(kNearPart) : T(0);
 
 // Of (x - y) scale: the sum of the squares, each entry times `more`, and the largest |entry|.
 template <class T>

@@ -1,11 +1,13 @@
 """Distillation methods as nn.Modules: ``loss = method(student_features, teacher_features)``.
 
 The abbreviations of the papers are known too: KD (SoftTarget), AT (AttentionTransfer), SP
-(SimilarityPreserving), AB (ActivationBoundary), OFD (Overhaul), DML (DeepMutual).
+(SimilarityPreserving), AB (ActivationBoundary), OFD (Overhaul), DML (DeepMutual). ``table()`` is
+the one of docs/methods.md: what each takes, and with which layout, mask and weight.
 """
 
 import difflib
 
+from kdops.distillers._table import markdown as _markdown
 from kdops.distillers.activation_boundary import ActivationBoundary
 from kdops.distillers.attention import AttentionTransfer
 from kdops.distillers.deep_mutual import DeepMutual
@@ -50,6 +52,11 @@ __all__ = [
     "TeacherAssistant",
     "WeightedSum",
 ]
+
+
+def table() -> str:
+    """What every method takes, in markdown."""
+    return _markdown(globals()[name] for name in sorted(__all__, key=str.lower))
 
 
 def __getattr__(name: str) -> object:

@@ -1,10 +1,12 @@
 """What every distiller shares: levels, level weights, connectors and the messages of bad input.
 
 A distiller is called as ``loss = method(student, teacher)``. Both arguments are one tensor or a
-list with one tensor per level: vectors (B, C) or maps (B, C, *S), the channels second, with one to
-three dimensions of positions. The loss is a 0-d tensor in fp32 (fp64 for an fp64 student); half
-inputs are computed in fp32, the teacher is detached and follows the student's type. Methods with a
-preparatory phase derive from ``PreparedDistiller`` (_prepared.py).
+list with one tensor per level: embeddings (B, D), maps (B, C, *S) with one to three dimensions of
+positions, or tokens (B, N, D). Three dimensions need their layout said, here or at the FeatureTap
+(kdops/_layout.py); a mask (B, N) leaves padded tokens out (_masks.py). Behind ``pairs`` a method
+sees maps. The loss is a 0-d tensor in fp32 (fp64 for an fp64 student); half inputs are computed in
+fp32, the teacher is detached and follows the student's type. Methods with a preparatory phase
+derive from ``PreparedDistiller`` (_prepared.py).
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kdops._layout import as_map, carried, check_layout, is_tokens, layout_of, marked, zeroed
+from kdops.distillers._masks import Mask, gathered, level_masks
 from kdops.distillers._parallel import share_gradients, share_state
 
 Levels = Tensor | Sequence[Tensor]
@@ -64,8 +68,10 @@ def shapes(*tensors: Tensor) -> str:
     return " and ".join(str(list(t.shape)) for t in tensors)
 
 
-def level_pairs(method: str, student: Levels, teacher: Levels) -> list[Pair]:
-    """Pair the levels; half becomes fp32; the teacher is detached, in the student's type."""
+def level_pairs(
+    method: str, student: Levels, teacher: Levels, layout: str | None = None
+) -> list[Pair]:
+    """Pairs of maps; half becomes fp32; the teacher is detached, in the student's type."""
     s_levels, t_levels = levels_of(method, student), levels_of(method, teacher)
     if len(s_levels) != len(t_levels) or not s_levels:
         raise ValueError(
@@ -81,8 +87,38 @@ def level_pairs(method: str, student: Levels, teacher: Levels) -> list[Pair]:
                 "run both networks on the same images"
             )
         check_device(method, i, s, t)
-    wide = [full(s) for s in s_levels]
-    return [(s, t.detach().to(s.dtype)) for s, t in zip(wide, t_levels, strict=True)]
+    pairs = []
+    for i, (s, t) in enumerate(zip(s_levels, t_levels, strict=True)):
+        s = read(f"{method}: level {i}: the student", s, layout)
+        pairs.append((s, constant_map(f"{method}: level {i}: the teacher", t, layout, s.dtype)))
+    return pairs
+
+
+def read(where: str, x: Tensor, layout: str | None, dtype: torch.dtype | None = None) -> Tensor:
+    """x as a map of that dtype (None: fp32 or wider); tokens remain marked as such."""
+    kind = layout_of(where, x, layout)
+    x = as_map(x, kind)
+    x = full(x) if dtype is None else x.to(dtype)
+    return marked(x, kind) if kind == "tokens" else x
+
+
+def constant_map(
+    where: str, x: Tensor, layout: str | None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """read, without the history of x."""
+    x = read(where, x, layout, dtype)
+    return carried(x.detach(), x)
+
+
+def samples(features: Levels) -> int:
+    """The size of the batch to divide by, one at least, whatever a mask made of the levels."""
+    first = features if isinstance(features, Tensor) else features[0]
+    return max(first.shape[0], 1)
+
+
+def rows(x: Tensor) -> Tensor:
+    """Every sample of x as one vector, tokens in the order in which they lie."""
+    return (x.transpose(1, 2) if is_tokens(x) else x).flatten(1)
 
 
 def check_device(method: str, level: int, student: Tensor, teacher: Tensor) -> None:
@@ -146,6 +182,8 @@ class Distiller(nn.Module):
     """Base of all methods: pairing of levels, weights per level, construction from a sample.
 
     weights: one factor per term of the sum over levels (or level pairs); None means 1 for all.
+    layout: what features of three dimensions are, "tokens" (B, N, D) or "channels" (B, C, L),
+    where the FeatureTap did not say it.
     channels: (student's, teacher's) per level that the method was built for; None for any.
     synchronise: the torch.distributed group whose processes share the method's own parameters,
     "world" for the default one, None for none (see kdops.distributed).
@@ -154,9 +192,21 @@ class Distiller(nn.Module):
     channels: list[tuple[int, int]] | None = None
     synchronise: Any = "world"
 
-    def __init__(self, *, weights: Sequence[float] | None = None) -> None:
+    # What kdops.distillers.table() says of the method, and how it leaves padded tokens out: it
+    # reads them as "zeros", or sees the "valid" ones alone; "" where it can do neither.
+    takes: tuple[str, ...] = ("embedding", "map", "tokens")
+    padding: str = "zeros"
+    channels_rule: str = "any"
+    positions_rule: str = "any"
+    paper: str = ""
+    default_weight: float = 1.0
+
+    def __init__(
+        self, *, weights: Sequence[float] | None = None, layout: str | None = None
+    ) -> None:
         super().__init__()
         self.weights = None if weights is None else tuple(float(w) for w in weights)
+        self.layout = check_layout(self.name, layout)
         self._warned = self._shared = False
         self.register_forward_pre_hook(share_state)
         self.register_forward_hook(share_gradients)
@@ -168,7 +218,7 @@ class Distiller(nn.Module):
     @classmethod
     def from_sample(cls: type[D], student: Levels, teacher: Levels, **options: Any) -> D:
         """Build the method from one batch of features: channels, sizes, dtype and device."""
-        pairs = level_pairs(cls.__name__, student, teacher)
+        pairs = level_pairs(cls.__name__, student, teacher, options.get("layout"))
         like = pairs[0][0]
         method = cls(**{**cls._numbers(pairs), **options})
         return method.to(device=like.device, dtype=like.dtype)
@@ -178,25 +228,54 @@ class Distiller(nn.Module):
         """Constructor arguments that a sample determines; none for a method without parameters."""
         return {}
 
-    def pairs(self, student: Levels, teacher: Levels) -> list[Pair]:
-        """Checked pairs of levels, as many and of such channels as the method was built for."""
-        pairs = level_pairs(self.name, student, teacher)
+    def inputs_from(self, features: Any, logits: Tensor | None) -> Any:
+        """Which of a network's features (None without taps) and logits fit gives to the method."""
+        return logits if features is None else features
+
+    def prepare(
+        self, batches: Any, *, epochs: int = 1, lr: float = 1e-3, progress: bool = True
+    ) -> Any:
+        """Nothing, without a preparatory phase: all methods may be prepared by the same call."""
+        return []
+
+    def pairs(self, student: Levels, teacher: Levels, mask: Mask = None) -> list[Pair]:
+        """Checked pairs of levels, as many and of such channels as the method was built for, and
+        without padding."""
+        pairs = level_pairs(self.name, student, teacher, self.layout)
         if not self._warned:
             self._warned = warn_without_gradient(self.name, levels_of(self.name, student))
-        if self.channels is None:
-            return pairs
-        if len(pairs) != len(self.channels):
+        if self.channels is not None:
+            self._check_channels(pairs, self.channels)
+        return pairs if mask is None else self._without_padding(pairs, mask)
+
+    def _without_padding(self, pairs: Sequence[Pair], mask: Mask) -> list[Pair]:
+        if not self.padding:
             raise ValueError(
-                f"{self.name}: built for {len(self.channels)} levels, called with {len(pairs)}; "
+                f"{self.name}: takes no mask: its convolutions read across positions, and padding "
+                "has no place among them"
+            )
+        hide = gathered if self.padding == "valid" else zeroed
+        masks = level_masks(self.name, mask, [s for s, _ in pairs])
+        for i, (m, (s, t)) in enumerate(zip(masks, pairs, strict=True)):
+            if m is not None and s.shape[2:] != t.shape[2:]:
+                raise ValueError(
+                    f"{self.name}: level {i}: one mask for student and teacher needs equal "
+                    f"positions in both, got {shapes(s, t)}"
+                )
+        return [(hide(s, m), hide(t, m)) for m, (s, t) in zip(masks, pairs, strict=True)]
+
+    def _check_channels(self, pairs: Sequence[Pair], channels: Sequence[tuple[int, int]]) -> None:
+        if len(pairs) != len(channels):
+            raise ValueError(
+                f"{self.name}: built for {len(channels)} levels, called with {len(pairs)}; "
                 "use from_sample with the same layers"
             )
-        for i, ((s, t), built) in enumerate(zip(pairs, self.channels, strict=True)):
+        for i, ((s, t), built) in enumerate(zip(pairs, channels, strict=True)):
             if (s.shape[1], t.shape[1]) != built:
                 raise ValueError(
                     f"{self.name}: level {i}: built for {built[0]} student and {built[1]} teacher "
                     f"channels, got {shapes(s, t)}; use from_sample with the same layers"
                 )
-        return pairs
 
     def total(self, terms: Sequence[Tensor], default: Sequence[float] | None = None) -> Tensor:
         """The weighted sum of the terms of all levels."""

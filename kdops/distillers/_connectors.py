@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from kdops._layout import is_tokens
 from kdops.distillers._base import Distiller, Pair, as_list, full, shapes
 from kdops.ops.gram import reference
+
+NEEDS_GRID = (
+    "; tokens need a grid here: FeatureTap(..., layout='tokens', prefix=..., grid='square') or "
+    "tokens_to_maps"
+)
 
 
 def pointwise(inputs: int, outputs: int, *, batch_norm: bool = False) -> nn.Sequential:
@@ -60,18 +66,25 @@ def check_planes(method: str, level: int, side: str, x: Tensor) -> None:
     if x.ndim != 4:
         raise ValueError(
             f"{method}: level {level}: expected a {side} map of shape [B, C, H, W] for a "
-            f"two-dimensional convolution, got {shapes(x)}"
+            f"two-dimensional convolution, got {shapes(x)}{NEEDS_GRID if is_tokens(x) else ''}"
         )
 
 
 def pool_pair(method: str, level: int, s: Tensor, t: Tensor) -> Pair:
     """Average-pool the larger map to the smaller, in each spatial dimension."""
+    check_pooling(f"{method}: level {level}", s, t)
     if s.ndim != t.ndim:
         raise ValueError(
             f"{method}: level {level}: expected student and teacher maps with equally many "
             f"spatial dimensions, got {shapes(s, t)}"
         )
     return reference.pool_pair(s, t, "avg")
+
+
+def check_pooling(where: str, *maps: Tensor) -> None:
+    """Neighbours in a sequence of tokens are no neighbours in the picture: it is not pooled."""
+    if len({x.shape[2:] for x in maps}) > 1 and any(map(is_tokens, maps)):
+        raise ValueError(f"{where}: tokens (B, D, N) {shapes(*maps)} differ in number{NEEDS_GRID}")
 
 
 def pooled_pairs(method: str, pairs: Sequence[Pair]) -> list[Pair]:
@@ -92,8 +105,9 @@ class ConnectedDistiller(Distiller):
         teacher_channels: int | Sequence[int] | None = None,
         *,
         weights: Sequence[float] | None = None,
+        layout: str | None = None,
     ) -> None:
-        super().__init__(weights=weights)
+        super().__init__(weights=weights, layout=layout)
         self.channels, self.connectors = connectors(self.name, student_channels, teacher_channels)
 
     def connect(self, pairs: Sequence[Pair]) -> list[Pair]:

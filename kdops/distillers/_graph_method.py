@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdops._progress import Progress
 from kdops.distillers._base import Levels, Pair, channel_numbers, check_positions
 from kdops.distillers._connectors import connectors
+from kdops.distillers._masks import Mask
 from kdops.distillers._prepared import PreparedDistiller
 from kdops.distillers._spectral import matrix
 from kdops.distributed import broadcast_state, over_group
@@ -27,6 +28,9 @@ class GraphDistiller(PreparedDistiller):
     of the maps but the first singular vectors, which teacher_vectors finds once for all epochs.
     """
 
+    takes = ("map", "tokens", "pairs")
+    channels_rule = "connector"
+
     def __init__(
         self,
         student_channels: int | Sequence[int],
@@ -35,8 +39,9 @@ class GraphDistiller(PreparedDistiller):
         decay: float,
         group: Any,
         weights: Sequence[float] | None,
+        layout: str | None,
     ) -> None:
-        super().__init__(weights=weights)
+        super().__init__(weights=weights, layout=layout)
         self.decay, self.group = decay, group
         self.channels, self.connectors = connectors(self.name, student_channels, teacher_channels)
         if len(self.connectors) < 2:
@@ -46,8 +51,8 @@ class GraphDistiller(PreparedDistiller):
     def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
         return channel_numbers(pairs)
 
-    def pairs(self, student: Levels, teacher: Levels) -> list[Pair]:
-        pairs = super().pairs(student, teacher)
+    def pairs(self, student: Levels, teacher: Levels, mask: Mask = None) -> list[Pair]:
+        pairs = super().pairs(student, teacher, mask)
         for i, (s, _) in enumerate(pairs):
             self._check_type(i, s)
         return pairs
@@ -120,7 +125,13 @@ class GraphDistiller(PreparedDistiller):
         """The loss of every epoch; every process of the group gets the same networks."""
 
         def loss_of(batch: Vectors, epoch: int) -> Tensor:
-            return self.teacher_loss(self.gathered(batch))
+            rows = self.gathered(batch)
+            if rows[0].shape[0] == 1:
+                raise ValueError(
+                    f"{self.name}.prepare: a batch of one sample has no variance for the BatchNorm "
+                    "of the networks; drop the last incomplete batch (drop_last=True in the loader)"
+                )
+            return self.teacher_loss(rows)
 
         self.freeze(False)
         try:

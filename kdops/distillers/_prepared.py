@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdops._progress import Progress
-from kdops.distillers._base import Distiller, Levels, check_feature, full, levels_of
+from kdops.distillers._base import Distiller, Levels, check_feature, constant_map, levels_of
 
 
 class PreparedDistiller(Distiller):
@@ -22,8 +22,10 @@ class PreparedDistiller(Distiller):
 
     prepared: Tensor
 
-    def __init__(self, *, weights: Sequence[float] | None = None) -> None:
-        super().__init__(weights=weights)
+    def __init__(
+        self, *, weights: Sequence[float] | None = None, layout: str | None = None
+    ) -> None:
+        super().__init__(weights=weights, layout=layout)
         self.register_buffer("prepared", torch.zeros((), dtype=torch.bool))
         self._ready: bool | None = None
 
@@ -53,16 +55,18 @@ class PreparedDistiller(Distiller):
     def teacher_levels(self, batch: Levels) -> list[Tensor]:
         """One batch for prepare(), checked: the teacher's features as the method was built for."""
         levels = levels_of(f"{self.name}.prepare", batch)
-        found = [x.shape[1] if isinstance(x, Tensor) and x.ndim > 1 else None for x in levels]
         for i, x in enumerate(levels):
             check_feature(f"{self.name}.prepare", i, "teacher", x)
+        where = f"{self.name}.prepare: level"
+        maps = [constant_map(f"{where} {i}", x, self.layout) for i, x in enumerate(levels)]
+        found = [x.shape[1] for x in maps]
         built = [t for _, t in self.channels or ()]
         if found != built:
             raise ValueError(
                 f"{self.name}.prepare: built for levels of {built} teacher channels, got {found}; "
                 "pass batches of the teacher's features, one tensor per level"
             )
-        return [full(x.detach()) for x in levels]
+        return maps
 
     def learn(
         self,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdops.distillers._base import Pair, shapes, unit
+from kdops.distillers._masks import within
 from kdops.ops.svd import align_singular_vectors, batched_svd
 
 
@@ -29,19 +30,22 @@ def vector_counts(method: str, level: int, pair: Pair, k: int, candidates: int) 
     return min(k + candidates, max(ranks[0], 1))
 
 
-def aligned_vectors(pair: Pair, k: int, count: int, canonical: bool) -> tuple[Tensor, Tensor]:
+def aligned_vectors(
+    pair: Pair, k: int, count: int, canonical: bool, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """(V_S, V_T), both (B, D, k) scaled by the teacher's normalised singular values.
 
     The student's count vectors carry the gradient of its decomposition; each teacher vector picks
     the nearest of them, with its sign. The teacher's signs are canonical, or the RBF between two
-    levels would depend on the sign that a LAPACK happens to return.
+    levels would depend on the sign that a LAPACK happens to return. mask: which positions count,
+    (B, L); the others are zero.
     """
     s, t = pair
     with torch.no_grad():
         teacher = batched_svd(matrix(t), k, compute_u=False, canonical=canonical)
-    v_t = teacher.Vh.transpose(1, 2)
+    v_t = within(teacher.Vh.transpose(1, 2), mask)
     v_s = batched_svd(matrix(s), count, compute_u=False, canonical=False).Vh.transpose(1, 2)
-    v_s = align_singular_vectors(v_s, v_t)
+    v_s = align_singular_vectors(within(v_s, mask), v_t)
     return _scaled(v_s, v_t, teacher.S)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdops.distillers._base import Distiller, check_feature, full, mean, shapes
+from kdops.distillers._base import Distiller, check_feature, full, mean, read, shapes
 from kdops.distillers._connectors import apply
 from kdops.distillers.soft_target import check_logits, hard_loss, soft_divergence
 from kdops.training import gaussian_ramp
@@ -21,10 +21,16 @@ class OnTheFlyEnsemble(Distiller):
     L = Σ_i CE_i + CE_e + w(t) · T² · Σ_i KL(p_e || p_i), p = softmax(z / T), z_e detached in KL,
     w(t) = weight · exp(-5 (1 - t / ramp)²) for t < ramp epochs, weight afterwards.
 
-    features: width of the trunk's output, (B, features) or maps (B, features, H, W), which are
-    averaged over positions. forward(logits, trunk, target, epoch): logits is the list of m branch
+    features: width of the trunk's output: (B, features), maps (B, features, *S) or tokens
+    (B, N, features) with layout="tokens", both averaged over positions (pool padded tokens
+    yourself). forward(logits, trunk, target, epoch): logits is the list of m branch
     logits. T = 3, ramp = 80 epochs (0: none). ``ensemble`` gives z_e, the network used at test.
     """
+
+    takes = ("logits",)
+    padding = ""
+    channels_rule, positions_rule = "equal", "equal"
+    paper = "Lan et al. 2018"
 
     def __init__(
         self,
@@ -34,8 +40,9 @@ class OnTheFlyEnsemble(Distiller):
         temperature: float = 3.0,
         weight: float = 1.0,
         ramp: int = 80,
+        layout: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(layout=layout)
         if branches < 2:
             raise ValueError(f"{self.name}: needs at least 2 branches, got {branches}")
         self.features, self.branches = features, branches
@@ -51,6 +58,7 @@ class OnTheFlyEnsemble(Distiller):
     def ensemble(self, logits: Sequence[Tensor], trunk: Tensor) -> Tensor:
         """z_e = Σ_i g_i z_i, (B, classes)."""
         check_feature(self.name, 0, "trunk", trunk)
+        trunk = read(f"{self.name}: the trunk", trunk, self.layout)
         if trunk.shape[1] != self.features:
             raise ValueError(
                 f"{self.name}: the gate reads {self.features} features, the trunk is "
@@ -61,7 +69,7 @@ class OnTheFlyEnsemble(Distiller):
                 f"{self.name}: expected logits (B, classes) of the trunk's batch, got "
                 f"{shapes(*logits)} for a trunk {shapes(trunk)}"
             )
-        x = full(trunk).flatten(2).mean(2) if trunk.ndim > 2 else full(trunk)
+        x = trunk.flatten(2).mean(2) if trunk.ndim > 2 else trunk
         gate = torch.softmax(apply(self.name, 0, self.gate, x), dim=1)
         return torch.einsum("bm,mbc->bc", gate, torch.stack([full(z) for z in logits]))
 

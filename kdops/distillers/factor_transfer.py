@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kdops._progress import planned, say
 from kdops.distillers._base import Levels, Pair, channel_numbers, mean, unit
 from kdops.distillers._connectors import apply, channel_lists, check_planes, pool_pair
+from kdops.distillers._masks import Mask
 from kdops.distillers._prepared import PreparedDistiller
 
 # The published CIFAR setting, 30 epochs of 50,000 images in batches of 128, needs no more: a level
@@ -37,9 +38,16 @@ class FactorTransfer(PreparedDistiller):
     Paraphraser: encoder C -> C -> kC -> kC and mirrored decoder, 3x3, LeakyReLU 0.1, factor rate
     k = 0.5, trained on the teacher by mean squared reconstruction: ``prepare(teacher_batches)``.
     Translator: the encoder's shape from the student's channels, trained with the student.
-    Maps (B, C, H, W), the larger one average-pooled. A zero factor stays zero.
+    Maps (B, C, H, W), tokens with a grid only, the larger one average-pooled. A zero factor stays
+    zero.
     Differs from one popular zoo, which reduces channels to an attention map first.
     """
+
+    takes = ("map",)
+    padding = ""
+    channels_rule = "connector"
+    positions_rule = "pooled"
+    paper = "Kim et al. 2018"
 
     def __init__(
         self,
@@ -49,8 +57,9 @@ class FactorTransfer(PreparedDistiller):
         rate: float = 0.5,
         p: int = 1,
         weights: Sequence[float] | None = None,
+        layout: str | None = None,
     ) -> None:
-        super().__init__(weights=weights)
+        super().__init__(weights=weights, layout=layout)
         if p not in (1, 2):
             raise ValueError(f"FactorTransfer: p is 1 or 2, got {p}")
         self.p = p
@@ -145,9 +154,9 @@ class FactorTransfer(PreparedDistiller):
         ]
         return ", ".join(parts)
 
-    def forward(self, student: Levels, teacher: Levels) -> Tensor:
+    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
         self.require_prepared()
-        pairs = self.pairs(student, teacher)
+        pairs = self.pairs(student, teacher, mask)
         terms = []
         rows = zip(self.encoders, self.translators, pairs, strict=True)
         for i, (encoder, translator, (s, t)) in enumerate(rows):

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdops.distillers._base import Distiller, Levels, Pair, mean, shapes
+from kdops.distillers._base import Distiller, Levels, Pair, mean, samples, shapes
 from kdops.distillers._connectors import apply, apply_pointwise, check_planes
+from kdops.distillers._masks import Mask
 
 Shape = Sequence[int]
 
@@ -55,6 +56,11 @@ class FitNet(Distiller):
     after the teacher's ReLU. variant: "mean", or "paper": ½ Σ (r(F_S) - F_T)² / B.
     """
 
+    padding = "valid"
+    channels_rule = "connector"
+    positions_rule = "regressor"
+    paper = "Romero et al. 2015"
+
     def __init__(
         self,
         student_shapes: Shape | Sequence[Shape],
@@ -64,8 +70,9 @@ class FitNet(Distiller):
         relu: bool = False,
         variant: str = "mean",
         weights: Sequence[float] | None = None,
+        layout: str | None = None,
     ) -> None:
-        super().__init__(weights=weights)
+        super().__init__(weights=weights, layout=layout)
         if variant not in ("mean", "paper"):
             raise ValueError(f"FitNet: variant is 'mean' or 'paper', got {variant!r}")
         self.variant = variant
@@ -85,8 +92,8 @@ class FitNet(Distiller):
             "teacher_shapes": [tuple(t.shape[1:]) for _, t in pairs],
         }
 
-    def forward(self, student: Levels, teacher: Levels) -> Tensor:
-        pairs = self.pairs(student, teacher)
+    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
+        pairs = self.pairs(student, teacher, mask)
         terms = []
         for i, (net, (s, t)) in enumerate(zip(self.regressors, pairs, strict=True)):
             r = _regress(i, net, s)
@@ -96,7 +103,8 @@ class FitNet(Distiller):
                     f"teacher has {shapes(t)}; rebuild it with from_sample for these sizes"
                 )
             square = (r - t) ** 2
-            terms.append(mean(square) if self.variant == "mean" else _half_per_sample(square))
+            half = 0.5 * square.sum() / samples(student)
+            terms.append(mean(square) if self.variant == "mean" else half)
         return self.total(terms)
 
 
@@ -112,10 +120,6 @@ def _regress(level: int, net: nn.Module, s: Tensor) -> Tensor:
             f"kernel {list(layer.kernel_size)}; rebuild it with from_sample for these sizes"
         )
     return apply("FitNet", level, net, s)
-
-
-def _half_per_sample(square: Tensor) -> Tensor:
-    return 0.5 * square.sum() / max(square.shape[0], 1)
 
 
 def _shape_list(value: Any) -> list[Shape]:

@@ -14,6 +14,7 @@ from kdops.distillers._connectors import connect
 from kdops.distillers._embedding import IncrementalPCA, MessagePassing, code_size, plane_map
 from kdops.distillers._graph import GraphAttention, row_divergence
 from kdops.distillers._graph_method import GraphDistiller, Vectors
+from kdops.distillers._masks import Mask
 from kdops.distillers._spectral import projected_vectors
 from kdops.distributed import over_group
 from kdops.ops.relation import pairwise_cosine
@@ -31,12 +32,15 @@ class IEP(GraphDistiller):
     messages: KL(softmax(tanh S_S) || softmax(tanh S_T)).
 
     ``prepare(teacher_batches)`` (20 epochs) decomposes each map once, accumulates the PCA, then
-    trains the networks, which stay frozen. Levels (B, C, H, W) of equal size in student and
+    trains the networks, which stay frozen. Levels (B, C, *S) of equal size in student and
     teacher; a 1x1 connector where channels differ. ``knowledge`` returns the terms by name, so that
     each can be clipped by itself (kdops.training.clip_to_main). group: as in MHGD.
     Differs from the published code, which goes on updating the PCA during distillation, and uses
     a form of the plane mapping whose gradient is singular.
     """
+
+    positions_rule = "equal"
+    paper = "Lee and Song 2021"
 
     def __init__(
         self,
@@ -48,9 +52,15 @@ class IEP(GraphDistiller):
         decay: float = 5e-4,
         group: Any = None,
         weights: Sequence[float] | None = None,
+        layout: str | None = None,
     ) -> None:
         super().__init__(
-            student_channels, teacher_channels, decay=decay, group=group, weights=weights
+            student_channels,
+            teacher_channels,
+            decay=decay,
+            group=group,
+            weights=weights,
+            layout=layout,
         )
         self.black_box = black_box
         self.codes = nn.ModuleList(IncrementalPCA(d) for d in as_list(teacher_channels))
@@ -107,11 +117,13 @@ class IEP(GraphDistiller):
             found.append((self.codes[i](planes[0]), self.codes[i](planes[1])))
         return found
 
-    def knowledge(self, student: Levels, teacher: Levels) -> dict[str, Tensor]:
+    def knowledge(
+        self, student: Levels, teacher: Levels, *, mask: Mask = None
+    ) -> dict[str, Tensor]:
         """The terms "int", "alt" and, with black_box, "black", each summed over level pairs."""
         self.require_prepared()
         terms: dict[str, list[Tensor]] = {}
-        pairs = self.pairs(student, teacher)
+        pairs = self.pairs(student, teacher, mask)
         self.check_maps(pairs, least=2)
         with outside_autocast(pairs[0][0]):
             codes = self._codes(pairs)
@@ -128,5 +140,5 @@ class IEP(GraphDistiller):
                     terms.setdefault("black", []).append(black)
         return {name: self.total(values) for name, values in terms.items()}
 
-    def forward(self, student: Levels, teacher: Levels) -> Tensor:
-        return torch.stack(list(self.knowledge(student, teacher).values())).sum()
+    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
+        return torch.stack(list(self.knowledge(student, teacher, mask=mask).values())).sum()

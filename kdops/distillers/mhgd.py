@@ -13,6 +13,7 @@ from kdops.distillers._base import Levels, as_list, outside_autocast
 from kdops.distillers._connectors import connect
 from kdops.distillers._graph import GraphAttention
 from kdops.distillers._graph_method import GraphDistiller, Vectors
+from kdops.distillers._masks import Mask, level_masks
 from kdops.distillers._spectral import aligned_vectors, vector_counts
 from kdops.distributed import over_group
 
@@ -33,6 +34,8 @@ class MHGD(GraphDistiller):
     Train with ``kdops.training.clip_to_main``. L is a sum: it grows with the batch.
     """
 
+    paper = "Lee and Song 2019"
+
     def __init__(
         self,
         student_channels: int | Sequence[int],
@@ -44,9 +47,15 @@ class MHGD(GraphDistiller):
         decay: float = 5e-4,
         group: Any = None,
         weights: Sequence[float] | None = None,
+        layout: str | None = None,
     ) -> None:
         super().__init__(
-            student_channels, teacher_channels, decay=decay, group=group, weights=weights
+            student_channels,
+            teacher_channels,
+            decay=decay,
+            group=group,
+            weights=weights,
+            layout=layout,
         )
         self.candidates, self.tanh = candidates, tanh
         sizes = pairwise(as_list(teacher_channels))
@@ -84,15 +93,16 @@ class MHGD(GraphDistiller):
         vectors = self.teacher_vectors(batches, keep, progress)
         return self.train_networks(vectors, epochs, lr, progress)
 
-    def forward(self, student: Levels, teacher: Levels) -> Tensor:
+    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
         self.require_prepared()
-        pairs = self.pairs(student, teacher)
+        pairs = self.pairs(student, teacher, mask)
         self.check_maps(pairs, least=2)
+        masks = level_masks(self.name, mask, [s for s, _ in pairs])
         vectors = []
         with outside_autocast(pairs[0][0]):
             for i, pair in enumerate(connect(self, self.connectors, pairs)):
                 count = vector_counts(self.name, i, pair, 1, self.candidates)
-                both = aligned_vectors(pair, 1, count, canonical=True)
+                both = aligned_vectors(pair, 1, count, True, masks[i])
                 v_s, v_t = (over_group(v.squeeze(2), self.group) for v in both)
                 vectors.append((v_s, v_t))
             terms = [

@@ -8,15 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdops.distillers._base import (
-    Levels,
-    Pair,
-    channel_numbers,
-    full,
-    halving,
-)
+from kdops.distillers._base import Levels, Pair, channel_numbers, full, halving, samples
 from kdops.distillers._connectors import apply_pointwise, channel_lists, pointwise, pool_pair
 from kdops.distillers._margins import batch_norm_margin, negative_means
+from kdops.distillers._masks import Mask
 from kdops.distillers._prepared import PreparedDistiller
 
 
@@ -30,6 +25,12 @@ class Overhaul(PreparedDistiller):
     negative values per channel). Maps (B, C, *S) before the ReLU; the larger is average-pooled.
     """
 
+    takes = ("map", "tokens")
+    padding = "valid"
+    channels_rule = "connector"
+    positions_rule = "pooled"
+    paper = "Heo et al. 2019, ICCV"
+
     def __init__(
         self,
         student_channels: int | Sequence[int],
@@ -37,8 +38,9 @@ class Overhaul(PreparedDistiller):
         *,
         scale: float = 1e-3,
         weights: Sequence[float] | None = None,
+        layout: str | None = None,
     ) -> None:
-        super().__init__(weights=weights)
+        super().__init__(weights=weights, layout=layout)
         self.scale = float(scale)
         self.channels = channel_lists(self.name, student_channels, teacher_channels)
         self.connectors = nn.ModuleList(pointwise(a, b, batch_norm=True) for a, b in self.channels)
@@ -59,8 +61,14 @@ class Overhaul(PreparedDistiller):
         batches: Iterable[Levels] | None = None,
         *,
         batch_norms: Sequence[nn.Module] | None = None,
+        epochs: int = 1,
+        lr: float = 1e-3,
+        progress: bool = True,
     ) -> list[Tensor]:
-        """Set the margins from BatchNorm layers, one per level, or from batches of maps."""
+        """Set the margins from BatchNorm layers, one per level, or from batches of maps.
+
+        One walk; epochs, lr and progress, which other methods need, change nothing.
+        """
         if (batches is None) == (batch_norms is None):
             raise ValueError("Overhaul.prepare: give teacher batches or batch_norms, one of them")
         if batch_norms is not None:
@@ -77,9 +85,9 @@ class Overhaul(PreparedDistiller):
         self.mark_prepared()
         return self.margins
 
-    def forward(self, student: Levels, teacher: Levels) -> Tensor:
+    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
         self.require_prepared()
-        pairs = self.pairs(student, teacher)
+        pairs = self.pairs(student, teacher, mask)
         self.check_maps(pairs)
         terms = []
         rows = zip(self.connectors, self.margins, pairs, strict=True)
@@ -87,5 +95,5 @@ class Overhaul(PreparedDistiller):
             s, t = pool_pair(self.name, i, apply_pointwise(self.name, i, connector, s), t)
             t = torch.maximum(t, full(margin).view(-1, *[1] * (t.ndim - 2)))
             square = (s - t).square() * ((s > t) | (t > 0))
-            terms.append(square.sum() / max(s.shape[0], 1))
+            terms.append(square.sum() / samples(student))
         return self.scale * self.total(terms, halving(len(terms)))

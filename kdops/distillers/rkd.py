@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from kdops.distillers._base import Distiller, Levels, outside_autocast
+from kdops.distillers._base import Distiller, Levels, outside_autocast, rows
+from kdops.distillers._masks import Mask
 from kdops.distributed import over_group
 from kdops.ops.relation import rkd_angle_loss, rkd_distance_loss
 
 
 class RKD(Distiller):
-    """L = w_D · L_D + w_A · L_A on the embeddings of a batch, (N, D) or maps (N, *S), flattened.
+    """L = w_D · L_D + w_A · L_A on the embeddings of a batch, (N, D), or maps or tokens, flattened.
 
     L_D = mean_ij smooth_l1(ψ_S - ψ_T), ψ_ij = ‖x_i - x_j‖ / μ, μ the mean of the distances > 0;
     L_A = mean_ijk smooth_l1(A_S - A_T), A_ijk = <e_ij, e_ik>, e_ij the unit vector from i to j.
@@ -25,6 +26,8 @@ class RKD(Distiller):
     here, and in memory: O(N²), not N² D and N³.
     """
 
+    paper = "Park et al. 2019"
+
     def __init__(
         self,
         distance_weight: float = 25.0,
@@ -33,16 +36,17 @@ class RKD(Distiller):
         normalize: bool = False,
         group: Any = None,
         weights: Sequence[float] | None = None,
+        layout: str | None = None,
     ) -> None:
-        super().__init__(weights=weights)
+        super().__init__(weights=weights, layout=layout)
         self.distance_weight, self.angle_weight = float(distance_weight), float(angle_weight)
         self.normalize, self.group = normalize, group
 
-    def forward(self, student: Levels, teacher: Levels) -> Tensor:
+    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
         terms = []
-        for s, t in self.pairs(student, teacher):
+        for s, t in self.pairs(student, teacher, mask):
             with outside_autocast(s):
-                s, t = over_group(s.flatten(1), self.group), over_group(t.flatten(1), self.group)
+                s, t = over_group(rows(s), self.group), over_group(rows(t), self.group)
                 term = s.new_zeros(())
                 if self.distance_weight:
                     distance = rkd_distance_loss(s, t, normalize=self.normalize)

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kdops.distillers._base import Distiller, Levels, outside_autocast
+from kdops.distillers._base import Distiller, Levels, outside_autocast, rows
+from kdops.distillers._masks import Mask
 from kdops.distributed import over_group
 from kdops.ops.relation import similarity_loss
 
@@ -15,19 +16,26 @@ from kdops.ops.relation import similarity_loss
 class SimilarityPreserving(Distiller):
     """SP: L = β · ‖Ĝ_T - Ĝ_S‖_F² / B², Ĝ = G = Q Qᵀ with L2-normalised rows, Q = flatten(F).
 
-    Student and teacher maps may have any shapes; β = 3000, summed over levels.
+    Student and teacher features may have any shapes; β = 3000, summed over levels.
     group: similarities over the global batch of a torch.distributed group ("world": the default
     one; scaling: see kdops.distributed). Differs from one library that normalises rows by L1.
     """
 
+    paper = "Tung and Mori 2019"
+
     def __init__(
-        self, beta: float = 3000.0, *, group: Any = None, weights: Sequence[float] | None = None
+        self,
+        beta: float = 3000.0,
+        *,
+        group: Any = None,
+        weights: Sequence[float] | None = None,
+        layout: str | None = None,
     ) -> None:
-        super().__init__(weights=weights)
+        super().__init__(weights=weights, layout=layout)
         self.beta, self.group = float(beta), group
 
-    def forward(self, student: Levels, teacher: Levels) -> Tensor:
-        pairs = self.pairs(student, teacher)
+    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
+        pairs = self.pairs(student, teacher, mask)
         with outside_autocast(pairs[0][0]):
-            rows = [[over_group(x.flatten(1), self.group) for x in pair] for pair in pairs]
-            return self.beta * self.total([similarity_loss(s, t) for s, t in rows])
+            levels = [[over_group(rows(x), self.group) for x in pair] for pair in pairs]
+            return self.beta * self.total([similarity_loss(s, t) for s, t in levels])

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdops.distillers._base import Distiller, check_device, check_feature, full, mean, shapes
+from kdops._layout import as_map, is_tokens, layout_of
+from kdops.distillers._base import (
+    Distiller,
+    Pair,
+    check_device,
+    check_feature,
+    full,
+    mean,
+    shapes,
+)
+from kdops.distillers._masks import Mask, gathered, level_masks
 
 
 def soft_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(p_T || p_S) per sample, p = softmax(z / temperature) over dim 1; (B, *rest)."""
-    student = full(student)
-    log_p = F.log_softmax(student / temperature, dim=1)
-    log_t = F.log_softmax(teacher.to(student.dtype) / temperature, dim=1)
-    return (log_t.exp() * (log_t - log_p)).sum(1)
+    student, teacher, dim = full(student), teacher.to(full(student).dtype), 1
+    if is_tokens(student):  # as they lie, or softmax would copy them
+        student, teacher, dim = student.transpose(1, 2), teacher.transpose(1, 2), 2
+    log_p = F.log_softmax(student / temperature, dim)
+    log_t = F.log_softmax(teacher / temperature, dim)
+    return (log_t.exp() * (log_t - log_p)).sum(dim)
 
 
 def check_logits(method: str, student: Tensor, teacher: Tensor) -> None:
@@ -30,8 +43,8 @@ def check_logits(method: str, student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def hard_loss(method: str, logits: Tensor, target: Tensor) -> Tensor:
-    """The task's cross-entropy: class indices (B, *rest), or probabilities shaped as the logits."""
+def check_target(method: str, logits: Tensor, target: Tensor) -> None:
+    """Class indices (B, *rest), or probabilities shaped as the logits."""
     expected = [logits.shape[0], *logits.shape[2:]]
     known = list(target.shape) == expected and target.dtype in (torch.int64, torch.uint8)
     if target.device != logits.device:
@@ -41,43 +54,96 @@ def hard_loss(method: str, logits: Tensor, target: Tensor) -> Tensor:
             f"{method}: expected a target of class indices (int64) {expected} or of probabilities "
             f"{list(logits.shape)} for logits {shapes(logits)}, got {shapes(target)} {target.dtype}"
         )
+
+
+def hard_loss(method: str, logits: Tensor, target: Tensor) -> Tensor:
+    """The task's cross-entropy."""
+    check_target(method, logits, target)
     return F.cross_entropy(full(logits), target) if logits.numel() else full(logits).sum()
 
 
-class SoftTarget(Distiller):
+class LogitDistiller(Distiller):
+    """A method of logits: (B, classes), maps (B, classes, *S), or tokens (B, N, classes) with
+    layout="tokens", whose padding a mask leaves out."""
+
+    takes = ("logits", "map", "tokens")
+    padding = "valid"
+    channels_rule, positions_rule = "equal", "equal"
+
+    def inputs_from(self, features: Any, logits: Tensor | None) -> Any:
+        return logits
+
+    def logits(self, student: Tensor, teacher: Tensor, mask: Mask = None) -> Pair:
+        """Both as maps (B, classes, *S), checked."""
+        check_logits(self.name, student, teacher)
+        [pair] = self.pairs(student, teacher, mask)
+        return pair
+
+    def hard(self, logits: Tensor, target: Tensor, mask: Mask = None) -> Tensor:
+        """Cross-entropy with the target of the logits as they were given, padding left out."""
+        check_feature(self.name, 0, "student", logits)
+        where = f"{self.name}: level 0: the student"
+        z = as_map(logits, layout_of(where, logits, self.layout))
+        if target.shape == logits.shape:
+            target = as_map(target, "tokens" if is_tokens(z) else None)
+        [m] = level_masks(self.name, mask, [z])
+        if m is None:
+            return hard_loss(self.name, z, target)
+        check_target(self.name, z, target)
+        if target.ndim == z.ndim:
+            return hard_loss(self.name, gathered(z, m), gathered(target, m))
+        return hard_loss(self.name, gathered(z, m), target.flatten(1)[m].unsqueeze(1))
+
+
+class SoftTarget(LogitDistiller):
     """Softened logits: L = T² · mean_b Σ_c p_T (log p_T - log p_S), p = softmax(z / T).
 
     With a target (class indices) the full objective alpha · L + (1 - alpha) · CE is returned,
-    without one L alone. Logits (B, classes) or (B, classes, *spatial). Computed with log_softmax.
+    without one L alone. Logits (B, classes), maps (B, classes, *S) or tokens (B, N, classes); of
+    maps and tokens the mean over samples and positions. Computed with log_softmax.
 
     temperature: T, 4. alpha: 0.9. variant: "paper", or "mean": the mean over B · classes.
     Differs from several codes that use the mean over B · classes (100 times smaller at 100
     classes), omit T² or drop it when no targets are given.
     """
 
+    paper = "Hinton et al. 2015"
+
     def __init__(
-        self, temperature: float = 4.0, alpha: float = 0.9, *, variant: str = "paper"
+        self,
+        temperature: float = 4.0,
+        alpha: float = 0.9,
+        *,
+        variant: str = "paper",
+        layout: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(layout=layout)
         if temperature <= 0:
             raise ValueError(f"{self.name}: the temperature must be positive, got {temperature}")
         if variant not in ("paper", "mean"):
             raise ValueError(f"{self.name}: variant is 'paper' or 'mean', got {variant!r}")
         self.temperature, self.alpha, self.variant = float(temperature), float(alpha), variant
 
-    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def divergence(self, student: Tensor, teacher: Tensor, mask: Mask = None) -> Tensor:
         """T² · KL alone."""
-        check_logits(self.name, student, teacher)
-        loss = mean(soft_divergence(student, teacher.detach(), self.temperature))
+        s, t = self.logits(student, teacher, mask)
+        loss = mean(soft_divergence(s, t, self.temperature))
         if self.variant == "mean":
-            loss = loss / student.shape[1]
+            loss = loss / s.shape[1]
         return self.temperature**2 * loss
 
-    def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
-        soft = self.divergence(student, teacher)
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        target: Tensor | None = None,
+        *,
+        mask: Mask = None,
+    ) -> Tensor:
+        soft = self.divergence(student, teacher, mask)
         if target is None:
             return soft
-        return self.alpha * soft + (1 - self.alpha) * hard_loss(self.name, student, target)
+        return self.alpha * soft + (1 - self.alpha) * self.hard(student, target, mask)
 
 
 class TeacherAssistant(SoftTarget):
@@ -87,8 +153,12 @@ class TeacherAssistant(SoftTarget):
     the loss of one link. Without a target the KL term alone. T = 4, λ = 0.9.
     """
 
-    def __init__(self, temperature: float = 4.0, lam: float = 0.9) -> None:
-        super().__init__(temperature, lam)
+    paper = "Mirzadeh et al. 2020"
+
+    def __init__(
+        self, temperature: float = 4.0, lam: float = 0.9, *, layout: str | None = None
+    ) -> None:
+        super().__init__(temperature, lam, layout=layout)
 
 
 class BornAgain(SoftTarget):
@@ -99,12 +169,21 @@ class BornAgain(SoftTarget):
     KL term alone. Differs from the paper in the temperature (T = 1 gives its form).
     """
 
-    def __init__(self, temperature: float = 4.0) -> None:
-        super().__init__(temperature)
+    paper = "Furlanello et al. 2018"
 
-    def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
-        soft = self.divergence(student, teacher)
-        return soft if target is None else soft + hard_loss(self.name, student, target)
+    def __init__(self, temperature: float = 4.0, *, layout: str | None = None) -> None:
+        super().__init__(temperature, layout=layout)
+
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        target: Tensor | None = None,
+        *,
+        mask: Mask = None,
+    ) -> Tensor:
+        soft = self.divergence(student, teacher, mask)
+        return soft if target is None else soft + self.hard(student, target, mask)
 
     @staticmethod
     def ensemble(logits: Sequence[Tensor]) -> Tensor:

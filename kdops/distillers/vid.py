@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdops.distillers._base import Distiller, Levels, Pair, channel_numbers, full, mean, shapes
 from kdops.distillers._connectors import apply, apply_pointwise, channel_lists, pool_pair
+from kdops.distillers._masks import Mask
 
 
 class VID(Distiller):
@@ -24,6 +25,12 @@ class VID(Distiller):
     Differs from one library that never trains α, and from codes with log(1 + exp).
     """
 
+    takes = ("embedding", "map", "tokens", "logits")
+    padding = "valid"
+    channels_rule = "connector"
+    positions_rule = "pooled"
+    paper = "Ahn et al. 2019"
+
     def __init__(
         self,
         student_channels: int | Sequence[int],
@@ -33,8 +40,9 @@ class VID(Distiller):
         initial_variance: float = 5.0,
         eps: float = 1e-5,
         weights: Sequence[float] | None = None,
+        layout: str | None = None,
     ) -> None:
-        super().__init__(weights=weights)
+        super().__init__(weights=weights, layout=layout)
         self.channels = channels = channel_lists(self.name, student_channels, teacher_channels)
         kinds = [linear] * len(channels) if isinstance(linear, bool) else list(linear)
         if len(kinds) != len(channels) or initial_variance <= eps:
@@ -54,8 +62,8 @@ class VID(Distiller):
     def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
         return {**channel_numbers(pairs), "linear": [s.ndim == 2 for s, _ in pairs]}
 
-    def forward(self, student: Levels, teacher: Levels) -> Tensor:
-        pairs = self.pairs(student, teacher)
+    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
+        pairs = self.pairs(student, teacher, mask)
         terms = []
         for i, (net, alpha, (s, t)) in enumerate(zip(self.means, self.alphas, pairs, strict=True)):
             flat = isinstance(net, nn.Linear)

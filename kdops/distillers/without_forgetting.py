@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdops.distillers._base import Distiller, Levels, mean
-from kdops.distillers.soft_target import check_logits, hard_loss
+from kdops.distillers._base import Levels, mean
+from kdops.distillers._masks import Mask
+from kdops.distillers.soft_target import LogitDistiller, check_logits
 
 
-class LearningWithoutForgetting(Distiller):
+class LearningWithoutForgetting(LogitDistiller):
     """LwF: L = CE_new + λ Σ_heads mean_b -Σ_c y'_c log ŷ'_c.
 
     y' is the recorded response of the old network, ŷ' the current one, both raised to 1/T and
@@ -20,9 +23,16 @@ class LearningWithoutForgetting(Distiller):
     The loss is a cross-entropy: its minimum is the entropy of the recorded responses, not zero.
     """
 
-    def __init__(self, temperature: float = 2.0, weight: float = 1.0) -> None:
-        super().__init__()
+    paper = "Li and Hoiem 2016"
+
+    def __init__(
+        self, temperature: float = 2.0, weight: float = 1.0, *, layout: str | None = None
+    ) -> None:
+        super().__init__(layout=layout)
         self.temperature, self.weight = float(temperature), float(weight)
+
+    def inputs_from(self, features: Any, logits: Tensor | None) -> Any:
+        return logits if features is None else features  # the old heads, where they are tapped
 
     def forward(
         self,
@@ -30,13 +40,15 @@ class LearningWithoutForgetting(Distiller):
         teacher: Levels,
         new_logits: Tensor | None = None,
         target: Tensor | None = None,
+        *,
+        mask: Mask = None,
     ) -> Tensor:
         terms = []
-        for z, recorded in self.pairs(student, teacher):
+        for z, recorded in self.pairs(student, teacher, mask):
             check_logits(self.name, z, recorded)
             y = torch.softmax(recorded / self.temperature, dim=1)
             terms.append(mean(-(y * F.log_softmax(z / self.temperature, dim=1)).sum(1)))
         old = self.weight * self.total(terms)
         if new_logits is None or target is None:
             return old
-        return old + hard_loss(self.name, new_logits, target)
+        return old + self.hard(new_logits, target, mask)

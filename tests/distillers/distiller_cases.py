@@ -43,6 +43,14 @@ def randomise_(module: nn.Module, seed: int = 0) -> None:
             p.add_(0.2 * noise.to(p.dtype))
 
 
+def said(method, layout):
+    """The method, told what three dimensions are."""
+    for part in method.modules():
+        if isinstance(part, kd._base.Distiller):
+            part.layout = layout
+    return method
+
+
 @dataclass
 class Case:
     """One method, built for a sample and ready to be called as method(student, teacher)."""
@@ -72,8 +80,12 @@ class Branches(nn.Module):
 class Mutual(nn.Module):
     """DeepMutual in the (student, teacher) form."""
 
-    def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-        return kd.DeepMutual().against(student[0], [teacher[0], teacher[0].flip(0)])
+    def __init__(self) -> None:
+        super().__init__()
+        self.method = kd.DeepMutual()
+
+    def forward(self, student: list[Tensor], teacher: list[Tensor], **options) -> Tensor:
+        return self.method.against(student[0], [teacher[0], 2 * teacher[0]], **options)
 
 
 class OnTensors(nn.Module):
@@ -83,8 +95,8 @@ class OnTensors(nn.Module):
         super().__init__()
         self.method = method
 
-    def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-        return self.method(student[0], teacher[0])
+    def forward(self, student: list[Tensor], teacher: list[Tensor], **options) -> Tensor:
+        return self.method(student[0], teacher[0], **options)
 
 
 def prepared(method: kd.Distiller, teacher: list[Tensor], **options) -> kd.Distiller:

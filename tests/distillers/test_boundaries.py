@@ -100,3 +100,24 @@ def test_messages():
         method.prepare(batch_norms=[nn.ReLU()])
     with pytest.raises(ValueError, match=r"ActivationBoundary: level 0: expected maps"):
         kd.ActivationBoundary([4], [6])(torch.zeros(2, 4), torch.zeros(2, 6))
+
+
+def test_boundaries_without_a_connector():
+    s, t = [leaf(4, 8, 3, 3), leaf(4, 12, 3, 3)], [leaf(4, 8, 3, 3, seed=5), leaf(4, 12, 3, 3)]
+    bare, auto = kd.ActivationBoundary(connector=None), kd.ActivationBoundary.from_sample
+    loss = bare(s, t)
+    expected = 0.0
+    for w, x, y in zip((0.5, 1.0), s, t, strict=True):
+        below, above = (x + 1).clamp_min(0) ** 2, (1 - x).clamp_min(0) ** 2
+        expected = expected + w * torch.where(y > 0, above, below).sum() / 4
+    torch.testing.assert_close(loss, 3e-3 * expected)
+    torch.testing.assert_close(auto(s, t, connector="auto")(s, t), loss)
+    assert not list(bare.parameters())
+    mixed = auto([s[0], s[0]], t, connector="auto")
+    assert [len(list(m.parameters())) for m in mixed.connectors] == [0, 3]
+    with pytest.raises(ValueError, match="ActivationBoundary: level 1: the student has 8 channels"):
+        bare([s[0], s[0]], t)
+    with pytest.raises(ValueError, match="connector is 'always', 'auto' or None, got 'never'"):
+        kd.ActivationBoundary([8], [8], connector="never")
+    with pytest.raises(ValueError, match="student_channels has 0 levels"):
+        kd.ActivationBoundary()

@@ -3,7 +3,7 @@ or a refusal by name; never an error from inside torch, never another meaning.""
 
 import pytest
 import torch
-from distiller_cases import CASES, leaf, maps
+from distiller_cases import CASES, leaf, maps, said
 
 import kdops.distillers as kd
 
@@ -47,7 +47,7 @@ def test_ranks_three_to_five(case, batch):
             case.build(student, teacher), student, teacher
         )
         return
-    method = case.build(student, teacher)
+    method = said(case.build(student, teacher), "channels")
     expected = outcome(method, student, teacher)
     for rank, write in WRITTEN.items():
         rewritten = [[write(x.detach()).requires_grad_() for x in f] for f in (student, teacher)]
@@ -89,11 +89,12 @@ def test_preparation_names_what_it_reads():
     flat = [torch.randn(4, 8, 9)]
     for make in (kd.FactorTransfer, kd.MHGD, kd.IEP, kd.Overhaul):
         method, name = make([6, 6], [8, 8]), make.__name__
+        method.layout = "channels"
         for wrong in ([torch.randn(4, 6, 3, 3)] * 2, flat, [torch.zeros(4, 8).long()] * 2):
             with pytest.raises(ValueError, match=rf"{name}\.prepare: "):
                 method.prepare([wrong])
     with pytest.raises(ValueError, match=r"FactorTransfer: level 0: expected a teacher map"):
-        kd.FactorTransfer([6], [8]).prepare([flat])
+        kd.FactorTransfer([6], [8], layout="channels").prepare([flat])
     for make in (kd.MHGD, kd.IEP):
         with pytest.raises(ValueError, match=rf"{make.__name__}: level 0: expected maps"):
             make([6, 6], [8, 8]).prepare([[torch.randn(4, 8)] * 2])

@@ -46,7 +46,7 @@ def rkd(s, t, normalize):
 @pytest.mark.parametrize("normalize", [False, True])
 def test_rkd(normalize):
     s, t = [leaf(5, 3, 2), leaf(5, 4, seed=1)], [leaf(5, 7, seed=2), leaf(5, 9, seed=3)]
-    method = kd.RKD(normalize=normalize, weights=[1.0, 0.5])
+    method = kd.RKD(normalize=normalize, weights=[1.0, 0.5], layout="tokens")
     theirs = 0.0
     for w, a, b in zip((1.0, 0.5), s, t, strict=True):
         distance, angle = rkd(a.flatten(1), b.detach(), normalize)

@@ -86,11 +86,12 @@ def test_accuracy(shape, k, dtype):
 def test_route(dtype):
     r = 230
     steps = torch.linspace(2, 1, r, dtype=torch.float64)
-    below = torch.where(torch.arange(r) < 3, steps, 1e-3)  # the 4th is lost in AᵀA
+    below = torch.where(torch.arange(r) < 3, steps, 5e-3 * decaying(r))  # the 4th is lost in AᵀA
+    level = torch.where(torch.arange(r) < 3, steps, 1e-3)  # the 4th and all after it are equal
     plateau = torch.where(torch.arange(r) < 20, 2.0, steps)  # more than 4 first values
-    spectra = [decaying(r), steps, below, plateau, torch.zeros(r)]
+    spectra = [decaying(r), steps, below, level, plateau, torch.zeros(r)]
     A = torch.stack([spectrum(values, (240, r)) for values in spectra]).to(dtype)
-    assert route(A, 4) == [KRYLOV, GRAM, DENSE, DENSE, DENSE]
+    assert route(A, 4) == [KRYLOV, GRAM, KRYLOV, DENSE, DENSE, DENSE]
     assert route(A[:1], 9) == route(A[:1, :, :150].contiguous(), 4) == [GRAM]
 
 
@@ -196,6 +197,36 @@ def test_gradient_in_single_precision(shape):
     actual = gradients_of(lambda A: batched_svd(A, 4), A.float(), loss, PARTS)
     for part, a, e in zip(PARTS, actual, expected, strict=True):
         assert relative(a, e) <= 1e-4, part
+
+
+def steep(kind, r):
+    """Values of which a Gram matrix resolves the first only: a mean, massive tokens, a decay."""
+    tail = 0.97 ** torch.arange(r, dtype=torch.float64)
+    if kind == "decay":
+        return 0.5 ** torch.arange(r, dtype=torch.float64)
+    head = {"mean": [60.0], "tokens": [2e3, 1e3, 20.0, 19.0]}[kind]
+    return torch.cat([torch.tensor(head, dtype=torch.float64), tail[len(head) :]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(150, 140), (140, 150), (240, 230), (230, 240)], ids=str)
+@pytest.mark.parametrize(("kind", "k"), [("mean", 4), ("tokens", 8), ("tokens", 12), ("decay", 10)])
+def test_steep_spectra(kind, k, shape, dtype):
+    """Triples below the resolution of a Gram matrix come in further rounds, their gradient too."""
+    A = spectrum(steep(kind, min(shape)), shape)[None].to(dtype)
+    assert route(A, k)[0] in (GRAM, KRYLOV)
+    cotangents = cotangents_for(A.double(), k)
+    exact = with_gradient(A.double(), k, cotangents)
+    with kdops.backend("reference"):
+        plain = with_gradient(A.double(), k, cotangents)
+    errors = [relative(x, y) for x, y in zip(exact, plain, strict=True)]
+    assert max(errors) <= 1e-9, errors
+    U, _, Vh, gA = with_gradient(A, k, [g.to(dtype) for g in cotangents])
+    eye = torch.eye(k, dtype=dtype)
+    for gram in (U.mT @ U, Vh @ Vh.mT):
+        assert (gram - eye).abs().max() <= 64 * torch.finfo(dtype).eps
+    gate = 300 * torch.finfo(dtype).eps / (plain[1].diff().abs().min() / plain[1][0, 0])
+    assert relative(gA, plain[3]) <= gate
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -95,9 +95,10 @@ unsigned position_blocks(int64_t count) {
   return static_cast<unsigned>((count + kPositionThreads - 1) / kPositionThreads);
 }
 
-// out (items, slow, 2, fast) or (items, 2, slow, fast), see GramStack.
+// out (items, slow, 2, fast) or (items, 2, slow, fast), tops (items, kTopParts), see GramStack.
 void gram_stack(const Map& x, const Map& y, const std::array<int64_t, 3>& sizes, int64_t pitch,
-                int64_t second, bool difference_first, const py::array& out) {
+                int64_t second, bool difference_first, const py::array& tops,
+                const py::array& out) {
   for_storage_type(out, [&](auto kind) {
     using T = decltype(kind);
     if constexpr (sizeof(T) >= 4) {
@@ -110,7 +111,10 @@ void gram_stack(const Map& x, const Map& y, const std::array<int64_t, 3>& sizes,
                            pitch,
                            second,
                            difference_first,
+                           data_of<T>(tops),
                            data_of<T>(out)};
+      cusim::launch(static_cast<unsigned>(tops.size()), kPositionThreads, 0,
+                    [&] { gram_tops_kernel<T>(q); });
       cusim::launch(position_blocks(q.count), kPositionThreads, 0,
                     [&] { gram_stack_kernel<T>(q); });
     }
@@ -118,13 +122,14 @@ void gram_stack(const Map& x, const Map& y, const std::array<int64_t, 3>& sizes,
 }
 
 // a, b (items, 2 depth, 2 depth); losses (items) in float64.
-void gram_inner(const py::array& a, const py::array& b, const py::array& losses) {
+void gram_inner(const py::array& a, const py::array& b, const py::array& p_tops,
+                const py::array& q_tops, const py::array& losses) {
   for_storage_type(a, [&](auto kind) {
     using T = decltype(kind);
     if constexpr (sizeof(T) >= 4)
       cusim::launch(static_cast<unsigned>(a.shape(0)), kPositionThreads, 0, [&] {
-        gram_inner_kernel<T>(data_of<T>(a), data_of<T>(b), static_cast<int>(a.shape(1) / 2),
-                             data_of<double>(losses));
+        gram_inner_kernel<T>(data_of<T>(a), data_of<T>(b), data_of<T>(p_tops), data_of<T>(q_tops),
+                             static_cast<int>(a.shape(1) / 2), data_of<double>(losses));
       });
   });
 }
@@ -155,6 +160,7 @@ void unit_rows_back(const py::array& unit, const py::array& inverse, const py::a
 }
 
 const SimRegistration registration([](py::module_& m) {
+  m.attr("top_parts") = kTopParts;
   m.def("gram_loss", &gram_loss);
   m.def("gram_stack", &gram_stack);
   m.def("gram_inner", &gram_inner);

@@ -2,7 +2,7 @@
 // Gram matrices and the last product are numpy's (the gram room has its own tests).
 #include <limits>
 
-#include "relation/relation_kernels.cuh"
+#include "relation/angle_kernels.cuh"
 #include "sim_module.h"
 
 namespace {
@@ -29,7 +29,7 @@ double centre(const py::array& x, const py::array& out, const py::array& norms) 
       cusim::launch(static_cast<unsigned>(n), kRowThreads, 0, [&] {
         relation_centre_kernel<T>(data_of<T>(x), d, mean.data(), tops.data(),
                                   static_cast<int>(blocks), data_of<T>(out), data_of<T>(norms),
-                                  &scale);
+                                  &scale, nullptr);
       });
     }
   });
@@ -76,48 +76,76 @@ double distance(const py::array& given_s, const py::array& norms_s, const py::ar
   return totals.loss;
 }
 
-// out (n, n): the Laplacian of the weights; returns the loss.
-double angle(const py::array& given_s, const py::array& norms_s, const py::array& gram_s,
-             double scale_s, const py::array& given_t, const py::array& norms_t,
-             const py::array& gram_t, double scale_t, int splits, const py::array& out) {
-  const int n = static_cast<int>(gram_s.shape(0)), tiles = (n + kSideTile - 1) / kSideTile;
-  const int side_blocks = tiles * (tiles + 1) / 2, anchors = (n + splits - 1) / splits;
+// Tables of the triples in the type T, and the launches that fill them.
+template <class T>
+struct Triples {
+  int n, splits, tiles = (n + kSideTile - 1) / kSideTile, side_blocks = tiles * (tiles + 1) / 2;
+  std::vector<AnglePair<T>> pairs{size_t(n) * n, AnglePair<T>{kNaN, kNaN, kNaN, kNaN}};
+  std::vector<T> w = poison<T>(n * n), m = poison<T>(int64_t(splits) * n * n);
+  static constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+
+  void launch(const int* near, double* losses) {
+    cusim::launch(
+        dim3((n + kWeightThreads - 1) / kWeightThreads, (n + kWeightAnchors - 1) / kWeightAnchors),
+        kWeightThreads, 0, [&] { rkd_angle_weight_kernel<T>(pairs.data(), n, near, w.data()); });
+    cusim::launch(dim3(side_blocks, splits), dim3(kSideThreads, kSideThreads), 0, [&] {
+      rkd_angle_side_kernel<T>(pairs.data(), n, tiles, (n + splits - 1) / splits, near, m.data(),
+                               losses);
+    });
+  }
+};
+
+// out (n, n): the Laplacian of the weights, or, for rows of float that need double, grad (n, d):
+// the gradient. Returns the loss and whether double was needed.
+py::tuple angle(const py::array& given_s, const py::array& norms_s, const py::array& gram_s,
+                double scale_s, const py::array& given_t, const py::array& norms_t,
+                const py::array& gram_t, double scale_t, int splits, const py::array& out,
+                const py::array& grad) {
+  const int n = static_cast<int>(gram_s.shape(0)), d_s = static_cast<int>(given_s.shape(1)),
+            d_t = static_cast<int>(given_t.shape(1));
   const unsigned blocks = static_cast<unsigned>(n);
   double loss = std::numeric_limits<double>::quiet_NaN();
-  for_storage_type(gram_s, [&](auto kind) {
+  int mark = 0;
+  for_real(gram_s, [&](auto kind) {
     using T = decltype(kind);
-    if constexpr (sizeof(T) >= 4) {
-      const T nan = std::numeric_limits<T>::quiet_NaN();
-      std::vector<AnglePair<T>> pairs(n * n, AnglePair<T>{nan, nan, nan, nan});
-      const auto fill = [&](const py::array& gram, const py::array& given, const py::array& norms,
-                            double scale, bool teacher) {
-        cusim::launch(blocks, kRowThreads, 0, [&] {
-          relation_pairs_kernel<T>(data_of<T>(gram), data_of<T>(given), n,
-                                   static_cast<int>(given.shape(1)), data_of<T>(norms), &scale,
-                                   teacher, pairs.data());
-        });
-      };
-      fill(gram_s, given_s, norms_s, scale_s, false);
-      fill(gram_t, given_t, norms_t, scale_t, true);
-      auto w = poison<T>(n * n), m = poison<T>(int64_t(splits) * n * n);
-      auto losses = poison<double>(int64_t(side_blocks) * splits);
-      cusim::launch(dim3((n + kWeightThreads - 1) / kWeightThreads,
-                         (n + kWeightAnchors - 1) / kWeightAnchors),
-                    kWeightThreads, 0,
-                    [&] { rkd_angle_weight_kernel<T>(pairs.data(), n, w.data()); });
-      cusim::launch(dim3(side_blocks, splits), dim3(kSideThreads, kSideThreads), 0, [&] {
-        rkd_angle_side_kernel<T>(pairs.data(), n, tiles, anchors, m.data(), losses.data());
-      });
-      cusim::launch(1u, kRowThreads, 0, [&] {
-        relation_total_kernel(losses.data(), nullptr, side_blocks * splits, 1.0 / n / n / n, &loss);
-      });
+    constexpr bool kRescued = sizeof(T) == 4;
+    int* near = kRescued ? &mark : nullptr;
+    Triples<T> triples{n, splits};
+    Triples<double> wide{n, splits};
+    const auto fill = [&](const py::array& gram, const py::array& given, const py::array& norms,
+                          double scale, bool teacher) {
       cusim::launch(blocks, kRowThreads, 0, [&] {
-        rkd_angle_laplacian_kernel<T>(pairs.data(), n, w.data(), m.data(), splits, &loss, &scale_s,
-                                      data_of<T>(out));
+        relation_pairs_kernel<T>(data_of<T>(gram), data_of<T>(given), n,
+                                 static_cast<int>(given.shape(1)), data_of<T>(norms), &scale,
+                                 teacher, triples.pairs.data(), near);
       });
+    };
+    fill(gram_s, given_s, norms_s, scale_s, false);
+    fill(gram_t, given_t, norms_t, scale_t, true);
+    auto losses = poison<double>(int64_t(triples.side_blocks) * splits);
+    triples.launch(near, losses.data());
+    if constexpr (kRescued) {
+      cusim::launch(blocks, kRowThreads, 0, [&] {
+        rkd_angle_wide_pairs_kernel(data_of<T>(given_s), d_s, data_of<T>(given_t), d_t, n, near,
+                                    wide.pairs.data());
+      });
+      wide.launch(near, losses.data());
     }
+    cusim::launch(1u, kRowThreads, 0, [&] {
+      relation_total_kernel(losses.data(), nullptr, static_cast<int>(losses.size()),
+                            1.0 / n / n / n, &loss);
+    });
+    cusim::launch(blocks, kRowThreads, 0, [&] {
+      rkd_angle_laplacian_kernel<T>(triples.pairs.data(), n, triples.w.data(), triples.m.data(),
+                                    splits, &loss, &scale_s, near, data_of<T>(out));
+    });
+    if constexpr (kRescued)
+      cusim::launch(blocks, kRowThreads, 0, [&] {
+        rkd_angle_wide_gradient_kernel(wide.pairs.data(), n, wide.w.data(), wide.m.data(), splits,
+                                       &loss, data_of<T>(given_s), d_s, near, data_of<T>(grad));
+      });
   });
-  return loss;
+  return py::make_tuple(loss, mark != 0);
 }
 
 // grad (n, d), the product of the Laplacian with the centred rows, completed; lossy may be empty.

@@ -12,7 +12,7 @@ from test_sim_gram import ROUNDING, maps, memory
 
 
 def stacked(sim, x, y, difference_first, turned):
-    """[X - Y; Y] or [X; X - Y] of maps (B, C, L) as (B, 2 L, C)."""
+    """[X - Y; Y] or [X; X - Y] of maps (B, C, L) as (B, 2 L, C), scaled, and what to scale by."""
     batch, channels, length = x.shape
     if turned:  # channels are neighbours in memory
         x, y = x.transpose(0, 2, 1), y.transpose(0, 2, 1)
@@ -20,19 +20,21 @@ def stacked(sim, x, y, difference_first, turned):
     out = np.full((batch, 2, slow, fast) if turned else (batch, slow, 2, fast), np.nan, x.dtype)
     pitch, second = (channels, length * channels) if turned else (2 * length, length)
     sizes = (batch, slow, fast)
-    sim.gram_stack(memory(x), memory(y), sizes, pitch, second, difference_first, out)
+    tops = np.full((batch, sim.top_parts), np.nan, x.dtype)
+    sim.gram_stack(memory(x), memory(y), sizes, pitch, second, difference_first, tops, out)
     if turned:
-        return out.reshape(batch, 2 * length, channels)
-    return out.reshape(batch, channels, 2 * length).transpose(0, 2, 1)
+        return out.reshape(batch, 2 * length, channels), tops
+    return out.reshape(batch, channels, 2 * length).transpose(0, 2, 1), tops
 
 
 def through_positions(sim, x1, x2, y1, y2, turned):
     """|D|² per item, D X2 and Dᵀ X1 for D = X1 X2ᵀ - Y1 Y2ᵀ, maps (B, C, L)."""
     length = x1.shape[2]
-    p, q = stacked(sim, x1, y1, True, turned), stacked(sim, x2, y2, False, turned)
+    p, p_tops = stacked(sim, x1, y1, True, turned)
+    q, q_tops = stacked(sim, x2, y2, False, turned)
     a, b = (np.ascontiguousarray(m @ m.transpose(0, 2, 1)) for m in (p, q))
     losses = np.full(len(x1), np.nan)
-    sim.gram_inner(a, b, losses)
+    sim.gram_inner(a, b, p_tops, q_tops, losses)
     first = p.transpose(0, 2, 1) @ b[:, :, :length]
     second = q.transpose(0, 2, 1) @ a[:, :, :length]
     return losses, first, second
@@ -52,6 +54,20 @@ def test_through_positions(sim, every_schedule, dtype, c1, c2, length, turned):
     np.testing.assert_allclose(losses, (d**2).sum((1, 2)), rtol=rounding)
     for got, want in [(first, d @ x2), (second, d.transpose(0, 2, 1) @ x1)]:
         assert np.abs(got - want).max() <= rounding * np.abs(want).max()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("exponent", [-66, 66])
+def test_sides_of_very_different_scales(sim, exponent, turned):
+    """Products of one side alone leave float32; a power of two changes no bit of the result."""
+    four = [maps(seed, 2, c, 6) for seed, c in enumerate((40, 33, 40, 33))]
+    scale = np.float32(2.0**exponent)
+    far = [m * s for m, s in zip(four, (scale, 1 / scale) * 2, strict=True)]
+    plain = through_positions(sim, *four, turned)
+    losses, first, second = through_positions(sim, *far, turned)
+    assert (losses == plain[0]).all()
+    assert (first * scale == plain[1]).all()
+    assert (second / scale == plain[2]).all()
 
 
 def test_equal_maps_have_exactly_no_loss(sim, dtype):

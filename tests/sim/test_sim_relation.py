@@ -62,10 +62,13 @@ def run(sim, op, student, teacher, splits=1):
     sides = (student, norms, gram, scale, teacher, norms_t, gram_t, scale_t)
     if op == "distance":
         laplacian, lossy = gram, np.full(len(student), -1, np.int32)
-        loss = sim.rkd_distance(*sides, lossy)
+        loss, wide = sim.rkd_distance(*sides, lossy), False
     else:
         laplacian, lossy = np.full_like(gram, np.nan), np.empty(0, np.int32)
-        loss = sim.rkd_angle(*sides, splits, laplacian)
+        in_double = np.full_like(student, np.nan)
+        loss, wide = sim.rkd_angle(*sides, splits, laplacian, in_double)
+    if wide:
+        return np.array([loss]), in_double
     grad = laplacian @ rows / len(rows)
     sim.relation_finish(laplacian, student, scale, lossy, grad)
     return np.array([loss]), grad
@@ -142,7 +145,7 @@ def test_nan_row_gives_nan(sim, op):
         assert np.isnan(grad).all()
 
 
-def degenerate(kind):
+def degenerate(kind, decades=22):
     """Rows of which a product keeps few digits, and 12 others."""
     generator = np.random.default_rng(1)
     rows = generator.standard_normal((12, 7))
@@ -153,17 +156,41 @@ def degenerate(kind):
     elif kind == "far":
         rows[3] *= 1e6
     elif kind == "graded":
-        rows *= np.logspace(0, -22, 12)[:, None]
+        rows *= np.logspace(0, -decades, 12)[:, None]
     else:
         rows *= 1e-38
     return rows.astype("float32"), generator.standard_normal((12, 4)).astype("float32")
 
 
+@pytest.mark.parametrize("op", ["distance", "angle"])
 @pytest.mark.parametrize("kind", ["clusters", "tight clusters", "far", "graded", "denormal"])
-def test_degenerate_rows(sim, kind):
-    """Distances and sums that cancel are taken from differences, in both roles."""
-    rows, others = degenerate(kind)
-    exact = exact_distance(rows.astype(float), others.astype(float))
-    check(run(sim, "distance", rows, others), exact, "float32")
-    exact = exact_distance(others.astype(float), rows.astype(float))
-    check(run(sim, "distance", others, rows), exact, "float32")
+def test_degenerate_rows(sim, op, kind):
+    """Distances and sums that cancel are taken from differences, angles between rows so near are
+    computed in double; in both roles."""
+    # cosines come from distances, of which double keeps the digits that their ratio leaves
+    rows, others = degenerate(kind, decades=22 if op == "distance" else 8)
+    for inputs in ((rows, others), (others, rows)):
+        exact = EXACT[op](*(x.astype(float) for x in inputs))
+        check(run(sim, op, *inputs), exact, "float32")
+
+
+def test_ordinary_rows_stay_in_float(sim):
+    """And rows of which float says too little do not, in either role; double never needs it."""
+    student, teacher = problem(9, 70, 70, "float32")
+    sides = {"rows": student, "near": student.copy()}
+    sides["near"][2] = sides["near"][5] + np.float32(1e-3)
+
+    def in_double(*pair):
+        known = [part for x in pair for part in centred_side(sim, x)]
+        grad = np.empty_like(pair[0])
+        return sim.rkd_angle(*known, 1, np.empty((9, 9), grad.dtype), grad)[1]
+
+    assert not in_double(sides["rows"], teacher)
+    assert in_double(sides["near"], teacher)
+    assert in_double(teacher, sides["near"])
+    assert not in_double(sides["near"].astype(float), teacher.astype(float))
+
+
+def centred_side(sim, x):
+    _, norms, gram, scale = centred(sim, x)
+    return x, norms, gram, scale

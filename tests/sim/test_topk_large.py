@@ -24,6 +24,7 @@ def spectrum(kind):
         "clustered": np.r_[2, 1.5, 1.2, 1.2 - 1e-3, 1.1, 1.1 - 1e-4, np.linspace(0.8, 0.4, P - 6)],
         "plateau": np.r_[np.full(20, 2.0), np.linspace(1.9, 1, P - 20)],
         "below": np.r_[2, 1.8, 1.7, 1e-3 * 0.9 ** np.arange(P - 3)],  # lost in a Gram matrix
+        "level": np.r_[2, 1.8, 1.7, np.full(P - 3, 1e-5)],  # equal, of a later round
         "geometric": 0.5 ** np.arange(P),
         "rank 4": np.r_[2, 1.8, 1e-3, 1e-4, np.zeros(P - 4)],
     }[kind]
@@ -136,13 +137,13 @@ def test_cluster_across_k(quick_solver, dtype, kind):
 
 
 def test_rounds_say_what_they_left(quick_solver, dtype):
-    kinds = ["network", "rank 4", "zero"]
+    kinds = ["network", "rank 4", "zero", "level"]
     A = np.concatenate(
         [special(k, 140, P, dtype) if k == "zero" else matrices(k, (140, P), dtype) for k in kinds]
     )
-    saved = quick_solver.forward(A, 6)[3].reshape(3, -1)
-    assert saved[:, EXHAUSTED].tolist() == [0, 1, 1]
-    assert saved[:, CROWDED].tolist() == [0, 0, 0]
+    saved = quick_solver.forward(A, 6)[3].reshape(4, -1)
+    assert saved[:, EXHAUSTED].tolist() == [0, 1, 1, 0]
+    assert saved[:, CROWDED].tolist() == [0, 0, 0, 1]
     assert saved[1, SCALE] > 100 * saved[0, SCALE]  # of a later round
 
 

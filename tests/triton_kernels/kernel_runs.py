@@ -12,8 +12,8 @@ def interpret(code):
 def compile_ahead(module, number, kernels, **sizes):
     """Compiles kernels of a module for sm_80, 90 and 100, without a GPU, as its launchers do.
 
-    number: "fp32" | "fp64", what all pointers point to. kernels: (name, names of its pointers,
-    constants of its own). sizes: constants of all kernels that have them.
+    number: "fp32" | "fp64", what pointers point to unless they say "name:type". kernels: (name,
+    names of its pointers, constants of its own). sizes: constants of all kernels that have them.
     """
     problem = f"MODULE, NUMBER, KERNELS, SIZES = {module!r}, {number!r}, {kernels!r}, {sizes!r}"
     run_python(problem + _COMPILE, TRITON_INTERPRET="0")
@@ -40,9 +40,10 @@ for name, pointers, own in KERNELS:
     names = kernel.arg_names
     constants = {n: v for n, v in (options | SIZES | own).items() if n in names}
     assert own.keys() <= constants.keys(), (name, own)
-    assert set(pointers.split()) <= set(names), (name, pointers)
+    types = dict((pointer + ":" + NUMBER).split(":")[:2] for pointer in pointers.split())
+    assert set(types) <= set(names), (name, pointers)
     signature = {
-        n: "constexpr" if n in constants else ("*" + NUMBER if n in pointers.split() else "i32")
+        n: "constexpr" if n in constants else ("*" + types[n] if n in types else "i32")
         for n in names
     }
     for arch in (80, 90, 100):

@@ -33,6 +33,14 @@ KDOPS_FN constexpr T separation(int p) {
   return T(4 * p) * std::numeric_limits<T>::epsilon();
 }
 
+// The same as a difference, of the eigenvalues of what is left when the largest triples have been
+// taken away: s and s' count as equal up to p eps s_1 there, too. first: the largest of them; whole:
+// s_1 of everything times the k-th singular value, zero if nothing was taken away.
+template <class T>
+KDOPS_FN T clearance(int p, T first, T whole) {
+  return max(separation<T>(p) * first, T(2 * p) * std::numeric_limits<T>::epsilon() * whole);
+}
+
 // What |T x - (x'T x) x| may be for a vector x that inverse iteration has found, relative to the
 // largest eigenvalue.
 template <class T>

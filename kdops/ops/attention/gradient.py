@@ -37,7 +37,8 @@ def attention_loss_gradient(
     unit = reference.map_unit(student)
     student, teacher = student * unit, teacher * reference.map_unit(teacher)
     Q_s, Q_t = (reference.attention_map(x, p, largest) for x in (student, teacher))
-    return attention_map_backward(map_cotangent(Q_s, Q_t, paper), student, p, largest) * unit
+    slope = attention_map_backward(map_cotangent(Q_s, Q_t, paper), student, p, largest)
+    return reference.clipped(slope * unit)
 
 
 def map_cotangent(Q_s: Tensor, Q_t: Tensor, paper: bool) -> Tensor:

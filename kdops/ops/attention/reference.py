@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from kdops._autograd import python_op
 from kdops.ops.gram.reference import at_least_one, largest_entry, power_of_two_scale, safe_norm
 
 
@@ -50,6 +53,30 @@ def map_unit(x: Tensor) -> Tensor:
     return power_of_two_scale(largest_entry(x, (1, 2)))
 
 
+def _keep_unit(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def clipped(grad: Tensor) -> Tensor:
+    """A gradient beyond the range is the largest number there, as the kernels leave it."""
+    most = torch.finfo(grad.dtype).max
+    return grad.clamp(-most, most)
+
+
+def _times_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return clipped(grad * ctx.saved_tensors[0]), None
+
+
+# x * unit for a constant unit. Maps of denormal numbers have a gradient that no number holds.
+times = python_op(
+    "attention_times(Tensor x, Tensor unit) -> Tensor",
+    torch.mul,
+    fake=torch.mul,
+    setup=_keep_unit,
+    backward=_times_backward,
+)
+
+
 def attention_loss(
     student: Tensor, teacher: Tensor, p: float, largest: bool, paper: bool
 ) -> Tensor:
@@ -57,7 +84,7 @@ def attention_loss(
 
     student (B, C_S, L), teacher (B, C_T, L). Q̂ does not change with the scale of a map.
     """
-    Q_s, Q_t = (attention_map(x * map_unit(x), p, largest) for x in (student, teacher))
+    Q_s, Q_t = (attention_map(times(x, map_unit(x)), p, largest) for x in (student, teacher))
     return loss_of_maps(Q_s, Q_t, paper)
 
 

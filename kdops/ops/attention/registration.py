@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdops import _backends, _library
 from kdops._autograd import custom_op, differentiated_again, map_op
+from kdops._forward import refuse_derivatives
 from kdops._precision import full_precision
 from kdops._vmap import loop_vmap
 from kdops.ops.attention import gradient, reference
@@ -99,6 +100,7 @@ if not _library.missing:
     def _loss_vmap(*arguments: Any) -> Any:
         return loop_vmap(_loss_op)(*arguments)
 
+    refuse_derivatives("attention_loss_backward")
     _loss_backward = torch.ops.kdops.attention_loss_backward.default
     _loss_op = custom_op("attention_loss", setup=_setup, backward=_backward, vmap=_loss_vmap)
     _attention_op = map_op("attention_map", formula=gradient.attention_map_backward)

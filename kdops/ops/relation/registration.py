@@ -83,7 +83,8 @@ def _fake_pairs_backward(
 def _define() -> None:
     fake = torch.library.register_fake
     for file, names in (
-        ("triton", ("similarity", *_PAIRS, *(f"{pair}_backward" for pair in _PAIRS))),
+        ("triton", (*_PAIRS, *(f"{pair}_backward" for pair in _PAIRS))),
+        ("triton_similarity", ("similarity",)),
         ("triton_angle", ("pairwise_angle", "pairwise_angle_backward")),
     ):
         for name in names:

@@ -1,10 +1,10 @@
-"""Triton kernels of the pairwise matrices and of similarity_loss; imported when first used.
+"""Triton kernels of the pairwise matrices; imported when first used.
 
 `pairs_kernel` makes a tile of x yT, with the distances as its epilogue; `pull_kernel` is the
-gradient of both, a product with weights that are made tile by tile from the cotangent;
-`similarity_kernel` turns a row of the student's Gram matrix into the loss gradient. For y = x
+gradient of both, a product with weights that are made tile by tile from the cotangent. For y = x
 half of the tiles are computed and mirrored. Products are IEEE (no TF32); sums have a fixed order.
-The kernels of the angles, in triton_angle.py, start from these.
+The kernels of similarity and of the angles, in triton_similarity.py and triton_angle.py, start from
+these.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -28,33 +28,53 @@ from kdops.ops.relation.gradient import to_unit_rows
 from kdops.ops.relation.reference import centre, power_of_two_scale, unit_rows
 
 GRAM, DISTANCE, SQUARED = 0, 1, 2
-ROW_BLOCK = 1024  # columns of a Gram row that similarity_kernel holds at once
 
 
 # ---- kernels -------------------------------------------------------------------------------------
 
 
 @triton.jit
-def squares_of(products, x, y, x_norms, y_norms, rows, cols, n, m, width, SAME: tl.constexpr):
-    """|x_i - y_j|^2 from the products. A tile that holds a pair much closer than its norms is made
-    again from differences of the given rows x and y: equal rows give exactly zero."""
+def squared_differences(x, y, rows, cols, n, m, width, lift, zero):
+    """|x_i - y_j|^2 of a tile from differences of the given rows, each times lift; zero: a tile of
+    zeros, for the type."""
+    total = zero
+    for k in range(0, width):
+        difference = (
+            tl.load(x + rows * width + k, rows < n, 0.0)[:, None]
+            - tl.load(y + cols * width + k, cols < m, 0.0)[None, :]
+        ) * lift
+        total += difference * difference
+    return total
+
+
+@triton.jit
+def distances_of(
+    products, x, y, x_norms, y_norms, rows, cols, n, m, width,
+    KIND: tl.constexpr, SAME: tl.constexpr,
+):  # fmt: skip
+    """The distances of a tile, or the squared ones, from the products. A tile that holds a pair
+    much closer than its norms is made again from differences of the given rows x and y: equal rows
+    give exactly zero, and rows whose squared distance would vanish keep their distance."""
     left = tl.load(x_norms + rows, rows < n, 0.0)[:, None]
     norms = left + tl.load(y_norms + cols, cols < m, 0.0)[None, :]
     squares = norms - 2.0 * products
     itself = (rows[:, None] == cols[None, :]) & SAME
-    inside = (rows[:, None] < n) & (cols[None, :] < m)
-    close = (squares <= norms * CLOSE_PART) & inside
-    if tl.max((close & (itself == 0)).to(tl.int32)) > 0:
-        exact = squares - squares
-        exact = tl.where(exact == 0.0, exact, 0.0)
-        for k in range(0, width):
-            difference = (
-                tl.load(x + rows * width + k, rows < n, 0.0)[:, None]
-                - tl.load(y + cols * width + k, cols < m, 0.0)[None, :]
-            )
-            exact += difference * difference
+    pair = (rows[:, None] < n) & (cols[None, :] < m) & (itself == 0)
+    close = (squares <= norms * CLOSE_PART) & pair
+    zero = tl.where(squares == squares, 0.0, 0.0).to(squares.dtype)
+    if tl.max(close.to(tl.int32)) > 0:
+        exact = squared_differences(x, y, rows, cols, n, m, width, 1.0, zero)
         squares = tl.where(close, exact, squares)
-    return tl.where(itself & (left == left), 0.0, squares)
+    value = squares
+    if KIND == 1:
+        LEAST: tl.constexpr = 1e-280 if squares.dtype == tl.float64 else 1e-30
+        LIFT: tl.constexpr = 2.0**900 if squares.dtype == tl.float64 else 2.0**100
+        value = tl.sqrt(squares)
+        vanishing = (squares < LEAST) & pair
+        if tl.max(vanishing.to(tl.int32)) > 0:
+            lifted = squared_differences(x, y, rows, cols, n, m, width, LIFT, zero)
+            value = tl.where(vanishing, tl.sqrt(lifted) / LIFT, value)
+    return tl.where(itself & (left == left), 0.0, value)
 
 
 @triton.jit
@@ -77,11 +97,11 @@ def pairs_kernel(
             right = tile_of(y, k, cols, 1, width, width, m)
             value = tl.dot(left, right, value, input_precision="ieee", out_dtype=value.dtype)
         if KIND != 0:
-            value = squares_of(
+            value = distances_of(
                 value, x_given + b * n * width, y_given + b * m * width, x_norms + b * n,
-                y_norms + b * m, rows, cols, n, m, width, SAME,
+                y_norms + b * m, rows, cols, n, m, width, KIND, SAME,
             )  # fmt: skip
-            value = value * scale * scale if KIND == 2 else tl.sqrt(value) * scale
+            value = value * scale * scale if KIND == 2 else value * scale
         if SAME & (i == j):
             value = symmetric(value)
         inside = (rows[:, None] < n) & (cols[None, :] < m)
@@ -100,7 +120,8 @@ def weights_of(grad, out, unit, rows, cols, row_stride, col_stride, n, m, KIND: 
     weights = tile_of(grad, rows, cols, row_stride, col_stride, n, m)
     if KIND == 1:
         d = tile_of(out, rows, cols, row_stride, col_stride, n, m) * unit
-        weights = tl.where(d == 0.0, 0.0, weights * 0.5 / tl.where(d == 0.0, 1.0, d))
+        NORMAL: tl.constexpr = 2.0**-1022 if d.dtype == tl.float64 else 2.0**-126
+        weights = tl.where(d == 0.0, 0.0, weights * 0.5 / tl.where(d < NORMAL, NORMAL, d))
     if KIND == 2:
         weights = weights / unit
     return weights
@@ -149,52 +170,6 @@ def pull_kernel(
     tl.store(result + b * n * width + wide[:, None] * width + chunk[None, :], total, inside)
 
 
-@triton.jit
-def inverse_norm(row, n, BLOCK: tl.constexpr):
-    """1 / |row|, or zero; entries are divided by the largest before they are squared."""
-    tops = tl.zeros((BLOCK,), row.dtype.element_ty)
-    for j0 in range(0, n, BLOCK):
-        cols = j0 + tl.arange(0, BLOCK)
-        tops = tl.maximum(tops, tl.abs(tl.load(row + cols, cols < n, 0.0)))
-    top = tl.max(tops, 0)
-    top = tl.where(top == 0.0, 1.0, top)
-    sums = tl.zeros((BLOCK,), row.dtype.element_ty)
-    for j0 in range(0, n, BLOCK):
-        cols = j0 + tl.arange(0, BLOCK)
-        value = tl.load(row + cols, cols < n, 0.0) / top
-        sums += value * value
-    square = tl.sum(sums, 0)
-    return tl.where(square == 0.0, 0.0, 1.0 / tl.sqrt(tl.where(square == 0.0, 1.0, square)) / top)
-
-
-@triton.jit
-def similarity_kernel(
-    student, teacher, factor, losses, n, GRADIENT: tl.constexpr, BLOCK: tl.constexpr
-):
-    """Row i: losses[i] = |u - t|^2 for the unit rows u, t of both Gram matrices; the student's row
-    becomes factor * (e - (e . u) u) / |G_i|, e = u - t."""
-    i = tl.program_id(0).to(tl.int64)
-    row, other = student + i * n, teacher + i * n
-    inverse, inverse_t = inverse_norm(row, n, BLOCK), inverse_norm(other, n, BLOCK)
-    loss = tl.zeros((BLOCK,), student.dtype.element_ty)
-    along = tl.zeros((BLOCK,), student.dtype.element_ty)
-    for j0 in range(0, n, BLOCK):
-        cols = j0 + tl.arange(0, BLOCK)
-        unit = tl.load(row + cols, cols < n, 0.0) * inverse
-        error = unit - tl.load(other + cols, cols < n, 0.0) * inverse_t
-        loss += error * error
-        along += error * unit
-    tl.store(losses + i, tl.sum(loss, 0))
-    if GRADIENT:
-        projection = tl.sum(along, 0)
-        scale = tl.load(factor) * inverse
-        for j0 in range(0, n, BLOCK):
-            cols = j0 + tl.arange(0, BLOCK)
-            unit = tl.load(row + cols, cols < n, 0.0) * inverse
-            error = unit - tl.load(other + cols, cols < n, 0.0) * inverse_t
-            tl.store(row + cols, scale * (error - projection * unit), cols < n)
-
-
 # ---- launchers: the same signatures as the ops in csrc/relation/relation.cpp ---------------------
 
 
@@ -222,25 +197,6 @@ def pairwise_cosine_backward(grad: Tensor, x: Tensor, y: Tensor | None) -> tuple
     """Cotangents of x and y; the second is empty without y."""
     gx, gy = _pull_both(GRAM, grad, grad, Rows(*_unit(x, y)), x.new_ones(x.shape[0]))
     return to_unit_rows(gx, x), gy if y is None else to_unit_rows(gy, y)
-
-
-def similarity(student: Tensor, teacher: Tensor, want_grad: bool) -> tuple[Tensor, Tensor]:
-    """(loss, dL/dstudent), the gradient empty unless wanted."""
-    scale = power_of_two_scale(student)
-    rows = Rows((student * scale).contiguous()[None], None)
-    others = Rows((teacher * power_of_two_scale(teacher)).contiguous()[None], None)
-    one, n = student.new_ones(1), student.shape[0]
-    gram, teacher_gram = pairs(GRAM, rows, one), pairs(GRAM, others, one)
-    losses = student.new_empty(n)
-    factor = scale.new_full((1,), 2 / max(n * n, 1))
-    if n:
-        similarity_kernel[(n,)](
-            gram, teacher_gram, factor, losses, n, GRADIENT=want_grad, BLOCK=ROW_BLOCK
-        )
-    loss = losses.double().sum().to(student.dtype) / max(n * n, 1)
-    if not want_grad:
-        return loss, student.new_empty(0)
-    return loss, scale * pull(GRAM, gram, gram, (n, 1), rows, one)[0]
 
 
 # ---- behind them ---------------------------------------------------------------------------------

@@ -7,6 +7,10 @@ With D the squared distances (pairs_kernel of triton.py) and r = 1/d, or 0 where
 A program owns a tile of pairs (j, k), keeps D_jk and walks anchors i. The result is written once;
 the cotangent is read once, and what it adds to W = dL/dD (gradient.angle_weights) goes to partial
 matrices that are added up in a fixed order: at most 2 N^3 / TILE entries, and PROGRAMS tiles.
+
+Of pairs much closer than the rows are long this form loses the digits of their ratio, so D, which
+is N^2, and all that is made of it are double whatever the rows are; result and cotangent, which are
+N^3 and what a GPU waits for, have the type of the rows.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -75,7 +79,8 @@ def weights_kernel(
         square_j, r_j = from_anchor(squares + i * n, j, n)
         square_k, r_k = from_anchor(squares + i * n, k, n)
         cosines = cosines_of(square_j, r_j, square_k, r_k, opposite)
-        g = 0.5 * tile_of(grad + i * stride_i, wide_j, wide_k, stride_j, stride_k, n, n)
+        g = tile_of(grad + i * stride_i, wide_j, wide_k, stride_j, stride_k, n, n)
+        g = 0.5 * g.to(squares.dtype.element_ty)
         along_j = tl.sum(g * (r_k[None, :] - cosines * r_j[:, None]), 1)
         along_k = tl.sum(g * (r_j[:, None] - cosines * r_k[None, :]), 0)
         tl.store(to_j + i * n + j, along_j * r_j, j < n)
@@ -108,18 +113,19 @@ def pairwise_angle_backward(grad: Tensor, x: Tensor) -> Tensor:
         return torch.empty_like(x, memory_format=torch.contiguous_format)
     rows, squares = _scaled_squares(x)
     tiles, parts = _grid(n)
-    weights = x.new_empty((2 * tiles + parts, n, n))
+    weights = squares.new_empty((2 * tiles + parts, n, n))
     weights_kernel[(tiles * tiles, parts)](
         grad, *grad.stride(), squares, weights, n, parts, **OPTIONS
     )
     total = weights.sum(0, keepdim=True)
-    return rows.scale[0] * pull(SQUARED, total, squares, (n, 1), rows, x.new_ones(1))[0]
+    pulled = pull(SQUARED, total, squares, (n, 1), rows, squares.new_ones(1))[0]
+    return (rows.scale[0] * pulled).to(x.dtype)
 
 
 def _scaled_squares(x: Tensor) -> tuple[Rows, Tensor]:
-    """The scaled rows (1, N, D) and their squared distances."""
-    rows = Rows.of(x[None], None)
-    return rows, pairs(SQUARED, rows, x.new_ones(1))
+    """The scaled rows (1, N, D) and their squared distances, in double."""
+    rows = Rows.of(x[None].double(), None)
+    return rows, pairs(SQUARED, rows, rows.x.new_ones(1))
 
 
 def _grid(n: int) -> tuple[int, int]:

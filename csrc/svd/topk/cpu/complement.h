@@ -5,9 +5,9 @@
 // solve between two sweeps of the saved reflectors; all eigenvectors.
 #pragma once
 
-#include "common/blas/gemm.h"
 #include "svd/full/cpu/signs.h"
 #include "svd/full/cpu/square.h"
+#include "svd/topk/cpu/directions.h"
 #include "svd/topk/cpu/gradient_lanes.h"
 #include "svd/topk/cpu/large_gram.h"
 #include "svd/topk/cpu/leading_pairs.h"
@@ -15,24 +15,6 @@
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
-
-// `count` orthonormal vectors, rows `apart` apart.
-template <class T>
-struct Directions {
-  const T* rows;
-  int64_t apart;
-  int count, length;
-
-  // parts (k x count) of the k vectors x, ldx apart, which lose them.
-  void remove(T* x, int64_t ldx, int k, T* parts) const {
-    inner_products(x, ldx, k, rows, apart, count, length, parts, count, 1);
-    add(T(-1), parts, x, ldx, k);
-  }
-  void add(T factor, const T* parts, T* x, int64_t ldx, int k) const {
-    gemm<T>(k, length, count, factor, {parts, count, 1}, {rows, apart, 1}, View<T>{x, ldx, 1},
-            true);
-  }
-};
 
 inline constexpr int kMostProducts = 200;
 
@@ -95,15 +77,15 @@ bool conjugate_gradients(const T* G, int p, int width, const Directions<T>& D, c
 }
 
 // x (k x p; b on entry) by the tridiagonal form G = Q T Qᵀ: d, e, tau (p each) and reflectors.
-// doubt: what the forward saved, see solve_complement.
+// doubt: what the forward saved, see solve_complement; `before` of the k vectors are not G's.
 template <class T>
-void resolve_tridiagonal(const T* band, const T* reflectors, int p, const T* sigma, T doubt, int k,
-                         T* x) {
+void resolve_tridiagonal(const T* band, const T* reflectors, int p, const T* sigma, T doubt,
+                         int before, int k, T* x) {
   Scratch<T> work(kResolveArrays * int64_t(p));
   const T *d = band, *e = d + p, *tau = e + p;
   const auto square = [&](int i) { return sigma[i] * sigma[i]; };
-  const T distance = safe_distance(doubt, square(0));
-  const T least = std::numeric_limits<T>::epsilon() * square(0);
+  const T distance = safe_distance(doubt, square(before));
+  const T least = std::numeric_limits<T>::epsilon() * square(before);
   apply_reflectors(reflectors, p, tau, p, x, p, k, true);
   for (int i = 0; i < k; ++i) {
     const T shift = clear_shift(square, i, distance);
@@ -113,10 +95,11 @@ void resolve_tridiagonal(const T* band, const T* reflectors, int p, const T* sig
   apply_reflectors(reflectors, p, tau, p, x, p, k, false);
 }
 
-// x from all eigenvectors of G (p x p) and the policy on every pair.
+// x from all eigenvectors of G (p x p) and the policy on every pair. `before` of the k vectors are
+// not G's.
 template <class T>
-void resolve_by_all(const T* G, int p, const T* sigma, int k, const PolicyInverse<T>& inverse,
-                    const T* b, T* x) {
+void resolve_by_all(const T* G, int p, const T* sigma, int before, int k,
+                    const PolicyInverse<T>& inverse, const T* b, T* x) {
   SquareBatch<T> eigen(p, false, true, false);
   eigen.symmetric(G, int64_t(p) * p, 1);
   Scratch<T> values(p), vectors(int64_t(p) * p);
@@ -126,10 +109,10 @@ void resolve_by_all(const T* G, int p, const T* sigma, int k, const PolicyInvers
     values[j] = std::sqrt(max(eigen.values(0)[order[j]] * eigen.scale[0], T(0)));
     std::copy_n(eigen.v(0) + int64_t(order[j]) * eigen.stride, p, vectors.get() + int64_t(j) * p);
   }
-  for (int i = 0; i < k; ++i) values[i] = sigma[i];
+  const int own = k - before;  // G's first vectors, which b is clear of
   for (int i = 0; i < k; ++i)
-    resolve_dense(values.get(), vectors.get(), p, k, i, inverse, b + i * int64_t(p),
-                  x + i * int64_t(p));
+    resolve_dense(sigma[i], values.get() + own, vectors.get() + own * int64_t(p), p, p - own,
+                  inverse, b + i * int64_t(p), x + i * int64_t(p));
 }
 
 }  // namespace kdops::svd::KDOPS_ISA

@@ -26,14 +26,16 @@ struct TopkFinish {
   TopkFinish(const TopkShape& of, bool canonical_signs)
       : shape(of), canonical(canonical_signs), image(of.k * of.length), vectors(2 * of.k * of.p) {}
 
-  void finish(const T* A, const TopkOutputs<T>& out, T f, T* P, const T* sigma);
+  void finish(const T* A, const TopkOutputs<T>& out, T f, T* P, const T* sigma, int before = 0);
   void write(const TopkOutputs<T>& out, T f, const T* sigma, T* P, T* W, bool have_image);
   void fill_nan(const TopkOutputs<T>& out);
 };
 
-// P (k x p): the small-side vectors of f A; sigma: the roots of the eigenvalues.
+// P (k x p): the small-side vectors of f A; sigma: the roots of the eigenvalues, of which the first
+// `before` are not of the matrix that the gradient solves with.
 template <class T>
-void TopkFinish<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, const T* sigma) {
+void TopkFinish<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, const T* sigma,
+                           int before) {
   const int p = shape.p, k = shape.k;
   T refined[kMaxTop];
   for (int i = 0; i < k; ++i) refined[i] = sigma[i];
@@ -58,7 +60,7 @@ void TopkFinish<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, con
     rayleigh_ritz(image.get(), shape.length, shape.length, P, p, k, refined);
   }
   T doubt(0);
-  for (int i = 0; i < k; ++i)
+  for (int i = before; i < k; ++i)
     doubt = max(doubt, std::fabs(refined[i] * refined[i] - sigma[i] * sigma[i]));
   out.saved[TopkShape::kDoubt] = doubt;
   write(out, f, refined, P, image.get(), have_image);

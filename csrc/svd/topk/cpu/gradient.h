@@ -75,7 +75,8 @@ void TopkBackward<T>::solve_dense_lane(const T* saved, int lane) {
   T rhs[128], solution[128];
   for (int i = 0; i < k; ++i) {
     for (int q = 0; q < p; ++q) rhs[q] = y[i * p + q].lane(lane);
-    resolve_dense(sigma, small_vectors(saved), p, k, i, inverse, rhs, solution);
+    resolve_dense(sigma[i], sigma + k, small_vectors(saved) + k * p, p, p - k, inverse, rhs,
+                  solution);
     for (int q = 0; q < p; ++q) x[i * p + q].set_lane(lane, solution[q]);
   }
 }

@@ -142,16 +142,16 @@ void to_units_of_A(const TopkCotangents<V>& g, int p, int k, const PolicyInverse
   }
 }
 
-// The same for one right-hand side of one matrix, from all its values and vectors (dense route).
+// x_i for one s_i = own of one matrix, from `count` values and vectors outside the k.
 template <class T>
-void resolve_dense(const T* sigma, const T* vectors, int p, int k, int i,
+void resolve_dense(T own, const T* sigma, const T* vectors, int p, int count,
                    const PolicyInverse<T>& inverse, const T* rhs, T* x) {
   for (int q = 0; q < p; ++q) x[q] = T(0);
-  for (int j = k; j < p; ++j) {
-    const T* v = vectors + j * p;
+  for (int j = 0; j < count; ++j) {
+    const T* v = vectors + int64_t(j) * p;
     T along(0);
     for (int q = 0; q < p; ++q) along += v[q] * rhs[q];
-    along *= inverse(sigma[i] - sigma[j]) * inverse(sigma[i] + sigma[j]);
+    along *= inverse(own - sigma[j]) * inverse(own + sigma[j]);
     for (int q = 0; q < p; ++q) x[q] += along * v[q];
   }
 }

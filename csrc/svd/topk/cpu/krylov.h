@@ -1,12 +1,16 @@
 // The leading eigenpairs of one symmetric positive semi-definite matrix by block Krylov.
 //
 // A basis of span(Q, G Q, G² Q, ...), every block of which is made orthogonal to all before it
-// twice, from a fixed start; the pairs of the projected matrix, of order 128 at most, by
-// LeadingPairs. What the basis has not yet caught of a pair decides whether it grows or the answer
-// is good: the pair's part in the last block times the size of the block that would follow. Unlike
-// the residual it keeps falling below rounding. A block holds at least as many vectors as are
-// wanted, so that no copy of a repeated value can be missed.
+// twice, from a fixed start; the pairs of the projected matrix by LeadingPairs. What the basis has
+// not yet caught of a pair decides whether it grows or the answer is good: the pair's part in the
+// last block times the size of the block that would follow. Unlike the residual it keeps falling
+// below rounding; where it falls too slowly for the basis that may be, the search ends early. A
+// block holds at least as many vectors as are wanted, so that no copy of a repeated value can be
+// missed.
 #pragma once
+
+#include <algorithm>
+#include <cmath>
 
 #include "common/blas/gemm.h"
 #include "svd/topk/cpu/leading_pairs.h"
@@ -15,7 +19,10 @@
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-inline constexpr int kMostBasis = 128;
+// The basis is judged from the first size on, at every further step.
+inline constexpr int kFirstJudged = 64, kJudgedStep = 32;
+// From here on the tridiagonal form costs less. It grows faster with p than the basis does.
+inline int most_basis(int p) { return std::clamp(p * 3 / 8 / kJudgedStep * kJudgedStep, 128, 256); }
 
 // Numbers of [-1, 1) that depend on `index` alone.
 template <class T>
@@ -37,20 +44,24 @@ class Krylov {
         k_(top),
         most_(most),
         block_(top <= 4 ? 4 : 8),
-        basis_(int64_t(kMostBasis + block_) * width_),
-        images_(int64_t(kMostBasis) * width_),
-        projected_(kMostBasis * kMostBasis),
-        square_(kMostBasis * kMostBasis),
-        weights_(int64_t(most > block_ ? most : block_) * kMostBasis),
+        limit_(most_basis(order)),
+        basis_(int64_t(limit_ + block_) * width_),
+        images_(int64_t(limit_) * width_),
+        projected_(limit_ * limit_),
+        square_(limit_ * limit_),
+        weights_(int64_t(most > block_ ? most : block_) * limit_),
         image_(int64_t(most) * width_),
-        pairs_(kMostBasis, kMostBasis, most) {
-    std::fill_n(basis_.get(), int64_t(kMostBasis + block_) * width_, T(0));
-    std::fill_n(images_.get(), int64_t(kMostBasis) * width_, T(0));
+        pairs_(limit_, limit_, most) {
+    std::fill_n(basis_.get(), int64_t(limit_ + block_) * width_, T(0));
+    std::fill_n(images_.get(), int64_t(limit_) * width_, T(0));
     std::fill_n(image_.get(), int64_t(most) * width_, T(0));
   }
 
-  // values (most), vectors (most x p): how many leading pairs are good, at least k; 0: not even k.
-  int run(const T* G, T* values, T* vectors) {
+  // values (most), vectors (most x p): how many leading pairs are good. At least k, or fewer where
+  // a Gram matrix resolves no more; 0 where the basis has not found them.
+  // whole: s_1 before triples were taken away from what G was made of, or zero.
+  int run(const T* G, T whole, T* values, T* vectors) {
+    whole_ = whole;
     for (int j = 0; j < block_; ++j) start_row(row(j), j);
     orthonormalise(0, false);
     for (int size = block_;; size += block_) {
@@ -59,9 +70,10 @@ class Krylov {
               View<T>{images, width_, 1});
       std::copy_n(images, int64_t(block_) * width_, row(size));
       orthonormalise(size, true);
-      if (size == kMostBasis / 2 || size == 3 * kMostBasis / 4 || size == kMostBasis)
-        if (const int good = ritz_pairs(size, values, vectors)) return good;
-      if (size == kMostBasis) return 0;
+      if (size < kFirstJudged || size % kJudgedStep != 0) continue;
+      const T before = missed_;
+      if (const int good = ritz_pairs(size, values, vectors)) return good;
+      if (size == limit_ || (size > kFirstJudged && is_hopeless(size, before))) return 0;
     }
   }
 
@@ -74,11 +86,15 @@ class Krylov {
   T gram_schmidt(int first);
   void orthonormalise(int first, bool keep);
   int ritz_pairs(int size, T* values, T* vectors);
-  int good_pairs(const T* values, const T* missed, const T* residuals) const;
+  int good_pairs(const T* values, const T* missed, const T* residuals);
+  bool is_hopeless(int size, T before) const;
 
-  const int p_, width_, k_, most_, block_;
+  static constexpr T kMissed = 4 * std::numeric_limits<T>::epsilon();  // of a value: may be missed
+  const int p_, width_, k_, most_, block_, limit_;
   int replaced_ = 0;
-  T next_ = T(0);  // the norm of the block that follows, before it is made orthonormal
+  T whole_ = T(0);
+  T missed_ = T(0);  // of the wanted pair of which most is missed, relative to its value
+  T next_ = T(0);    // the norm of the block that follows, before it is made orthonormal
   Scratch<T> basis_, images_, projected_, square_, weights_, image_;
   LeadingPairs<T> pairs_;
 };
@@ -88,12 +104,11 @@ class Krylov {
 template <class T>
 void Krylov<T>::project(int size, bool keep) {
   T* weights = weights_.get();
-  inner_products(basis_.get(), width_, size, row(size), width_, block_, width_, weights, 1,
-                 kMostBasis);
+  inner_products(basis_.get(), width_, size, row(size), width_, block_, width_, weights, 1, limit_);
   for (int j = 0; keep && j < block_; ++j)
     for (int i = 0; i < size; ++i)
-      projected_[i * kMostBasis + size - block_ + j] = weights[j * kMostBasis + i];
-  gemm<T>(block_, p_, size, T(-1), {weights, kMostBasis, 1}, {basis_.get(), width_, 1},
+      projected_[i * limit_ + size - block_ + j] = weights[j * limit_ + i];
+  gemm<T>(block_, p_, size, T(-1), {weights, limit_, 1}, {basis_.get(), width_, 1},
           View<T>{row(size), width_, 1}, true);
 }
 
@@ -116,7 +131,7 @@ T Krylov<T>::gram_schmidt(int first) {
     if (norm > eps * eps)
       scale_row(x, p_, 1 / norm);
     else
-      start_row(x, kMostBasis + replaced_++), scale_row(x, p_, 1 / std::sqrt(T(p_)));
+      start_row(x, limit_ + replaced_++), scale_row(x, p_, 1 / std::sqrt(T(p_)));
   }
   return least;
 }
@@ -139,17 +154,18 @@ int Krylov<T>::ritz_pairs(int size, T* values, T* vectors) {
   std::fill_n(M, int64_t(size) * stride, T(0));
   for (int i = 0; i < size; ++i)
     for (int j = i; j < size; ++j)
-      M[i * stride + j] = M[j * stride + i] = projected_[i * kMostBasis + j];
+      M[i * stride + j] = M[j * stride + i] = projected_[i * limit_ + j];
   pairs_.reduce(M, size, stride);
-  pairs_.pairs(most_, k_, values, weights_.get(), kMostBasis);
+  pairs_.values(most_, values);
   if (!(values[0] > T(0))) return 0;
-  const View<const T> turn{weights_.get(), kMostBasis, 1};
+  pairs_.vectors(most_, values, weights_.get(), limit_);
+  const View<const T> turn{weights_.get(), limit_, 1};
   gemm<T>(most_, p_, size, T(1), turn, {basis_.get(), width_, 1}, View<T>{vectors, p_, 1});
   gemm<T>(most_, p_, size, T(1), turn, {images_.get(), width_, 1},
           View<T>{image_.get(), width_, 1});
   T missed[2 * kMaxTop + 4], residuals[2 * kMaxTop + 4];
   for (int i = 0; i < most_; ++i) {
-    const T* last = weights_.get() + i * kMostBasis + size - block_;
+    const T* last = weights_.get() + i * limit_ + size - block_;
     missed[i] = next_ * std::sqrt(dot_rows(last, last, block_));
     T* x = image_.get() + int64_t(i) * width_;
     for (int c = 0; c < p_; ++c) x[c] -= values[i] * vectors[int64_t(i) * p_ + c];
@@ -158,19 +174,36 @@ int Krylov<T>::ritz_pairs(int size, T* values, T* vectors) {
   return good_pairs(values, missed, residuals);
 }
 
-// The leading pairs that are exact to rounding, if the others stay clear of the k-th value.
+// The leading pairs that are exact to rounding, if the others stay clear of the k-th value. Where
+// that is lost in rounding, those that are not.
 template <class T>
-int Krylov<T>::good_pairs(const T* values, const T* missed, const T* residuals) const {
+int Krylov<T>::good_pairs(const T* values, const T* missed, const T* residuals) {
   constexpr T eps = std::numeric_limits<T>::epsilon();
   const auto is_good = [&](int i) {
-    return missed[i] <= 4 * eps * values[i] && residuals[i] <= 16 * eps * values[0];
+    return missed[i] <= kMissed * values[i] && residuals[i] <= 16 * eps * values[0];
   };
   int good = 0;
   while (good < most_ && is_good(good)) ++good;
-  if (good < k_) return 0;
+  const int within = resolved(values, k_);
+  missed_ = T(0);
+  for (int i = 0; i < within; ++i) missed_ = max(missed_, missed[i] / values[i]);
+  if (good < within) return 0;
+  if (within < k_) return within;
   const int next = good < most_ ? good : most_ - 1;
   const T reach = values[next] + residuals[next];
-  return values[k_ - 1] - reach > 4 * T(p_) * eps * values[0] ? good : 0;
+  const T last = values[k_ - 1], clear = clearance(p_, values[0], whole_ * std::sqrt(last));
+  return last - reach > clear ? good : 0;
+}
+
+// Whether the largest basis would still miss too much if what it misses went on falling as it did
+// since `before` (it falls ever faster: hence the allowance), or misses nothing, and the pairs are
+// refused for lying too close to others.
+template <class T>
+bool Krylov<T>::is_hopeless(int size, T before) const {
+  constexpr T kAllowance = T(64);
+  if (missed_ <= kMissed) return size >= 128;
+  const T steps = T((limit_ - size) / kJudgedStep);
+  return missed_ * std::pow(missed_ / before, steps) > kAllowance * kMissed;
 }
 
 }  // namespace kdops::svd::KDOPS_ISA

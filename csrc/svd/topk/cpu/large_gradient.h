@@ -67,14 +67,15 @@ void LargeBackward<T>::resolve(const T* saved, const TopkCotangents<T>& g,
   const T* values = saved + shape.dense_values_at();
   const PolicyInverse<T> relative(values[0], p, lorentz_);
   for (int i = 0; i < k; ++i)
-    resolve_dense(values, this->small_vectors(saved), p, k, i, relative,
-                  rhs_.get() + i * int64_t(p), x + i * int64_t(p));
+    resolve_dense(values[i], values + k, this->small_vectors(saved) + k * int64_t(p), p, p - k,
+                  relative, rhs_.get() + i * int64_t(p), x + i * int64_t(p));
 }
 
 template <class T>
 void LargeBackward<T>::resolve_from_pairs(const T* saved, const TopkCotangents<T>& g,
                                           const PolicyInverse<T>& inverse, T* x) {
   const int p = shape.p, k = shape.k, count = static_cast<int>(saved[shape.count_at()]);
+  const int before = static_cast<int>(saved[shape.before_at()]);
   const T *values = saved + shape.leading_values_at(), *matrix = saved + shape.matrix_at();
   const Directions<T> all{saved + shape.vectors_at(), p, count, p};
   Scratch<T> parts(int64_t(k) * count), again(int64_t(k) * count);
@@ -85,9 +86,9 @@ void LargeBackward<T>::resolve_from_pairs(const T* saved, const TopkCotangents<T
       parts[i * count + j] *=
           j < k ? T(0) : inverse(g.sigma[i] - values[j]) * inverse(g.sigma[i] + values[j]);
   if (this->route(saved) == TopkRoute::gram) {
-    resolve_tridiagonal(saved + shape.band_at(), matrix, p, g.sigma, g.doubt[0], k, x);
+    resolve_tridiagonal(saved + shape.band_at(), matrix, p, g.sigma, g.doubt[0], before, k, x);
   } else if (!by_gradients(saved, g.sigma, x)) {
-    resolve_by_all(matrix, p, g.sigma, k, inverse, rhs_.get(), x);
+    resolve_by_all(matrix, p, g.sigma, before, k, inverse, rhs_.get(), x);
     return Directions<T>{all.rows, p, k, p}.remove(x, p, k, again.get());
   }
   all.remove(x, p, k, again.get());

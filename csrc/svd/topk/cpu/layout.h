@@ -9,8 +9,9 @@
 // how much the squares of the k values differ from T's eigenvalues, at most), d (p), e (p - 1),
 // tau (p - 2), the packed reflectors (tridiagonal.h) and the small-side vectors (k x p) of f A. After
 // the dense route: all p singular values of f A, then all p small-side vectors as rows. Where
-// p > 128: [route, f, doubt, count, ...], `count` >= k leading values and vectors (rows) of f A,
-// then d, e, tau and the reflectors as rows (gram) or the Gram matrix of f A (krylov), p x p.
+// p > 128: [route, f, doubt, count, before, ...], `count` >= k leading values and vectors (rows) of
+// f A, then d, e, tau and the reflectors as rows (gram) or the Gram matrix (krylov), p x p, of f A
+// less the first `before` triples (large_forward.h).
 #pragma once
 
 #include "svd/topk/cpu/tridiagonal.h"
@@ -55,7 +56,8 @@ struct TopkShape {
   // p > 128: the most leading pairs that are kept, and where things lie.
   int most_leading() const { return 2 * k + 4; }
   int count_at() const { return kHeader; }
-  int leading_values_at() const { return kHeader + 1; }
+  int before_at() const { return kHeader + 1; }
+  int leading_values_at() const { return kHeader + 2; }
   int64_t band_at() const { return vectors_at() + most_leading() * int64_t(p); }
   int64_t matrix_at() const { return band_at() + 3 * int64_t(p); }
 };

@@ -50,6 +50,15 @@ void apply_reflectors(const T* v, int64_t ldv, const T* tau, int n, T* z, int64_
   }
 }
 
+// How many of `count` eigenvalues, descending, a Gram matrix resolves.
+template <class T>
+inline int resolved(const T* values, int count) {
+  constexpr T least = kSmallestRatio<T> * kSmallestRatio<T>;
+  int found = 0;
+  while (found < count && values[found] > least * values[0]) ++found;
+  return found;
+}
+
 template <class T>
 class LeadingPairs {
  public:
@@ -76,15 +85,22 @@ class LeadingPairs {
                           band + 2 * longest_, ReduceWork<T>(work_.get(), stride));
   }
 
-  // The `count` largest values, descending, and their vectors, ldv apart. False where a vector
-  // fails its check, or where more than `count` values reach the `wanted`-th to rounding.
-  bool pairs(int count, int wanted, T* values, T* vectors, int64_t ldv) {
-    T* work = work_.get();
-    largest_eigenvalues(d(), e(), n_, count, values, work);
-    const T below = values[wanted - 1] - separation<T>(n_) * values[0];
+  // The `count` largest values, descending.
+  void values(int count, T* values) {
+    largest_eigenvalues(d(), e(), n_, count, values, work_.get());
+  }
+
+  // Right after values(): how many values are larger than `below`.
+  int above(T below) const {
     T above;
-    count_above<1>(SquaredBand<T>{d(), work}, n_, &below, kTinyPivot<T>, &above);
-    bool good = above <= T(count);
+    count_above<1>(SquaredBand<T>{d(), work_.get()}, n_, &below, kTinyPivot<T>, &above);
+    return static_cast<int>(above);
+  }
+
+  // The vectors of these values, ldv apart. False where one fails its check.
+  bool vectors(int count, T* values, T* vectors, int64_t ldv) {
+    T* work = work_.get();
+    bool good = true;
     Scratch<T> z(int64_t(count) * n_);
     tridiagonal_vectors(d(), e(), n_, count, values, z.get(), work);
     for (int i = 0; i < count; ++i) {

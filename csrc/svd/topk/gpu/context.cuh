@@ -61,14 +61,15 @@ struct LongSide {
 template <class T>
 struct TopkContext {
   static constexpr int kMost = kMaxK;
-  int p, k, kx, kp;              // kx: stride of X; kp: k rounded up to a multiple of 4
-  T *d, *e, *tau;                // of the tridiagonal matrix
-  T* x;                          // p x kx
-  T* columns;                    // p x kp: small-side vectors, padded with zero columns
-  T *matrix, *turn;              // kMaxK x kMaxK each
-  T* line;                       // kMaxK numbers per warp and more: sums of a block
-  T *low, *high, *value, *sign;  // kMaxK each
-  int *rank, *counter;           // kMaxK each
+  static constexpr T whole = T(0);  // see LargeContext
+  int p, k, kx, kp;                 // kx: stride of X; kp: k rounded up to a multiple of 4
+  T *d, *e, *tau;                   // of the tridiagonal matrix
+  T* x;                             // p x kx
+  T* columns;                       // p x kp: small-side vectors, padded with zero columns
+  T *matrix, *turn;                 // kMaxK x kMaxK each
+  T* line;                          // kMaxK numbers per warp and more: sums of a block
+  T *low, *high, *value, *sign;     // kMaxK each
+  int *rank, *counter;              // kMaxK each
   T* pool;
 
   // Places everything in shared memory; the pool comes last.

@@ -34,7 +34,8 @@ template <class T>
 struct LargeContext {
   static constexpr int kMost = kMostVectors;
   int p, k, kx;
-  T *d, *e;  // in the pool, while that is not in use
+  T whole = T(0);  // s_1 of f A, if it was found in an earlier round
+  T *d, *e;        // in the pool, while that is not in use
   T* x;
   T* line;                       // a number per thread
   T *low, *high, *value, *sign;  // kMost each

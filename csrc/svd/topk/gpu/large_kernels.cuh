@@ -167,8 +167,11 @@ KDOPS_DEVICE void all_vectors(LargeContext<T>& t, const LargeProblem<T>& problem
     if (exhausted) {
       any_vectors(t, problem, found, k);
     } else {
-      f = scale_gram(problem, trace);
+      const T scale = scale_gram(problem, trace);
+      t.whole *= scale / f;
+      f = scale;
       count = next_vectors(t, problem, found, count);
+      if (first) t.whole = sqrt(t.value[0]);
     }
     multiply_vectors(t, problem, found, count);
     found += count;

@@ -1,0 +1,234 @@
+"""fit, the one training loop: a task's loss and a distiller's over a loader."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdops._batches import logits_of, mask_of, on_device, run, task_loss
+from kdops._checkpoint import Checkpoint, Rows
+from kdops._clip import check_options, clip_to_main, forget_factor
+from kdops._progress import tqdm
+from kdops.features import FeatureTap
+
+Step = Callable[[Any, int], tuple[Tensor, Tensor | None]]
+Layers = tuple[Sequence[str] | FeatureTap, Sequence[str] | FeatureTap]
+
+
+def fit(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    method: nn.Module | None,
+    loader: Iterable[Any],
+    *,
+    epochs: int,
+    layers: Layers | None = None,
+    at: str | Sequence[str] = "output",
+    step: Step | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    scheduler: Any = None,
+    weight: float = 1.0,
+    clip: bool | Mapping[str, Any] = False,
+    accumulate: int = 1,
+    amp: torch.dtype | None = None,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    checkpoint: str | Path | None = None,
+    log: Any = None,
+    progress: bool = True,
+) -> Rows:
+    """Train student on cross_entropy(logits, target) + weight · method(student, teacher).
+
+    loader yields (images, target), or dicts by the names of the networks' arguments; the target is
+    then "labels", a loss that the student computes itself is the task's, and "attention_mask" is
+    the method's mask. layers = (student's, teacher's): names (at: see FeatureTap) or open taps. The
+    method sees their features, without layers the logits; terms of a WeightedSum that are of logits
+    (SoftTarget) see logits, the others features. method=None trains on the task alone.
+    step(batch, epoch) -> (task loss, distiller's loss or None) replaces all that.
+
+    optimizer: of the student's and the method's parameters; one that lacks the method's is a
+    ValueError. clip: clip_to_main, True or its options, such as {"per": "global", "every": 10}.
+    accumulate=n: a step of the optimizer for n batches, on the mean of their losses; relations
+    between samples are those within a batch: they do not see the n batches as one.
+    amp: autocast dtype; float16 on CUDA adds a GradScaler. scheduler.step() runs per epoch.
+    checkpoint: a file, written atomically after every epoch; if it exists, training goes on from it
+    along the same curve; a file that is none of this run's is a ValueError. A loss, or a weight
+    after an epoch, that is not finite is a FloatingPointError and is not saved. log: a .csv path,
+    or an object with add_scalar (SummaryWriter).
+    Returns a row per epoch: epoch, loss, distill, ms per iteration, accuracy with evaluate.
+    """
+    device = next(student.parameters()).device
+    free = _own_parameters(method)
+    if optimizer is None:
+        own = [p for p in student.parameters() if p.requires_grad]
+        trained = [*own, *free.values()]
+        optimizer = torch.optim.SGD(trained, 0.05, 0.9, weight_decay=5e-4, nesterov=True)
+    _check_optimizer(optimizer, method, free)
+    if accumulate < 1:
+        raise ValueError(f"fit: accumulate is the number of batches to a step, got {accumulate}")
+    options = dict(clip) if isinstance(clip, Mapping) else {}
+    check_options(list(options))
+    fp16 = amp is torch.float16 and device.type == "cuda"
+    scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+    names = ("student", "method", "optimizer", "scheduler", "scaler")
+    parts = zip(names, (student, method, optimizer, scheduler, scaler), strict=True)
+    shuffle = getattr(loader, "generator", None) or torch.default_generator
+    state = Checkpoint(checkpoint, {k: v for k, v in parts if v is not None}, shuffle)
+    history = state.restore()
+    back = _Backward(student, list(free.values()), weight, bool(clip), options, scaler, accumulate)
+    with ExitStack() as stack:
+        step = step or _usual_step(stack, student, teacher, method, layers, at)
+        for epoch in range(len(history), epochs):
+            student.train()
+            start = time.perf_counter()
+            bar = tqdm(loader, f"epoch {epoch}", leave=False) if tqdm and progress else loader
+            losses = _epoch(bar, epoch, step, amp, device, optimizer, back, method, state)
+            state.check(epoch)
+            row = dict(zip(("loss", "distill"), torch.stack(losses).mean(0).tolist(), strict=True))
+            row |= {"epoch": epoch, "ms": 1000 * (time.perf_counter() - start) / len(losses)}
+            if scheduler is not None:
+                scheduler.step()
+            if evaluate is not None:
+                student.eval()
+                row["accuracy"] = float(evaluate(student))
+            history.append(row)
+            state.save(history)
+            _write_log(log, history)
+    return history
+
+
+def _own_parameters(method: nn.Module | None) -> dict[str, nn.Parameter]:
+    named = method.named_parameters() if method is not None else ()
+    return {name: p for name, p in named if p.requires_grad}
+
+
+def _check_optimizer(
+    optimizer: torch.optim.Optimizer, method: nn.Module | None, free: Mapping[str, Tensor]
+) -> None:
+    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if left := [name for name, p in free.items() if id(p) not in known]:
+        more = ", ..." if len(left) > 3 else ""
+        raise ValueError(
+            f"fit: the optimizer has not {len(left)} trained parameters of {type(method).__name__} "
+            f"({', '.join(left[:3])}{more}): give it [*student.parameters(), *method.parameters()]"
+        )
+
+
+def _epoch(
+    batches: Iterable[Any], epoch: int, step: Step, amp: torch.dtype | None, device: torch.device,
+    optimizer: torch.optim.Optimizer, back: _Backward, method: Any, state: Checkpoint,
+) -> list[Tensor]:  # fmt: skip
+    """The pairs of losses of one walk over the batches, with as many steps of the optimizer."""
+    every = 1 if device.type == "cpu" else 50  # a look at the losses waits for a device
+    losses: list[Tensor] = []
+    forget_factor(back.student.parameters())  # a run that goes on from here has the same curve
+    optimizer.zero_grad(set_to_none=True)
+    for batch in batches:
+        with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+            main, extra = step(on_device(batch, device), epoch)
+        pair = (main, torch.zeros_like(main) if extra is None else extra)
+        losses.append(torch.stack(pair).detach())
+        if len(losses) % every == 0:
+            _check_losses(losses, every, epoch, method, state)
+        back(main, extra, epoch)
+        if len(losses) % back.accumulate == 0:
+            back.finish(optimizer)
+    if not losses:
+        raise ValueError("fit: the loader gave no batches")
+    if len(losses) % back.accumulate:
+        back.finish(optimizer)
+    _check_losses(losses, every, epoch, method, state)
+    return losses
+
+
+def _check_losses(
+    losses: list[Tensor], last: int, epoch: int, method: Any, state: Checkpoint
+) -> None:
+    """FloatingPointError for the first of the last losses that is NaN or infinite."""
+    begin = max(len(losses) - last, 0)
+    names = "task's loss", f"loss of {type(method).__name__}" if method else "distiller's loss"
+    for i, row in enumerate(torch.stack(losses[begin:]).tolist(), begin):
+        for part, value in zip(names, row, strict=True):
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"fit: the {part} is {value} at epoch {epoch}, step {i}{state.kept()}; lower "
+                    "the learning rate or the weight, and look at the features of that batch"
+                )
+
+
+@dataclass
+class _Backward:
+    """Adds the gradient of one batch, and takes a step when there are enough of them."""
+
+    student: nn.Module
+    free: list[nn.Parameter]
+    weight: float
+    clip: bool
+    options: dict[str, Any]  # of clip_to_main
+    scaler: Any
+    accumulate: int
+
+    def __call__(self, main: Tensor, extra: Tensor | None, epoch: int) -> None:
+        main = self.scaler.scale(main / self.accumulate)
+        if extra is None:
+            torch.autograd.backward(main)
+            return
+        extra = self.scaler.scale(self.weight * extra / self.accumulate)
+        if not self.clip:
+            torch.autograd.backward(main + extra)
+            return
+        params = self.student.parameters()
+        clip_to_main(main, extra, params, free=self.free, epoch=epoch, **self.options)
+
+    def finish(self, optimizer: torch.optim.Optimizer) -> None:
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def _usual_step(
+    stack: ExitStack, student: nn.Module, teacher: Any, method: Any, layers: Any, at: Any
+) -> Step:
+    taps = []
+    for net, names in zip((student, teacher), layers or (), strict=False):
+        known = isinstance(names, FeatureTap)
+        if net is not None:
+            taps.append(names if known else stack.enter_context(FeatureTap(net, names, at=at)))
+
+    def step(batch: Any, epoch: int) -> tuple[Tensor, Tensor | None]:
+        output = run(student, batch, with_target=True)
+        task = task_loss(output, batch)
+        if method is None or teacher is None:
+            return task, None
+        with torch.no_grad():
+            known = run(teacher.eval(), batch)
+        features = [tap.features for tap in taps] or [None, None]
+        logits = logits_of(output), logits_of(known)
+        pairs = zip(features, logits, strict=True)
+        if not hasattr(method, "inputs_from"):  # a module of the user's
+            return task, method(*(z if f is None else f for f, z in pairs))
+        mask = mask_of(batch)
+        if mask is not None and taps:
+            mask = mask[:, taps[0].prefix :]
+        options = {} if mask is None else {"mask": mask}
+        return task, method(*(method.inputs_from(f, z) for f, z in pairs), **options)
+
+    return step
+
+
+def _write_log(log: Any, history: Rows) -> None:
+    if hasattr(log, "add_scalar"):
+        for name, value in history[-1].items():
+            log.add_scalar(name, value, len(history) - 1)
+    elif log is not None:
+        rows: list[Any] = [list(history[0]), *(list(row.values()) for row in history)]
+        with open(log, "w", newline="") as file:
+            csv.writer(file).writerows(rows)
