@@ -36,7 +36,7 @@ emulator-gpu-tests:  ## the tests for a GPU on it; the large shapes take a quart
 
 cpu-asan:  ## the CPU kernels under AddressSanitizer and UBSan: direct calls, values and gradients
 	$(PYTHON) tests/sanitize.py cpu -q tests/test_direct_calls.py $(ARGS)
-	$(PYTHON) tests/sanitize.py cpu -q tests/test_contract.py -k "value or hard or layout" $(ARGS)
+	$(PYTHON) tests/sanitize.py cpu -q tests/test_contract.py -k "value or hard or layout or empty" $(ARGS)
 
 gates:  ## all CUDA for sm_80 and sm_90, register spills are errors
 	$(PYTHON) -m pytest tests/test_cuda_gate.py

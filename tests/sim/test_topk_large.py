@@ -74,8 +74,9 @@ def test_spectrum(quick_solver, dtype, kind, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("k", "u"), [(1, True), (9, False), (32, True)])
-@pytest.mark.parametrize("shape", [(150, P), (P, 150)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "k", "u"), [((150, P), 1, True), ((P, 150), 9, False), ((150, P), 32, True)], ids=str
+)
 @pytest.mark.parametrize("kind", ["network", "flat", "clustered", "below", "geometric", "rank 4"])
 def test_spectrum_everywhere(quick_solver, dtype, kind, shape, k, u):
     if k > 4 and kind == "rank 4":
@@ -110,8 +111,9 @@ def test_special(quick_solver, dtype, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("k", "u"), [(1, True), (4, False), (32, False)])
-@pytest.mark.parametrize("shape", [(150, P), (P, 150)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "k", "u"), [((P, 150), 1, True), ((150, P), 4, False), ((P, 150), 32, False)], ids=str
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_special_everywhere(quick_solver, dtype, kind, shape, k, u):
     check_special(quick_solver, special(kind, *shape, dtype), k, u)
