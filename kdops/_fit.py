@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from kdops._batches import logits_of, mask_of, on_device, run, task_loss
 from kdops._checkpoint import Checkpoint, Rows
@@ -62,7 +63,8 @@ def fit(
     between samples are those within a batch: they do not see the n batches as one.
     amp: autocast dtype; float16 on CUDA adds a GradScaler. scheduler.step() runs per epoch.
     checkpoint: a file, written atomically after every epoch; if it exists, training goes on from it
-    along the same curve; a file that is none of this run's is a ValueError. A loss, or a weight
+    along the same curve (an AveragedModel as the teacher, which you update at every step of the
+    optimizer, is saved too); a file that is none of this run's is a ValueError. A loss, or a weight
     after an epoch, that is not finite is a FloatingPointError and is not saved. log: a .csv path,
     or an object with add_scalar (SummaryWriter).
     Returns a row per epoch: epoch, loss, distill, ms per iteration, accuracy with evaluate.
@@ -80,8 +82,9 @@ def fit(
     check_options(list(options))
     fp16 = amp is torch.float16 and device.type == "cuda"
     scaler = torch.amp.GradScaler(device.type, enabled=fp16)
-    names = ("student", "method", "optimizer", "scheduler", "scaler")
-    parts = zip(names, (student, method, optimizer, scheduler, scaler), strict=True)
+    names = ("student", "method", "optimizer", "scheduler", "scaler", "teacher")
+    moving = teacher if isinstance(teacher, AveragedModel) else None
+    parts = zip(names, (student, method, optimizer, scheduler, scaler, moving), strict=True)
     shuffle = getattr(loader, "generator", None) or torch.default_generator
     state = Checkpoint(checkpoint, {k: v for k, v in parts if v is not None}, shuffle)
     history = state.restore()

@@ -54,8 +54,9 @@ class FeatureTap:
     Forwards without gradient (evaluation, a teacher) and gradient accumulation need no thought.
     Parts of a model called by themselves are recorded, each layer's last value, and not counted.
 
-    Wrappers: DataParallel (replicas are gathered on the first replica's device) and
-    DistributedDataParallel are looked through. torch.compile: tap the model *before* the first
+    Wrappers: DataParallel (replicas are gathered on the first replica's device),
+    DistributedDataParallel and AveragedModel (an EMA teacher, with taps of its own) are looked
+    through. torch.compile: tap the model *before* the first
     call of the compiled model, since compiled code does not look for hooks added later; then
     fullgraph compilation works and features carry gradients (of two forwards before a reading the
     last counts, without a word). Checkpointed layers keep the value of the forward, not of its

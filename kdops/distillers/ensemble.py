@@ -85,8 +85,8 @@ class OnTheFlyEnsemble(Distiller):
     ) -> Tensor:
         if mask is not None:
             raise ValueError(
-                f"{self.name}: takes no mask: its logits and its gate are of whole samples; pool the "
-                "valid tokens of the trunk yourself and pass (B, features)"
+                f"{self.name}: takes no mask: its logits and its gate are of whole samples; pool "
+                "the valid tokens of the trunk yourself and pass (B, features)"
             )
         if isinstance(logits, Tensor) or len(logits) != self.branches:
             raise ValueError(f"{self.name}: {len(logits)} logits for {self.branches} branches")
