@@ -1,7 +1,8 @@
 """Beyond min(m, n) = 128: the k largest triples with gradient, and thin full decompositions.
 
-Maps of ImageNet networks and ViTs (spectrum of a network, and flat), a sweep over p x p across the
-old limit, and 512 matrices of 1024 x n. report/bars.py reads the ratios off these cases.
+Maps of ImageNet networks and ViTs (spectrum of a network, flat, and tokens with massive entries), a
+sweep over p x p across the old limit, and 512 matrices of 1024 x n. report/bars.py reads the ratios
+off these cases.
 """
 
 import pytest
@@ -9,12 +10,13 @@ import pytest
 import kdops
 from benchmarks.bench_svd import _kdops_top, _product
 from benchmarks.cases import floors
-from benchmarks.cases.shapes import BARS, LARGE, Make, matrices, network
+from benchmarks.cases.shapes import BARS, LARGE, Make, massive, matrices, network
 from benchmarks.measure.harness import identify, parametrise
 from benchmarks.measure.problem import Problem
 from benchmarks.published import svd
 
 VIT = [(196, 384), (197, 192)]
+MAPS = {"network": network, "flat": matrices, "massive tokens": massive}
 SWEEP = [100, 128, 129, 160, 196, 256, 384, 512, 768, 1024]
 COUNTS = [1, 4, 8, 16, 32]
 QUICK = {(128, 128), (129, 129), (196, 384)}
@@ -37,7 +39,7 @@ def _providers(k, everything=True):
 
 
 def _top(m, n, k=4, batch=8, kind="network", op="beyond 128", **options):
-    make: Make = network(m, n, batch) if kind == "network" else matrices(m, n, batch)
+    make: Make = MAPS[kind](m, n, batch)
     return Problem(
         op=f"svd top {k} {op}, {kind}",
         label=f"{batch} of {m}x{n}",
@@ -93,6 +95,7 @@ def _thin(n, gradient):
 PROBLEMS = [
     *[_top(m, n, slow=(m, n) not in QUICK) for m, n in LARGE],
     *[_top(m, n, kind="flat") for m, n in BARS],
+    *[_top(m, n, kind="massive tokens") for m, n in ((196, 384), (784, 512))],
     *[_top(m, n, batch=32) for m, n in BARS],
     *[_top(m, n, batch=64) for m, n in VIT],
     *[_thin(n, gradient) for n in (3, 8, 32) for gradient in (False, True)],

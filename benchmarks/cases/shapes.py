@@ -79,6 +79,20 @@ def network(m: int, n: int, batch: int) -> Make:
     return make
 
 
+def massive(m: int, n: int, batch: int) -> Make:
+    """Tokens of a ViT (m), of which two have massive entries in a few channels: σ_1 is over 50
+    times σ_4, more than a Gram matrix resolves."""
+
+    def make(generator: torch.Generator, dtype: torch.dtype, device: str):
+        (A,) = network(m, n, batch)(generator, dtype, "cpu")
+        A = A.detach()
+        A[:, 0, ::97] += 4000
+        A[:, 7, 5::89] -= 1500
+        return (A.to(device).requires_grad_(),)
+
+    return make
+
+
 def correlated_maps(levels: list[tuple[int, int, int]], batch: int) -> Make:
     """Maps of student and teacher, in turn per level: low-rank structure, ReLU, none dead."""
 
