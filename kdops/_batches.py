@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TARGETS = ("labels", "label", "target")
+INDEX = "sample_index"  # the name in a dict of which samples these are
 
 
 def on_device(batch: Any, device: torch.device) -> Any:
@@ -30,8 +31,16 @@ def run(model: nn.Module, batch: Any, *, with_target: bool = False) -> Any:
     takes it, which then computes its own loss."""
     if isinstance(batch, dict):
         known = inspect.signature(model.forward).parameters if with_target else {}
-        return model(**{k: v for k, v in batch.items() if k not in TARGETS or k in known})
+        hidden = (*TARGETS, INDEX)
+        return model(**{k: v for k, v in batch.items() if k not in hidden or k in known})
     return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+
+def inputs_of(batch: Any) -> Any:
+    """What run gives to a network."""
+    if isinstance(batch, dict) or hasattr(batch, "keys"):
+        return {k: batch[k] for k in batch.keys() if k not in (*TARGETS, INDEX)}  # noqa: SIM118
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
 
 
 def target_of(batch: Any) -> Any:

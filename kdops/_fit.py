@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from kdops._batches import logits_of, mask_of, on_device, run, task_loss
 from kdops._checkpoint import Checkpoint, Rows
 from kdops._clip import check_options, clip_to_main, forget_factor
 from kdops._progress import tqdm
+from kdops._teacher_cache import Known, TeacherCache
 from kdops.features import FeatureTap
 
 Step = Callable[[Any, int], tuple[Tensor, Tensor | None]]
@@ -26,7 +28,7 @@ Layers = tuple[Sequence[str] | FeatureTap, Sequence[str] | FeatureTap]
 
 def fit(
     student: nn.Module,
-    teacher: nn.Module | None,
+    teacher: nn.Module | TeacherCache | None,
     method: nn.Module | None,
     loader: Iterable[Any],
     *,
@@ -51,7 +53,8 @@ def fit(
     then "labels", a loss that the student computes itself is the task's, and "attention_mask" is
     the method's mask. layers = (student's, teacher's): names (at: see FeatureTap) or open taps. The
     method sees their features, without layers the logits; terms of a WeightedSum that are of logits
-    (SoftTarget) see logits, the others features. method=None trains on the task alone.
+    (SoftTarget) see logits, the others features. method=None trains on the task alone. A
+    TeacherCache stands in for a fixed teacher; the loader's dataset is then Indexed.
     step(batch, epoch) -> (task loss, distiller's loss or None) replaces all that.
 
     optimizer: of the student's and the method's parameters; one that lacks the method's is a
@@ -60,7 +63,8 @@ def fit(
     between samples are those within a batch: they do not see the n batches as one.
     amp: autocast dtype; float16 on CUDA adds a GradScaler. scheduler.step() runs per epoch.
     checkpoint: a file, written atomically after every epoch; if it exists, training goes on from it
-    along the same curve; a file that is none of this run's is a ValueError. A loss, or a weight
+    along the same curve (an AveragedModel as the teacher, which you update at every step of the
+    optimizer, is saved too); a file that is none of this run's is a ValueError. A loss, or a weight
     after an epoch, that is not finite is a FloatingPointError and is not saved. log: a .csv path,
     or an object with add_scalar (SummaryWriter).
     Returns a row per epoch: epoch, loss, distill, ms per iteration, accuracy with evaluate.
@@ -78,13 +82,16 @@ def fit(
     check_options(list(options))
     fp16 = amp is torch.float16 and device.type == "cuda"
     scaler = torch.amp.GradScaler(device.type, enabled=fp16)
-    names = ("student", "method", "optimizer", "scheduler", "scaler")
-    parts = zip(names, (student, method, optimizer, scheduler, scaler), strict=True)
+    names = ("student", "method", "optimizer", "scheduler", "scaler", "teacher")
+    moving = teacher if isinstance(teacher, AveragedModel) else None
+    parts = zip(names, (student, method, optimizer, scheduler, scaler, moving), strict=True)
     shuffle = getattr(loader, "generator", None) or torch.default_generator
     state = Checkpoint(checkpoint, {k: v for k, v in parts if v is not None}, shuffle)
     history = state.restore()
     back = _Backward(student, list(free.values()), weight, bool(clip), options, scaler, accumulate)
     with ExitStack() as stack:
+        if isinstance(teacher, TeacherCache):
+            teacher.check(loader)
         step = step or _usual_step(stack, student, teacher, method, layers, at)
         for epoch in range(len(history), epochs):
             student.train()
@@ -197,31 +204,48 @@ class _Backward:
 def _usual_step(
     stack: ExitStack, student: nn.Module, teacher: Any, method: Any, layers: Any, at: Any
 ) -> Step:
-    taps = []
-    for net, names in zip((student, teacher), layers or (), strict=False):
-        known = isinstance(names, FeatureTap)
-        if net is not None:
-            taps.append(names if known else stack.enter_context(FeatureTap(net, names, at=at)))
+    tap = _tap(stack, student, layers[0], at) if layers else None
+    known = _knowledge(stack, teacher, layers[1] if layers else None, at)
 
     def step(batch: Any, epoch: int) -> tuple[Tensor, Tensor | None]:
         output = run(student, batch, with_target=True)
         task = task_loss(output, batch)
         if method is None or teacher is None:
             return task, None
-        with torch.no_grad():
-            known = run(teacher.eval(), batch)
-        features = [tap.features for tap in taps] or [None, None]
-        logits = logits_of(output), logits_of(known)
-        pairs = zip(features, logits, strict=True)
+        theirs, z_t = known(batch)
+        pairs = [(tap.features if tap else None, logits_of(output)), (theirs, z_t)]
         if not hasattr(method, "inputs_from"):  # a module of the user's
             return task, method(*(z if f is None else f for f, z in pairs))
         mask = mask_of(batch)
-        if mask is not None and taps:
-            mask = mask[:, taps[0].prefix :]
+        if mask is not None and tap is not None:
+            mask = mask[:, tap.prefix :]
         options = {} if mask is None else {"mask": mask}
         return task, method(*(method.inputs_from(f, z) for f, z in pairs), **options)
 
     return step
+
+
+def _tap(stack: ExitStack, net: nn.Module, names: Any, at: Any) -> FeatureTap:
+    """An open tap as it is, one of these names until the end of the run."""
+    return (
+        names
+        if isinstance(names, FeatureTap)
+        else stack.enter_context(FeatureTap(net, names, at=at))
+    )
+
+
+def _knowledge(stack: ExitStack, teacher: Any, names: Any, at: Any) -> Callable[[Any], Known]:
+    """batch -> the teacher's features (None without layers) and logits."""
+    if isinstance(teacher, TeacherCache):
+        return teacher.reader(names)
+    tap = None if names is None or teacher is None else _tap(stack, teacher, names, at)
+
+    def known(batch: Any) -> Known:
+        with torch.no_grad():
+            output = run(teacher.eval(), batch)
+        return tap.features if tap else None, logits_of(output)
+
+    return known
 
 
 def _write_log(log: Any, history: Rows) -> None:

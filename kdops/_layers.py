@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from kdops._records import first_tensor
 
@@ -15,14 +16,14 @@ ACTIVATIONS = (
     nn.Mish, nn.Hardswish, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Threshold,
 )  # fmt: skip
 
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's module inside torch.compile, DataParallel and DistributedDataParallel."""
+    """The user's module inside torch.compile, (Distributed)DataParallel and AveragedModel."""
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(
-            model, (nn.DataParallel, nn.parallel.DistributedDataParallel)
-        ):
+        if inner is None and isinstance(model, WRAPPERS):
             inner = model.module
         if not isinstance(inner, nn.Module):
             return model

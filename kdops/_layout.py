@@ -86,6 +86,20 @@ def tokens_to_maps(tokens: Tensor, *, prefix: int = 0, grid: Grid = None) -> Ten
     return map_of("tokens_to_maps", tokens, prefix, grid)
 
 
+def laid_out(where: str, x: Tensor, layout: str | None, prefix: int, grid: Grid) -> Tensor:
+    """A layer's tensor as a map where it has three dimensions and a layout, else as it is."""
+    if x.ndim != 3 or layout is None:
+        return x
+    return map_of(where, x, prefix, grid) if layout == "tokens" else marked(x, layout)
+
+
+def check_cut(owner: str, layout: str | None, prefix: int, grid: Grid) -> None:
+    """prefix and grid are of tokens."""
+    check_layout(owner, layout)
+    if layout != "tokens" and (prefix or grid is not None):
+        raise ValueError(f"{owner}: prefix and grid are of tokens: say layout='tokens'")
+
+
 def map_of(where: str, tokens: Tensor, prefix: int, grid: Grid) -> Tensor:
     """tokens_to_maps, for messages that begin with where."""
     if tokens.ndim != 3:

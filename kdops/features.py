@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from kdops._batches import mask_of, on_device, run
 from kdops._layers import activations, find_layer, list_layers, unwrap
-from kdops._layout import Grid, carried, check_layout, map_of, marked, tokens_to_maps, zeroed
+from kdops._layout import Grid, carried, check_cut, laid_out, tokens_to_maps, zeroed
 from kdops._records import Forward, Hook, Records
 
 __all__ = ["FeatureStream", "FeatureTap", "list_layers", "tokens_to_maps", "unwrap"]
@@ -54,8 +54,9 @@ class FeatureTap:
     Forwards without gradient (evaluation, a teacher) and gradient accumulation need no thought.
     Parts of a model called by themselves are recorded, each layer's last value, and not counted.
 
-    Wrappers: DataParallel (replicas are gathered on the first replica's device) and
-    DistributedDataParallel are looked through. torch.compile: tap the model *before* the first
+    Wrappers: DataParallel (replicas are gathered on the first replica's device),
+    DistributedDataParallel and AveragedModel (an EMA teacher, with taps of its own) are looked
+    through. torch.compile: tap the model *before* the first
     call of the compiled model, since compiled code does not look for hooks added later; then
     fullgraph compilation works and features carry gradients (of two forwards before a reading the
     last counts, without a word). Checkpointed layers keep the value of the forward, not of its
@@ -79,10 +80,8 @@ class FeatureTap:
         places = _places(len(self.layers), at)
         if calls < 1:
             raise ValueError(f"FeatureTap: calls is the number of forwards to keep, got {calls}")
-        self.layout = check_layout("FeatureTap", layout)
-        self.prefix, self.grid = prefix, grid
-        if layout != "tokens" and (prefix or grid is not None):
-            raise ValueError("FeatureTap: prefix and grid are of tokens: say layout='tokens'")
+        check_cut("FeatureTap", layout, prefix, grid)
+        self.layout, self.prefix, self.grid = layout, prefix, grid
         self._keys = [f"{name}:{place}" for name, place in zip(self.layers, places, strict=True)]
         self._records = Records(len(set(self._keys)), calls)
         self._model = type(unwrap(model)).__name__
@@ -134,17 +133,11 @@ class FeatureTap:
         if len(values) > 1:
             order = sorted(by_device, key=lambda device: device.index or 0)
             values = [torch.cat([by_device[d][0].to(order[0]) for d in order])]
-        feature = self._laid_out(name, values[0])
+        where = f"FeatureTap: at {name!r}"
+        feature = laid_out(where, values[0], self.layout, self.prefix, self.grid)
         if not torch.compiler.is_compiling():
             feature._kdops_layer = name  # type: ignore[attr-defined]  # for a method's messages
         return feature
-
-    def _laid_out(self, name: str, x: Tensor) -> Tensor:
-        if x.ndim != 3 or self.layout is None:
-            return x
-        if self.layout == "channels":
-            return marked(x, "channels")
-        return map_of(f"FeatureTap: at {name!r}", x, self.prefix, self.grid)
 
     def _nothing(self, name: str) -> NoReturn:
         if not self._finalizer.alive:

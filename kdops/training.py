@@ -1,6 +1,7 @@
 """Training with a distiller: the clipped gradient of KD-SVD (clip_to_main), fine-tuning
 (initialise_from), chains of networks (generations, assistant_chain) and one loop (fit) with a
-progress bar, AMP, checkpoint and resume, and a CSV or TensorBoard log.
+progress bar, AMP, checkpoint and resume, and a CSV or TensorBoard log; what a fixed teacher says
+of every sample, kept on disk (TeacherCache, Indexed).
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from kdops._clip import (
 )
 from kdops._fit import Step, fit
 from kdops._layers import unwrap
+from kdops._teacher_cache import Indexed, TeacherCache
 
 __all__ = [
     "Gradients",
+    "Indexed",
     "Initialisation",
     "Step",
+    "TeacherCache",
     "assistant_chain",
     "clip_gradients",
     "clip_to_main",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdops.distillers._base import Distiller, check_feature, full, mean, read, shapes
 from kdops.distillers._connectors import apply
+from kdops.distillers._masks import Mask
 from kdops.distillers.soft_target import check_logits, hard_loss, soft_divergence
 from kdops.training import gaussian_ramp
 
@@ -79,7 +80,14 @@ class OnTheFlyEnsemble(Distiller):
         trunk: Tensor,
         target: Tensor | None = None,
         epoch: float = math.inf,
+        *,
+        mask: Mask = None,
     ) -> Tensor:
+        if mask is not None:
+            raise ValueError(
+                f"{self.name}: takes no mask: its logits and its gate are of whole samples; pool "
+                "the valid tokens of the trunk yourself and pass (B, features)"
+            )
         if isinstance(logits, Tensor) or len(logits) != self.branches:
             raise ValueError(f"{self.name}: {len(logits)} logits for {self.branches} branches")
         for z in logits:

@@ -65,3 +65,5 @@ def test_ensemble_messages():
         kd.OnTheFlyEnsemble(6)([torch.zeros(2, 4)] * 2, torch.zeros(2, 6))
     with pytest.raises(ValueError, match=r"reads 6 features, the trunk is \[2, 5\]"):
         kd.OnTheFlyEnsemble(6)([torch.zeros(2, 4)] * 3, torch.zeros(2, 5))
+    with pytest.raises(ValueError, match=r"^OnTheFlyEnsemble: takes no mask: .*pool the valid"):
+        kd.OnTheFlyEnsemble(6)([torch.zeros(2, 4)] * 3, torch.zeros(2, 6), mask=torch.ones(2, 5))
