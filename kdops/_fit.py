@@ -205,7 +205,11 @@ def _usual_step(
     stack: ExitStack, student: nn.Module, teacher: Any, method: Any, layers: Any, at: Any
 ) -> Step:
     tap = _tap(stack, student, layers[0], at) if layers else None
-    known = _knowledge(stack, teacher, layers[1] if layers else None, at)
+    if isinstance(teacher, TeacherCache):
+        own = layers is not None and isinstance(layers[0], FeatureTap)
+        known = teacher.reader(layers[1] if layers else None, None if own else at)
+    else:
+        known = _knowledge(stack, teacher, layers[1] if layers else None, at)
 
     def step(batch: Any, epoch: int) -> tuple[Tensor, Tensor | None]:
         output = run(student, batch, with_target=True)
@@ -236,8 +240,6 @@ def _tap(stack: ExitStack, net: nn.Module, names: Any, at: Any) -> FeatureTap:
 
 def _knowledge(stack: ExitStack, teacher: Any, names: Any, at: Any) -> Callable[[Any], Known]:
     """batch -> the teacher's features (None without layers) and logits."""
-    if isinstance(teacher, TeacherCache):
-        return teacher.reader(names)
     tap = None if names is None or teacher is None else _tap(stack, teacher, names, at)
 
     def known(batch: Any) -> Known:

@@ -60,12 +60,12 @@ class Mapped:
 
     def write(
         self, index: Tensor, names: Sequence[str], parts: Sequence[Tensor],
-        dtype: torch.dtype | None, samples: dict[str, Any],
+        dtype: torch.dtype | None, origin: dict[str, Any],
     ) -> None:  # fmt: skip
         """The parts' rows of these samples; the first call makes the files."""
         stored = [_as(dtype, name, x) for name, x in zip(names, parts, strict=True)]
         if not self.header:
-            self._create(names, stored, samples)
+            self._create(names, stored, origin)
         for name, x, rows in zip(names, stored, self.rows, strict=True):
             if x.shape != (len(index), *rows.shape[1:]) or x.dtype != rows.dtype:
                 raise ValueError(
@@ -105,12 +105,12 @@ class Mapped:
         return self.path / f"{name}.bin"
 
     def _create(
-        self, names: Sequence[str], parts: Sequence[Tensor], samples: dict[str, Any]
+        self, names: Sequence[str], parts: Sequence[Tensor], origin: dict[str, Any]
     ) -> None:
         entries = [
             [n, list(x.shape[1:]), _name(x.dtype)] for n, x in zip(names, parts, strict=True)
         ]
-        header = {**self.identity, **samples, "entries": entries}
+        header = {**self.identity, **origin, "entries": entries}
         self.path.mkdir(parents=True, exist_ok=True)
         for name, size in _sizes(header).items():
             with open(self._file(name), "wb") as file:  # reserved: a full disk is an OSError now

@@ -85,7 +85,8 @@ class TeacherCache:
             raise ValueError("TeacherCache: neither layers nor logits: there is nothing to keep")
         if dtype is not None and not dtype.is_floating_point:
             raise ValueError(f"TeacherCache: dtype is a floating point type or None, got {dtype}")
-        self.teacher, self.at, self.allow_random = teacher, at, allow_random
+        self.at = at if isinstance(at, str) else list(at)
+        self.teacher, self.allow_random = teacher, allow_random
         self.layout, self.prefix, self.grid = layout, prefix, grid
         self.dtype, self.keeps_logits = dtype, logits
         if self.layers:
@@ -93,8 +94,7 @@ class TeacherCache:
         self._files = Mapped(Path(path), self._identity())
 
     def _identity(self) -> dict[str, Any]:
-        at = self.at if isinstance(self.at, str) else list(self.at)
-        asked = {"layers": self.layers, "at": at, "logits": self.keeps_logits}
+        asked = {"layers": self.layers, "at": self.at, "logits": self.keeps_logits}
         weights = fingerprint(unwrap(self.teacher).state_dict())
         kept = str(self.dtype).removeprefix("torch.") if self.dtype else "its own"
         return {"teacher": weights, **asked, "dtype": kept}
@@ -107,8 +107,10 @@ class TeacherCache:
         process fill the cache, then the others open it.
         """
         dataset, size = _sized(loader)
-        samples = {"samples": len(dataset), "inputs": self._inputs(loader)}
-        self._files.check({"teacher": self._identity()["teacher"], **samples})
+        # the teacher as it is now: it may have learned since the cache was opened
+        origin = {"teacher": self._identity()["teacher"], "samples": len(dataset)}
+        origin["inputs"] = self._inputs(loader)
+        self._files.check(origin)
         rest = self._files.missing(len(dataset))
         if not len(rest):
             return self
@@ -121,12 +123,12 @@ class TeacherCache:
         teacher.eval()
         try:
             with Progress("TeacherCache", batches, 1, None, progress) as bar:
-                self._fill(zip(rest.split(size), batches, strict=True), samples, bar)
+                self._fill(zip(rest.split(size), batches, strict=True), origin, bar)
         finally:
             teacher.train(training)
         return self
 
-    def _fill(self, batches: Any, samples: dict[str, Any], bar: Progress) -> None:
+    def _fill(self, batches: Any, origin: dict[str, Any], bar: Progress) -> None:
         device = next((p.device for p in self.teacher.parameters()), torch.device("cpu"))
         tap = FeatureTap(self.teacher, self.layers, at=self.at) if self.layers else None
         pending: list[Tensor] = []
@@ -134,11 +136,11 @@ class TeacherCache:
             for index, batch in batches:
                 with torch.no_grad():
                     output = run(self.teacher, on_device(batch, device))
-                found = dict(zip(self.layers, tap.features, strict=True)) if tap else {}
+                names, parts = list(self.layers), tap.features if tap else []
                 logits = logits_of(output) if self.keeps_logits else None
-                parts = [*found.values(), *([] if logits is None else [logits])]
-                names = [*found, *([] if logits is None else ["logits"])]
-                self._files.write(index, names, parts, self.dtype, samples)
+                if logits is not None:
+                    names, parts = [*names, "logits"], [*parts, logits]
+                self._files.write(index, names, parts, self.dtype, origin)
                 pending.append(index)
                 if len(pending) == COMMIT:
                     self._files.commit(pending)
@@ -176,11 +178,18 @@ class TeacherCache:
                 f"TeacherCache: {left} of {len(dataset)} samples are not filled: call fill(loader)"
             )
 
-    def reader(self, layers: Sequence[str] | None) -> Callable[[Any], Known]:
-        """For fit: batch -> (features, logits) of its samples."""
-        if layers is not None and list(layers) != self.layers:
+    def reader(self, layers: Any, at: Any) -> Callable[[Any], Known]:
+        """For fit: batch -> (features, logits) of its samples. at: None where a tap says it."""
+        names = [layers] if isinstance(layers, str) else layers
+        if names is not None and (isinstance(names, FeatureTap) or list(names) != self.layers):
+            asked = "an open tap of the teacher" if isinstance(names, FeatureTap) else repr(names)
             raise ValueError(
-                f"TeacherCache: the cache holds the layers {self.layers}, fit asks for {layers!r}"
+                f"TeacherCache: the cache holds the layers {self.layers}, fit asks for {asked}"
+            )
+        at = at if at is None or isinstance(at, str) else list(at)
+        if names is not None and at is not None and at != self.at:
+            raise ValueError(
+                f"TeacherCache: the cache was read at={self.at!r}, fit asks for at={at!r}"
             )
 
         def known(batch: Any) -> Known:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from kdops import FeatureTap
-from kdops.distillers import KDSVD, SoftTarget, WeightedSum
+from kdops.distillers import KDSVD, SimilarityPreserving, SoftTarget, WeightedSum
 from kdops.training import Indexed, TeacherCache, fit
 
 LAYERS = ["1", "3"]
@@ -307,3 +307,35 @@ def test_the_example_of_the_page(teacher, tmp_path, monkeypatch):
         {**names, **layers, "torch": torch, "DataLoader": DataLoader},
     )
     assert TeacherCache("cache", teacher, LAYERS, dtype=torch.float16).logits([9]).isfinite().all()
+
+
+def test_a_teacher_that_learned_before_it_filled(teacher, tmp_path):
+    """The rows are of the teacher that filled them, not of the one that opened the directory."""
+    data, cache = Images(), TeacherCache(tmp_path, teacher, LAYERS)
+    with torch.no_grad():
+        teacher[0].bias += 1
+    cache.fill(loader(data), progress=False)
+    cache.check(loader(Indexed(data)))
+    with torch.no_grad():
+        torch.testing.assert_close(cache.logits(range(10)), teacher(data.x))
+
+
+def test_one_layer_at_two_places(teacher, tmp_path):
+    options = {"layers": ["2", "2"], "at": ("input", "output")}
+    cache = filled(tmp_path, teacher, Images(), **options)
+    found = TeacherCache(tmp_path, teacher, **options).features([0])
+    assert [list(x.shape) for x in found] == [[1, 6, 4, 4], [1, 6, 2, 2]]
+    assert list(cache.logits([0]).shape) == [1, 4]
+
+
+def test_fit_asks_for_what_the_cache_holds(teacher, tmp_path):
+    data = Indexed(Images())
+    cache = filled(tmp_path, teacher, data, at="input")
+    student, options = network(6, 1), {"epochs": 1, "progress": False}
+    with pytest.raises(ValueError, match="was read at='input', fit asks for at='output'"):
+        fit(student, cache, KDSVD(), loader(data), layers=(LAYERS, LAYERS), **options)
+    with FeatureTap(student, LAYERS, at="input") as tap, FeatureTap(teacher, LAYERS) as other:
+        method = SimilarityPreserving()
+        fit(student, cache, method, loader(data), layers=(tap, LAYERS), **options)
+        with pytest.raises(ValueError, match="asks for an open tap of the teacher"):
+            fit(student, cache, method, loader(data), layers=(tap, other), **options)
