@@ -18,6 +18,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
@@ -109,13 +110,19 @@ class CMakeBuild(build_ext):
         os.replace(temporary, target)
 
 
+class AnyPython(bdist_wheel):
+    """The library uses torch's symbols and none of Python's: a wheel serves every Python 3."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 torch_dir = find_torch()
 obstacle = native_obstacle(torch_dir)
 if obstacle:
     say(f"pure-Python install, the reference implementation will serve ({obstacle})")
 setup(
     ext_modules=[] if obstacle else [Extension("kdops._C", [], py_limited_api=True)],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": AnyPython},
     setup_requires=[] if obstacle or torch_dir else ["torch>=2.10"],
-    options={} if obstacle else {"bdist_wheel": {"py_limited_api": "cp310"}},
 )

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,38 @@ def test_changed_settings_start_the_configuration_afresh(tmp_path, monkeypatch):
     assert starts_afresh(TORCH_CUDA_ARCH_LIST="9.0")
     monkeypatch.setenv("PATH", f"{tmp_path}/other{os.pathsep}{os.environ['PATH']}")
     assert starts_afresh(TORCH_CUDA_ARCH_LIST="9.0")
+
+
+def test_the_sdist_holds_what_an_install_compiles(tmp_path):
+    run = setup_py(
+        *("egg_info", "--egg-base", str(tmp_path), "sdist", "--dist-dir", str(tmp_path)),
+        KDOPS_NATIVE="0",
+    )
+    assert run.returncode == 0, run.stderr
+    (archive,) = tmp_path.glob("kdops-*.tar.gz")
+    with tarfile.open(archive) as sdist:
+        held = {name.partition("/")[2] for name in sdist.getnames()}
+    folders = ("csrc", "cmake", "kdops", "tests", "benchmarks", "examples")
+    wanted = {
+        str(path.relative_to(ROOT))
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in (".h", ".cuh", ".cu", ".cpp", ".cmake", ".py", ".typed")
+    }
+    wanted |= {"setup.py", "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE"}
+    assert wanted - held == set()
+    assert not [name for name in held if name.endswith(".so")]
+
+
+def test_a_wheel_serves_every_python(tmp_path):
+    run = setup_py(
+        *("egg_info", "--egg-base", str(tmp_path), "build", "--build-base", str(tmp_path)),
+        *("bdist_wheel", "--dist-dir", str(tmp_path)),
+        KDOPS_NATIVE="0",
+    )
+    assert run.returncode == 0, run.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.split("-")[2:4] == ["py3", "none"]
 
 
 def test_setup_is_small_and_never_imports_torch():
