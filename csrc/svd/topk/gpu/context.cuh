@@ -61,16 +61,17 @@ struct LongSide {
 template <class T>
 struct TopkContext {
   static constexpr int kMost = kMaxK;
-  static constexpr T whole = T(0);  // see LargeContext
-  int p, k, kx, kp;                 // kx: stride of X; kp: k rounded up to a multiple of 4
-  T *d, *e, *tau;                   // of the tridiagonal matrix
-  T* x;                             // p x kx
-  T* columns;                       // p x kp: small-side vectors, padded with zero columns
-  T *matrix, *turn;                 // kMaxK x kMaxK each
-  T* line;                          // kMaxK numbers per warp and more: sums of a block
-  T *low, *high, *value, *sign;     // kMaxK each
-  int *rank, *counter;              // kMaxK each
+  int p, k, kx, kp;              // kx: stride of X; kp: k rounded up to a multiple of 4
+  T *d, *e, *tau;                // of the tridiagonal matrix
+  T* x;                          // p x kx
+  T* columns;                    // p x kp: small-side vectors, padded with zero columns
+  T *matrix, *turn;              // kMaxK x kMaxK each
+  T* line;                       // kMaxK numbers per warp and more: sums of a block
+  T *low, *high, *value, *sign;  // kMaxK each
+  int *rank, *counter;           // kMaxK each
   T* pool;
+
+  static KDOPS_DEVICE T whole() { return T(0); }  // see LargeContext
 
   // Places everything in shared memory; the pool comes last.
   KDOPS_DEVICE TopkContext(T* shared, int p_, int k_) : p(p_), k(k_) {

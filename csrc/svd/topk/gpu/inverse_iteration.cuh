@@ -128,7 +128,7 @@ KDOPS_DEVICE FoundVectors inverse_iteration(const Context<T>& t, T norm, T* fact
     t.x[at / t.k * t.kx + at % t.k] = start_entry<T>(at / t.k * t.kMost + at % t.k);
   if (thread < t.k) factor_shifted(band, t.p, t.value[thread], norm * kEpsilon<T>, f);
   if (thread == kWarp) {  // meanwhile, in another warp
-    const T last = t.value[t.k - 1], whole = t.whole * sqrt(max(last, T(0)));
+    const T last = t.value[t.k - 1], whole = t.whole() * sqrt(max(last, T(0)));
     crowded = eigenvalues_above(t, last - clearance(t.p, t.value[0], whole), norm) > T(t.k);
   }
   __syncthreads();

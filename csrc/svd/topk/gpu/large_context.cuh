@@ -34,8 +34,7 @@ template <class T>
 struct LargeContext {
   static constexpr int kMost = kMostVectors;
   int p, k, kx;
-  T whole = T(0);  // s_1 of f A, if it was found in an earlier round
-  T *d, *e;        // in the pool, while that is not in use
+  T *d, *e;  // in the pool, while that is not in use
   T* x;
   T* line;                       // a number per thread
   T *low, *high, *value, *sign;  // kMost each
@@ -46,11 +45,14 @@ struct LargeContext {
     line = shared;
     low = line + kTopkThreads, high = low + kMost, value = high + kMost, sign = value + kMost;
     counter = reinterpret_cast<int*>(sign + kMost);
-    pool = sign + 2 * kMost;
+    pool = sign + 2 * kMost + 4;
     d = pool, e = pool + p;
   }
+  // s_1 of f A, if it was found in an earlier round, else zero. In shared memory: a register that
+  // lives so long is one too many.
+  KDOPS_DEVICE T& whole() const { return sign[2 * kMost]; }
 };
-inline constexpr int large_fixed_numbers() { return kTopkThreads + 5 * kMostVectors; }
+inline constexpr int large_fixed_numbers() { return kTopkThreads + 5 * kMostVectors + 4; }
 // One after another: three vectors of size p, and the stage of a product beside two k x k matrices.
 inline constexpr int large_pool_numbers(int p) {
   constexpr int kProduct = FlatTile::kNumbers + 2 * kSquareNumbers;

@@ -109,6 +109,7 @@ KDOPS_DEVICE int next_vectors(LargeContext<T>& t, const LargeProblem<T>& problem
   const int p = t.p, thread = static_cast<int>(threadIdx.x);
   T* band = problem.band();
   tridiagonalise_rows(problem.matrix(), p, band, t.pool, problem.work.x, t.line);
+#pragma unroll 1
   for (int i = thread; i < p; i += kTopkThreads) t.d[i] = band[i], t.e[i] = band[p + i];
   __syncthreads();
   const T norm = tridiagonal_norm(t);
@@ -128,6 +129,7 @@ KDOPS_DEVICE int next_vectors(LargeContext<T>& t, const LargeProblem<T>& problem
     problem.saved[LargeSaved::kCrowded] = T(count == wanted && !result.alone);
   }
   T* P = problem.vectors();
+#pragma unroll 1
   for (int at = thread; at < p * count; at += kTopkThreads)
     P[(found + at / p) * int64_t(p) + at % p] = t.x[at % p * t.kx + at / p];
   __syncthreads();
@@ -168,10 +170,10 @@ KDOPS_DEVICE void all_vectors(LargeContext<T>& t, const LargeProblem<T>& problem
       any_vectors(t, problem, found, k);
     } else {
       const T scale = scale_gram(problem, trace);
-      t.whole *= scale / f;
+      if (threadIdx.x == 0) t.whole() = first ? T(0) : t.whole() * (scale / f);
       f = scale;
       count = next_vectors(t, problem, found, count);
-      if (first) t.whole = sqrt(t.value[0]);
+      if (first && threadIdx.x == 0) t.whole() = sqrt(t.value[0]);
     }
     multiply_vectors(t, problem, found, count);
     found += count;
