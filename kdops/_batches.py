@@ -7,6 +7,7 @@ arguments, as the loaders of Hugging Face give it.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Container
 from typing import Any
 
 import torch
@@ -30,16 +31,16 @@ def run(model: nn.Module, batch: Any, *, with_target: bool = False) -> Any:
     """The model's output for a batch; with_target: a dict's target goes along where the model
     takes it, which then computes its own loss."""
     if isinstance(batch, dict):
-        known = inspect.signature(model.forward).parameters if with_target else {}
-        hidden = (*TARGETS, INDEX)
-        return model(**{k: v for k, v in batch.items() if k not in hidden or k in known})
+        known = inspect.signature(model.forward).parameters if with_target else ()
+        return model(**inputs_of(batch, known))
     return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
-def inputs_of(batch: Any) -> Any:
-    """What run gives to a network."""
+def inputs_of(batch: Any, known: Container[str] = ()) -> Any:
+    """What run gives to a network: of a dict neither target nor index, unless they are known."""
     if isinstance(batch, dict) or hasattr(batch, "keys"):
-        return {k: batch[k] for k in batch.keys() if k not in (*TARGETS, INDEX)}  # noqa: SIM118
+        hidden = {*TARGETS, INDEX}
+        return {k: batch[k] for k in batch.keys() if k not in hidden or k in known}  # noqa: SIM118
     return batch[0] if isinstance(batch, (tuple, list)) else batch
 
 

@@ -141,9 +141,11 @@ class SoftTarget(LogitDistiller):
         mask: Mask = None,
     ) -> Tensor:
         soft = self.divergence(student, teacher, mask)
-        if target is None:
-            return soft
-        return self.alpha * soft + (1 - self.alpha) * self.hard(student, target, mask)
+        return soft if target is None else self.both(soft, self.hard(student, target, mask))
+
+    def both(self, soft: Tensor, hard: Tensor) -> Tensor:
+        """The objective with a target."""
+        return self.alpha * soft + (1 - self.alpha) * hard
 
 
 class TeacherAssistant(SoftTarget):
@@ -174,16 +176,8 @@ class BornAgain(SoftTarget):
     def __init__(self, temperature: float = 4.0, *, layout: str | None = None) -> None:
         super().__init__(temperature, layout=layout)
 
-    def forward(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        target: Tensor | None = None,
-        *,
-        mask: Mask = None,
-    ) -> Tensor:
-        soft = self.divergence(student, teacher, mask)
-        return soft if target is None else soft + self.hard(student, target, mask)
+    def both(self, soft: Tensor, hard: Tensor) -> Tensor:
+        return soft + hard
 
     @staticmethod
     def ensemble(logits: Sequence[Tensor]) -> Tensor:

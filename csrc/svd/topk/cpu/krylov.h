@@ -37,14 +37,16 @@ inline T scrambled(uint32_t index) {
 template <class T>
 class Krylov {
  public:
-  // G: p rows, `width` apart (a multiple of the register), zeros in the padding.
-  Krylov(int order, int row_width, int top, int most)
+  // G: p rows, `width` apart (a multiple of the register), zeros in the padding. whole: s_1 before
+  // triples were taken away from what G is made of, or zero.
+  Krylov(int order, int row_width, int top, int most, T whole)
       : p_(order),
         width_(row_width),
         k_(top),
         most_(most),
         block_(top <= 4 ? 4 : 8),
         limit_(most_basis(order)),
+        whole_(whole),
         basis_(int64_t(limit_ + block_) * width_),
         images_(int64_t(limit_) * width_),
         projected_(limit_ * limit_),
@@ -59,9 +61,7 @@ class Krylov {
 
   // values (most), vectors (most x p): how many leading pairs are good. At least k, or fewer where
   // a Gram matrix resolves no more; 0 where the basis has not found them.
-  // whole: s_1 before triples were taken away from what G was made of, or zero.
-  int run(const T* G, T whole, T* values, T* vectors) {
-    whole_ = whole;
+  int run(const T* G, T* values, T* vectors) {
     for (int j = 0; j < block_; ++j) start_row(row(j), j);
     orthonormalise(0, false);
     for (int size = block_;; size += block_) {
@@ -91,8 +91,8 @@ class Krylov {
 
   static constexpr T kMissed = 4 * std::numeric_limits<T>::epsilon();  // of a value: may be missed
   const int p_, width_, k_, most_, block_, limit_;
+  const T whole_;
   int replaced_ = 0;
-  T whole_ = T(0);
   T missed_ = T(0);  // of the wanted pair of which most is missed, relative to its value
   T next_ = T(0);    // the norm of the block that follows, before it is made orthonormal
   Scratch<T> basis_, images_, projected_, square_, weights_, image_;

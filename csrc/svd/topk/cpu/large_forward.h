@@ -140,8 +140,8 @@ template <class T>
 int LargeForward<T>::by_krylov(T* saved, int found) {
   const int p = shape.p;
   const int count =
-      Krylov<T>(p, width_, shape.k - found, shape.most_leading() - found)
-          .run(gram_.get(), largest(saved, found), saved + shape.leading_values_at() + found,
+      Krylov<T>(p, width_, shape.k - found, shape.most_leading() - found, largest(saved, found))
+          .run(gram_.get(), saved + shape.leading_values_at() + found,
                saved + shape.vectors_at() + found * int64_t(p));
   T* kept = saved + shape.matrix_at();
   for (int i = 0; count > 0 && i < p; ++i)

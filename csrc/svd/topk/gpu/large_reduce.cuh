@@ -8,21 +8,6 @@ using namespace kdops::gpu;
 
 inline constexpr int kScanParts = 32;
 
-// Part `part` of the entries of a matrix: the largest, or -1 if NaN or Inf is among them.
-template <class T>
-KDOPS_DEVICE T scan_part(const T* A, int64_t count, int part, T* scratch) {
-  const int64_t size = (count + kScanParts - 1) / kScanParts, begin = part * size;
-  T largest = T(0);
-  bool finite = true;
-  for (int64_t i = begin + threadIdx.x; i < min(begin + size, count); i += kTopkThreads) {
-    const T value = abs(A[i]);
-    finite = finite && value <= kLargestFinite<T>;
-    largest = max(largest, value);
-  }
-  largest = reduce_block(largest, Max(), scratch);
-  return block_all(finite) ? largest : T(-1);
-}
-
 // From the parts: the largest entry, or -1.
 template <class T>
 KDOPS_DEVICE T largest_of_parts(const T* parts) {
@@ -40,9 +25,9 @@ template <class T>
 __global__ void __launch_bounds__(kTopkThreads)
     large_scan_kernel(const T* A, int64_t size, T* parts) {
   KDOPS_SHARED(T, scratch, [kTopkThreads / kWarp]);
-  const int64_t index = blockIdx.x / kScanParts;
-  const int part = static_cast<int>(blockIdx.x % kScanParts);
-  const T largest = scan_part(A + index * size, size, part, scratch);
+  const int64_t each = (size + kScanParts - 1) / kScanParts, index = blockIdx.x / kScanParts;
+  const int64_t begin = min(blockIdx.x % kScanParts * each, size);
+  const T largest = topk_scan(A + index * size + begin, min(each, size - begin), scratch);
   if (threadIdx.x == 0) parts[blockIdx.x] = largest;
 }
 

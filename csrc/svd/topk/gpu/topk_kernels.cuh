@@ -22,20 +22,6 @@ KDOPS_DEVICE void topk_fill_nan(const TopkArguments<T>& args) {
   fill(args.saved + index * p * (p + 3), p * (p + 3));
 }
 
-// Largest entry of the matrix, or -1 if it holds NaN or Inf.
-template <class T>
-KDOPS_DEVICE T topk_scan(const T* A, int64_t count, T* scratch) {
-  T largest = T(0);
-  bool finite = true;
-  for (int64_t i = threadIdx.x; i < count; i += kTopkThreads) {
-    const T value = abs(A[i]);
-    finite = finite && value <= kLargestFinite<T>;
-    largest = max(largest, value);
-  }
-  largest = reduce_block(largest, Max(), scratch);
-  return block_all(finite) ? largest : T(-1);
-}
-
 // X = the k leading eigenvectors of B^T B; reflectors, d, tau, e, route and scale go to `saved`.
 // False, and nothing of use in X: the Gram matrix has lost the smallest of the values, or the
 // vectors cannot be told from others.
