@@ -23,6 +23,7 @@ from kdops.testing import tensors_in
 
 MOST_SETS = 64
 ROUND = 2e-3  # seconds a round should last at least: events resolve half a microsecond
+COPIED, MULTIPLIED = 1 << 28, 4096  # what the ceilings are measured with: floats, rows of a matrix
 
 
 def set_count(size: int, cache: int) -> int:
@@ -129,16 +130,16 @@ def measure(
 
 def ceilings() -> dict[str, float]:
     """Bytes per second of a large copy, FLOP per second of a large matmul, on this device."""
-    x = torch.empty(1 << 28, device="cuda")
+    x = torch.empty(COPIED, device="cuda")
     y = torch.empty_like(x)
     y.copy_(x)
     found = {"bytes": 2 * x.numel() * 4 / seconds(partial(y.copy_, x), 10)}
     del x, y
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        a = torch.randn(4096, 4096, device="cuda").to(dtype)
+        a = torch.randn(MULTIPLIED, MULTIPLIED, device="cuda").to(dtype)
         _ = a @ a
         name = str(dtype).removeprefix("torch.")
-        found[name] = 2 * 4096**3 / seconds(partial(torch.matmul, a, a), 10)
+        found[name] = 2 * MULTIPLIED**3 / seconds(partial(torch.matmul, a, a), 10)
     return found
 
 

@@ -11,42 +11,12 @@ import re
 
 import pytest
 
-from tests.emulator import library
-
 # Workers of xdist import the tests before plugins named by -p, but those of the environment first.
 os.environ["PYTEST_PLUGINS"] = __name__
-library.build()
-library.load_device()
 
-import torch  # noqa: E402
+from tests.emulator import library, session
 
-library.load_schemas()
-
-
-def cuda_kernels(op: str) -> int:
-    """How many libraries have given the op a CUDA kernel; the last one's serves."""
-    dump = torch._C._dispatch_dump(f"kdops::{op}")
-    return sum(line.startswith("CUDA") for line in dump.splitlines())
-
-
-OURS = sorted(
-    name
-    for path in library.ROOT.glob("csrc/**/*_cuda.cu")
-    for name in re.findall(r'm\.impl\("(\w+)"', path.read_text())
-)
-ONLY_CPU = {"svd_backward"}  # on a GPU its formula runs as operators of torch
-BEFORE = {op: cuda_kernels(op) for op in OURS}  # of a binary that was built with CUDA
-library.load_kernels()
-
-from tests.emulator import torch_cuda  # noqa: E402
-
-runtime = library.runtime()
-torch_cuda.answer(runtime)
-
-from kdops import _backends, _library  # noqa: E402
-
-_library.has_cuda_kernels = lambda: True
-_backends.triton_obstacle = lambda *_: "the emulated device runs no Triton kernels"
+missing_kernels, runtime = session.missing_kernels, session.runtime
 
 GRAPHS = "the emulated device has no CUDA graphs"
 TRITON = "on a GPU this op is a Triton kernel, which needs Triton's driver library"
@@ -54,13 +24,6 @@ SKIPPED = {
     r"cuda_graph": GRAPHS,
     r"test_(value|opcheck)\[.*(attention_|pairwise_|rbf_affinity|similarity_loss)": TRITON,
 }
-
-
-def missing_kernels() -> list[str]:
-    """Ops that csrc defines and that would not run here on what csrc holds for CUDA."""
-    defined = [schema.partition("(")[0] for schema in _library._schemas(library.ROOT / "csrc")]
-    nothing = [op for op in defined if op not in ONLY_CPU and cuda_kernels(op) == 0]
-    return sorted({*nothing, *(op for op in OURS if cuda_kernels(op) <= BEFORE[op])})
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -69,7 +69,8 @@ def test_every_kernel_is_known_to_the_interpreter():
 
 def test_a_kernel_that_is_not_ours_is_seen(monkeypatch):
     assert plugin.missing_kernels() == []
-    monkeypatch.setitem(plugin.BEFORE, "gram", plugin.cuda_kernels("gram"))
+    session = plugin.session
+    monkeypatch.setitem(session.BEFORE, "gram", session.cuda_kernels("gram"))
     assert plugin.missing_kernels() == ["gram"]
 
 
