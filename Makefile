@@ -3,7 +3,7 @@ PYTHON ?= python
 CPP_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tests/sim/*.h' 'tests/sim/*.cpp' \
 	'tests/emulator/*.h' 'tests/emulator/*.cpp' 'tests/emulator/*.cu')
 
-.PHONY: build test lint format sim sim-asan emulator emulator-gpu-tests rehearse cpu-asan gates bench clean
+.PHONY: build test lint format sim sim-asan emulator emulator-gpu-tests rehearse predict cpu-asan gates bench clean
 
 build:  ## compile kdops/_C.abi3.so in place, incrementally
 	PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) setup.py -q build_ext --inplace
@@ -28,14 +28,17 @@ sim-asan:  ## the same under AddressSanitizer and UBSan
 
 EMULATED = $(PYTHON) -m pytest -p tests.emulator.plugin $(EMULATOR_ARGS) -q
 emulator:  ## the compiled PTX of every CUDA kernel, through torch, on an emulated device
-	$(PYTHON) -m pytest -q tests/emulator
+	$(PYTHON) -m pytest $(EMULATOR_ARGS) -q tests/emulator
 	$(EMULATED) tests/emulator/test_device.py tests/test_contract.py --device cuda -k "not compile"
 
 emulator-gpu-tests:  ## the tests for a GPU on it; the large shapes take a quarter of an hour
 	$(EMULATED) tests/ops/test_svd_gpu.py tests/ops/test_gram_loss_gpu.py
 
+predict:  ## counts and predicted time of the CUDA kernels, and the budgets on them
+	$(PYTHON) -m benchmarks.predict --check
+
 rehearse:  ## every stage of benchmarks/gpu_day.sh, tiny, on the emulated device
-	PYTHON=$(PYTHON) benchmarks/gpu_day.sh --rehearse --out build/gpu-day-rehearsal
+	PYTHON=$(PYTHON) benchmarks/gpu_day.sh --rehearse --budget 3000 --out build/gpu-day-rehearsal
 
 cpu-asan:  ## the CPU kernels under AddressSanitizer and UBSan: direct calls, values and gradients
 	$(PYTHON) tests/sanitize.py cpu -q tests/test_direct_calls.py $(ARGS)

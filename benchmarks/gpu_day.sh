@@ -53,12 +53,12 @@ else
 fi
 benches=(benchmarks/bench_{gram,rbf,relation,attention,svd,overhead,distillers}.py)
 
-stage machine 20 "$python" -m benchmarks.day.machine "${rehearsed[@]}" --json "$out/machine.json"
+stage machine 40 "$python" -m benchmarks.day.machine "${rehearsed[@]}" --json "$out/machine.json"
 stage build 40 "$python" -m benchmarks.day.build "${rehearsed[@]}" --json "$out/build.json"
 stage gpu-tests 90 "${tests[@]}" "${emulated[@]}" tests/ops -m gpu -k "$gpu_tests" --outcomes "$out/gpu-tests.json"
-stage contract 150 "${tests[@]}" "${emulated[@]}" tests/test_contract.py --device cuda -k "$contract" \
+stage contract 140 "${tests[@]}" "${emulated[@]}" tests/test_contract.py --device cuda -k "$contract" \
   --outcomes "$out/contract.json"
-stage benchmarks 170 "${tests[@]}" "${emulated[@]}" "${benches[@]}" --benchmark-only --quick -k "$timed" \
+stage benchmarks 160 "${tests[@]}" "${emulated[@]}" "${benches[@]}" --benchmark-only --quick -k "$timed" \
   --benchmark-columns=median,iqr,rounds --benchmark-json "$out/benchmarks.json" --outcomes "$out/benchmarks-outcomes.json"
 
 # Few cases: the sanitizer slows a kernel down a hundred times. torch's cache of memory would hide what is out of bounds.

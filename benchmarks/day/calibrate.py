@@ -3,7 +3,7 @@
     python -m benchmarks.day.calibrate [--rehearse] --json FILE
 
 Timed as the benchmarks are: sets of inputs that exceed the L2 cache, fresh ones in every round,
-one CUDA graph a pass where it can be captured.
+one CUDA graph a pass where it can be captured. Beside each lies the prediction of budgets.json.
 """
 
 from __future__ import annotations
@@ -50,15 +50,19 @@ def measured(case: Any) -> dict[str, Any]:
 def calibrate() -> dict[str, Any]:
     import torch
 
+    from benchmarks.predict import budgets
     from benchmarks.predict.cases import CASES
 
     emulated = torch.cuda.get_device_name() == "emulated"
-    found, problems = {}, []
+    predicted, found, problems = budgets.load(), {}, []
     for case in CASES:
         if emulated and case.name not in REHEARSED:
             continue
         try:
-            found[case.name] = measured(case)
+            found[case.name] = {
+                "predicted us": predicted[case.name]["predicted"],
+                **measured(case),
+            }
         except Exception as failure:
             problems.append(f"{case.name}: {type(failure).__name__}: {failure}")
     return {"problems": problems, "cases": found}

@@ -2,8 +2,8 @@
 
 Float32, batch 128 unless the name says otherwise. `bar` and `target` are microseconds on an H200
 that the kernels are to reach. One matrix of a batch costs what another does, so a prediction may
-run some blocks of a kernel and count the others as the same (`sampled`); a loss over all rows runs
-whole.
+run some blocks of a kernel and count the others as the same (`sampled`), where blocks of the next
+kernel read what the same blocks of the last one wrote; a loss over all rows runs whole.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ class Case:
     bar: float | None = None
     target: float | None = None
     sampled: bool = False
+    times: int = 1  # a prediction runs so many times fewer matrices, and counts each so often
+    slow: bool = False  # left out by --quick
     make: Callable[[torch.Generator, tuple[int, ...]], Tensor] | None = None
 
-    def inputs(self, seed: int, device: str) -> Inputs:
+    def inputs(self, seed: int, device: str, times: int = 1) -> Inputs:
         generator = torch.Generator().manual_seed(seed)
         make = self.make or _normal
-        tensors = [make(generator, shape).to(device) for shape in self.shapes]
+        shapes = [(shape[0] // times, *shape[1:]) for shape in self.shapes]
+        tensors = [make(generator, shape).to(device) for shape in shapes]
         return tuple(t.requires_grad_(i < self.students) for i, t in enumerate(tensors))
 
     def run(self, *inputs: Tensor) -> Any:
@@ -76,14 +79,17 @@ def _fsp(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 def _svd(m: int, n: int, bar: float | None, target: float | None, batch: int = 128) -> Case:
     size = f"{m}x{n}" + (f" B={batch}" if batch != 128 else "")
-    return Case(f"svd {size}", ((batch, m, n),), 0, kdops.batched_svd, bar, target, sampled=True)
+    rest = {"sampled": True, "slow": m * n * n > 1 << 19}
+    return Case(f"svd {size}", ((batch, m, n),), 0, kdops.batched_svd, bar, target, **rest)
 
 
 def _topk(m: int, n: int, bars: tuple[Any, ...], batch: int = 128) -> list[Case]:
-    """Forward, and forward with backward; bars: (bar, target) of each."""
+    """Forward, and forward with backward; bars: (bar, target) of each. Above 128 several kernels
+    share a matrix by blocks of their own: all blocks of one matrix are run."""
     size = f"top-4 {m}x{n}" + (f" B={batch}" if batch != 128 else "")
     shapes, pairs = ((batch, m, n),), bars or ((None, None), (None, None))
-    rest = {"sampled": True, "make": _features}
+    whole = min(m, n) > 128
+    rest = {"sampled": not whole, "times": batch if whole else 1, "slow": whole, "make": _features}
     return [
         Case(f"{size} forward", shapes, 0, partial(_top, 4), *pairs[0], **rest),
         Case(f"{size} with backward", shapes, 1, partial(_top_sum, 4), *pairs[1], **rest),
@@ -102,9 +108,9 @@ CASES = [
     *_topk(256, 32, ()),
     Case("rkd_angle N=256 D=512", ((256, 512),) * 2, 1, kdops.rkd_angle_loss, 50, 25),
     Case("rkd_distance N=256 D=512", ((256, 512),) * 2, 1, kdops.rkd_distance_loss),
-    Case("gram 16 channels x 1024", _maps(16, side=32), 0, kdops.gram),
-    Case("fsp_loss 16, 16 channels x 1024", _maps(16, 16, 16, 16, side=32), 2, _fsp, None, 8),
-    Case("svd_rbf_loss 256, 256, 4", ((128, 256, 4),) * 4, 2, kdops.svd_rbf_loss, 50, 25),
+    Case("gram 16 channels x 1024", _maps(16, side=32), 0, kdops.gram, sampled=True),
+    Case("fsp_loss 16, 16 x 1024", _maps(16, 16, 16, 16, side=32), 2, _fsp, None, 8, True),
+    Case("svd_rbf_loss 256, 256, 4", ((128, 256, 4),) * 4, 2, kdops.svd_rbf_loss, 50, 25, True),
     _svd(1024, 16, 70, 35),
     *_topk(49, 512, ((90, 45), (150, 80))),
     _svd(128, 128, 1200, 600),

@@ -80,6 +80,8 @@ def runtime() -> ctypes.CDLL:
         "emulator_set_device": (None, [ctypes.c_int] * 3),
         "emulator_set_budget": (None, [ctypes.c_uint64]),
         "emulator_set_threads": (None, [ctypes.c_uint]),
+        "emulator_start_recording": (None, [ctypes.c_uint64]),
+        "emulator_stop_recording": (ctypes.c_char_p, []),
         "emulator_allocate": (pointer, [size]),
         "emulator_release": (None, [pointer]),
         "emulator_write": (None, [pointer, pointer, size]),

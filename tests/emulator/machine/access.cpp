@@ -41,7 +41,8 @@ struct Access {
       std::memset(written, 1, bytes);
       return;
     }
-    if (std::memchr(written, 0, bytes) != nullptr) object(lane, "read of memory nobody wrote");
+    if (!warp.block->launch().partial && std::memchr(written, 0, bytes) != nullptr)
+      object(lane, "read of memory nobody wrote");
     if (in.atomic) {
       uint32_t old, sum, more;
       std::memcpy(&old, place, sizeof old);
@@ -72,6 +73,8 @@ void set_addresses(Access& a, Mask lanes) {
 }
 
 void global_access(Access& a, Mask lanes) {
+  if (BlockClock* clock = a.warp.block->clock())
+    clock->touch_global(a.address, lanes, a.bytes, a.in.store);
   uint64_t first = ~uint64_t{0}, last = 0;
   each_lane(lanes, [&](int l) {
     first = std::min(first, a.address[l]), last = std::max(last, a.address[l]);
@@ -94,6 +97,7 @@ void global_access(Access& a, Mask lanes) {
 
 void shared_access(Access& a, Mask lanes) {
   SharedMemory& shared = a.warp.block->shared();
+  if (BlockClock* clock = a.warp.block->clock()) clock->touch_shared(a.address, lanes, a.bytes);
   each_lane(lanes, [&](int l) {
     const uint64_t at = a.address[l];
     if (!shared.holds(at, a.bytes)) return a.refuse(l, "shared memory: out of bounds");

@@ -57,6 +57,8 @@ Block::Block(const Launch& launch) : launch_(launch) {
     warps_[i].number = static_cast<uint16_t>(i);
     warps_[i].registers = first + stride * i;
   }
+  if (launch.timed)
+    clock_ = std::make_unique<BlockClock>(count, program.register_bytes, launch.cold);
 }
 
 void Block::start_warps() {
@@ -88,8 +90,10 @@ void Block::run(uint64_t index) {
   const uint32_t static_shared = (launch_.program->static_shared + 15) / 16 * 16;
   shared_.reset(static_shared + launch_.dynamic_shared);
   start_warps();
+  if (clock_ != nullptr) clock_->start();
   try {
     run_warps();
+    if (clock_ != nullptr) clock_->end_interval(false);
   } catch (const Trap& trap) {
     findings.add(trap.what(), at_, [&] { return "block " + std::to_string(index_); });
   }
@@ -127,6 +131,7 @@ void Block::open_barrier() {
     each_lane(w.live, [&](int l) { to[l] = result; });
   }
   shared_.next_interval();
+  if (clock_ != nullptr) clock_->end_interval(true);
 }
 
 const Allocation& Block::allocation_of(uint64_t address, uint64_t bytes) {

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "cost/clock.h"
 #include "machine/findings.h"
 #include "machine/program.h"
 #include "machine/shared_memory.h"
@@ -18,7 +20,9 @@ struct Launch {
   uint32_t blocks[3] = {1, 1, 1}, threads[3] = {1, 1, 1};
   uint32_t dynamic_shared = 0;
   std::vector<uint8_t> parameters;
-  uint64_t budget = 0;  // warp instructions of one block; more is an endless loop
+  uint64_t budget = 0;               // warp instructions of one block; more is an endless loop
+  bool timed = false, cold = false;  // a clock for every block; it finds nothing in L2
+  bool partial = false;  // blocks are left out, here and before: what they would write is not there
 
   uint64_t block_count() const { return uint64_t{blocks[0]} * blocks[1] * blocks[2]; }
   uint32_t thread_count() const { return threads[0] * threads[1] * threads[2]; }
@@ -31,6 +35,7 @@ class Block {
 
   const Launch& launch() const { return launch_; }
   SharedMemory& shared() { return shared_; }
+  BlockClock* clock() { return clock_.get(); }  // null where the launch is not timed
   const Allocation& allocation_of(uint64_t address, uint64_t bytes);
   // One finding at the instruction that runs.
   void object(const Warp& warp, Mask lanes, const char* what, const std::string& detail = "");
@@ -47,7 +52,7 @@ class Block {
   bool run_group(Warp& warp, LaneGroup group);
   bool step(Warp& warp, LaneGroup& group);
   void take_branch(Warp& warp, LaneGroup& group, const Instruction& in, Mask taken);
-  void leave(Warp& warp, LaneGroup& group, Mask lanes);
+  void leave(Warp& warp, LaneGroup& group, const Instruction& in, Mask lanes);
   void run_warp_operation(Warp& warp, LaneGroup& group, const Instruction& in, Mask lanes);
   Mask ready(Warp& warp, const Instruction& in, Mask lanes);
   bool reach_barrier(Warp& warp, LaneGroup& group, const Instruction& in, Mask lanes);
@@ -56,6 +61,7 @@ class Block {
   std::vector<Warp> warps_;
   std::vector<uint8_t> registers_;
   SharedMemory shared_;
+  std::unique_ptr<BlockClock> clock_;
   Allocation recent_[4];  // kernels go back and forth between a few arrays
   int next_recent_ = 0;
   uint64_t index_ = 0, limit_ = 0;

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "cost/cost.h"
+
 namespace emulator {
 
 struct Warp;
@@ -54,6 +56,7 @@ struct Instruction {
   Vote vote = Vote::none;
   bool vote_negated = false;
 
+  Cost cost;
   uint32_t line = 0;
   uint16_t file = 0;
 };

@@ -75,13 +75,14 @@ bool Block::step(Warp& w, LaneGroup& group) {
     case Kind::compute:
     case Kind::memory:
       if (lanes != 0) in.run(w, in, lanes);
+      if (clock_ != nullptr) clock_->issue(w, in, lanes, false);
       ++group.at;
       return true;
     case Kind::branch:
       take_branch(w, group, in, lanes);
       return true;
     case Kind::exit:
-      leave(w, group, lanes);
+      leave(w, group, in, lanes);
       return true;
     case Kind::warp_operation:
       run_warp_operation(w, group, in, lanes);
@@ -94,6 +95,7 @@ bool Block::step(Warp& w, LaneGroup& group) {
 
 void Block::take_branch(Warp& w, LaneGroup& group, const Instruction& in, Mask taken) {
   const Mask other = group.lanes & ~taken;
+  if (clock_ != nullptr) clock_->issue(w, in, taken, taken != 0);
   if (taken != 0 && other != 0) w.groups.push_back({group.at + 1, other, false});
   if (taken == 0) {
     ++group.at;
@@ -102,7 +104,8 @@ void Block::take_branch(Warp& w, LaneGroup& group, const Instruction& in, Mask t
   }
 }
 
-void Block::leave(Warp& w, LaneGroup& group, Mask lanes) {
+void Block::leave(Warp& w, LaneGroup& group, const Instruction& in, Mask lanes) {
+  if (clock_ != nullptr) clock_->issue(w, in, lanes, false);
   w.live &= ~lanes;
   group.lanes &= ~lanes;
   ++group.at;
@@ -113,6 +116,7 @@ void Block::run_warp_operation(Warp& w, LaneGroup& group, const Instruction& in,
   const Mask go = lanes == 0 ? 0 : ready(w, in, lanes), stay = lanes & ~go;
   if (stay != 0) w.groups.push_back({group.at, stay, true});
   group.lanes &= ~stay;
+  if (clock_ != nullptr && (go != 0 || lanes == 0)) clock_->issue(w, in, go, false);
   if (go != 0) {
     if (in.run != nullptr)
       in.run(w, in, go);
@@ -148,6 +152,7 @@ bool Block::reach_barrier(Warp& w, LaneGroup& group, const Instruction& in, Mask
     group.lanes = 0;
     return true;
   }
+  if (clock_ != nullptr) clock_->issue(w, in, lanes, false);
   if (lanes != group.lanes) object(w, group.lanes & ~lanes, "block barrier that this lane skips");
   if (w.live != w.valid) object(w, w.valid & ~w.live, "block barrier after this lane has left");
   w.at_barrier = true, w.barrier = &in;

@@ -53,6 +53,7 @@ Instruction Translator::translate(const Statement& statement) {
   try {
     guard(in, text);
     const size_t blank = std::min(text.find_first_of(" \n"), text.size());
+    in.cost = cost_of(text.substr(0, blank));
     dispatch(in, text.substr(0, blank), split_operands(text.substr(blank)));
   } catch (const std::exception& error) {
     throw PtxError(std::string(error.what()) + " in: " + std::string(statement.text));

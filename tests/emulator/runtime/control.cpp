@@ -1,6 +1,7 @@
 // What the tests ask of the emulator, by ctypes (tests/emulator/library.py).
 #include <cstring>
 
+#include "cost/record.h"
 #include "memory/arena.h"
 #include "runtime/launch.h"
 
@@ -48,6 +49,14 @@ void emulator_set_budget(uint64_t warp_instructions) {
 }
 void emulator_set_threads(unsigned host_threads) {
   DeviceModel::current().host_threads = host_threads;
+}
+// From here on launches are timed; of each at most so many blocks are run, 0: all of them.
+void emulator_start_recording(uint64_t most_blocks) { recorder() = {true, most_blocks, {}}; }
+// What they have cost, as JSON, and the end of it.
+const char* emulator_stop_recording() {
+  kept = as_json(recorder().launches);
+  recorder() = {};
+  return kept.c_str();
 }
 void* emulator_allocate(size_t bytes) { return allocate(bytes); }
 void emulator_release(void* base) { release(base); }

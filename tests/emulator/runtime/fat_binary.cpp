@@ -54,16 +54,22 @@ class Elf {
 };
 
 // ".nv.info" is a list of attributes: u8 format, u8 which, u16 value or the bytes that follow. That of
-// the registers is followed by the index of a symbol and a count.
-void read_registers(const uint8_t* start, std::map<std::string, int>& registers) {
-  constexpr uint8_t kSized = 4, kRegisterCount = 0x2f;
+// the registers is followed by the index of a symbol and a count, that of the stack by a size.
+void read_machine_code(const uint8_t* start, FatBinary& binary) {
+  constexpr uint8_t kSized = 4, kFrameSize = 0x11, kRegisterCount = 0x2f;
+  constexpr size_t kInstruction = 16;  // bytes
   const Elf elf(start);
   const Elf64_Shdr* info = elf.find(".nv.info");
   if (info == nullptr) return;
   const uint8_t *at = elf.bytes(*info), *end = at + info->sh_size;
   while (at < end) {
-    if (at[1] == kRegisterCount)
-      registers[elf.symbol(read<uint32_t>(at + 4))] = static_cast<int>(read<uint32_t>(at + 8));
+    if (at[1] == kRegisterCount || at[1] == kFrameSize) {
+      const std::string name = elf.symbol(read<uint32_t>(at + 4));
+      auto& known = at[1] == kFrameSize ? binary.stack : binary.registers;
+      known[name] = static_cast<int>(read<uint32_t>(at + 8));
+      if (const Elf64_Shdr* code = elf.find(".text." + name))
+        binary.code[name] = static_cast<int>(code->sh_size / kInstruction);
+    }
     at += 4 + (at[0] == kSized ? read<uint16_t>(at + 2) : 0);
   }
 }
@@ -83,7 +89,7 @@ void read_entry(const uint8_t* entry, FatBinary& binary) {
     if (std::memcmp(content, ELFMAG, SELFMAG) != 0)
       throw std::runtime_error("emulator: compressed code, compile with --compress-mode=none");
     binary.machine_code.push_back(capability);
-    read_registers(content, binary.registers);
+    read_machine_code(content, binary);
   }
 }
 

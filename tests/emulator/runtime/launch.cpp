@@ -7,25 +7,31 @@
 #include <cstring>
 #include <thread>
 
+#include "cost/record.h"
+
 namespace emulator {
 namespace {
 
 struct Outcome {
   Findings findings;
   uint64_t instructions = 0;
+  std::vector<BlockCost> costs;  // of a launch that is timed
 };
 
 // Blocks are handed out one by one; the order does not matter, since blocks do not talk.
-Outcome run_blocks(const Launch& launch, unsigned host_threads) {
-  const uint64_t count = launch.block_count();
+Outcome run_blocks(const Launch& launch, uint64_t count, unsigned host_threads) {
+  std::vector<BlockCost> costs(launch.timed ? count : 0);
   const auto workers = static_cast<size_t>(std::min<uint64_t>(host_threads, count));
   std::atomic<uint64_t> next{0};
   std::vector<Outcome> outcomes(workers);
   const auto work = [&](size_t worker) {
     Block block(launch);
     // what was found once is found again: the first block with findings is the worker's last
-    for (uint64_t i = next++; i < count && block.findings.empty(); i = next++) block.run(i);
-    outcomes[worker] = {std::move(block.findings), block.instructions};
+    for (uint64_t i = next++; i < count && block.findings.empty(); i = next++) {
+      block.run(i);
+      if (block.clock() != nullptr) costs[i] = block.clock()->cost();
+    }
+    outcomes[worker] = {std::move(block.findings), block.instructions, {}};
   };
   std::vector<std::thread> others;
   for (size_t i = 1; i < workers; ++i) others.emplace_back(work, i);
@@ -35,6 +41,7 @@ Outcome run_blocks(const Launch& launch, unsigned host_threads) {
     outcomes[0].findings.merge(outcomes[i].findings);
     outcomes[0].instructions += outcomes[i].instructions;
   }
+  outcomes[0].costs = std::move(costs);
   return std::move(outcomes[0]);
 }
 
@@ -53,17 +60,38 @@ Launch prepared(const Program& program, const Geometry& g, void** arguments) {
   return l;
 }
 
+LaunchCost cost_of_launch(const Kernel& kernel, const Launch& launch, Outcome&& outcome) {
+  const FatBinary& binary = kernel.image->binary;
+  const auto known = [&](const std::map<std::string, int>& of) {
+    const auto it = of.find(kernel.name);
+    return it == of.end() ? 0 : it->second;
+  };
+  return {kernel.name,
+          launch.block_count(),
+          launch.thread_count(),
+          launch.program->static_shared + launch.dynamic_shared,
+          launch.program->local_bytes,
+          {kernel.limits.registers, known(binary.stack), known(binary.code)},
+          std::move(outcome.costs)};
+}
+
 Refusal run(Kernel& kernel, const Geometry& geometry, void** arguments) {
   const DeviceModel& device = DeviceModel::current();
   if (!kernel.image->binary.runs_on(device.capability))
     return {cudaErrorNoKernelImageForDevice,
             "no kernel image is available for execution on the device"};
   const Program& program = program_of(kernel);
-  const Launch launch = prepared(program, geometry, arguments);
+  Launch launch = prepared(program, geometry, arguments);
   if (Refusal r = check_limits(launch, kernel.limits, device); r.code != cudaSuccess) return r;
-  const Outcome outcome = run_blocks(launch, device.host_threads);
+  Recorder& record = recorder();
+  uint64_t blocks = launch.block_count();
+  launch.timed = record.on, launch.cold = record.launches.empty();
+  launch.partial = record.on && record.most_blocks > 0;
+  if (launch.partial) blocks = std::min(blocks, record.most_blocks);
+  Outcome outcome = run_blocks(launch, blocks, device.host_threads);
   ++totals().launches;
   totals().warp_instructions += outcome.instructions;
+  if (record.on) record.launches.push_back(cost_of_launch(kernel, launch, std::move(outcome)));
   if (outcome.findings.empty()) return {cudaSuccess, ""};
   return {cudaErrorIllegalAddress, outcome.findings.text(program)};
 }
