@@ -154,7 +154,7 @@ int64_t side_splits(int64_t n, int64_t blocks, int64_t multiprocessors) {
 }
 
 // What the kernels of the triples share. The tables have room for either kind of pairs, and the
-// kernels of both are launched (angle_kernels.cuh).
+// kernels of both are launched (angle_pairs.cuh).
 struct Angles {
   const OnDevice& device;
   int n, tiles, splits;
