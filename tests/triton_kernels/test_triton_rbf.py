@@ -91,9 +91,11 @@ KERNELS = (
     ("pull_kernel", "grad k x x_given x_sizes y y_given y_sizes gamma out", {"EPS": 1e-7}),
     ("loss_kernel", "s s_given s_norms s_sizes t t_given t_norms gamma losses slopes gradient", {}),
 )
+# a few registers too many in the largest kernel, for two architectures
+SPILLS = {"fp64": {("loss_kernel", 100): 32, ("loss_kernel", 120): 16}}
 
 
 @pytest.mark.parametrize("number", ["fp32", "fp64"])
-def test_compiles_for_sm_80_90_and_100(number):
-    sizes = dict(TERMS=10, SAME=True, GRADIENT=True)
-    compile_ahead("kdops.ops.rbf.triton", number, KERNELS, **sizes)
+def test_compiles_for_sm_75_to_120(number):
+    sizes = dict(TERMS=10 if number == "fp32" else 18, SAME=True, GRADIENT=True)
+    compile_ahead("kdops.ops.rbf.triton", number, KERNELS, SPILLS.get(number, ()), **sizes)

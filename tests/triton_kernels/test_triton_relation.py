@@ -108,8 +108,9 @@ KERNELS = (
 
 
 @pytest.mark.parametrize("number", ["fp32", "fp64"])
-def test_compiles_for_sm_80_90_and_100(number):
-    compile_ahead("kdops.ops.relation.triton", number, KERNELS, KIND=1, SAME=True)
+def test_compiles_for_sm_75_to_120(number):
+    spills = {("pull_kernel", 100): 8} if number == "fp32" else {}  # bytes, for one architecture
+    compile_ahead("kdops.ops.relation.triton", number, KERNELS, spills, KIND=1, SAME=True)
     similarity = ("similarity_kernel", "student teacher factor losses", {})
     module = "kdops.ops.relation.triton_similarity"
     compile_ahead(module, number, [similarity], GRADIENT=True, BLOCK=1024)
