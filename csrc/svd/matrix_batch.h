@@ -11,6 +11,7 @@
 #include "common/torch/check.h"
 #include "common/torch/dispatch.h"
 #include "common/torch/tensors.h"
+#include "svd/limits.h"
 
 namespace kdops::svd {
 
@@ -18,8 +19,6 @@ namespace kdops::svd {
 inline bool is_column_major(const Tensor& A) {
   return A.dim() >= 2 && !A.is_contiguous() && torch::stable::transpose(A, -2, -1).is_contiguous();
 }
-
-inline constexpr int64_t kLargestSmallSide = 128, kLargestK = 16;  // of most kernels
 
 // A [*, m, n] seen as `count` matrices, contiguous: row by row, or column by column where the
 // kernel takes both and A lies that way.

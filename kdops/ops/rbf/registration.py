@@ -12,9 +12,10 @@ from kdops._autograd import loss_op, map_op, wants_grad
 from kdops._op import Op
 from kdops._vmap import loop_vmap
 from kdops.ops.rbf import gradient, reference
+from kdops.ops.rbf.limits import NUMBERS_PER_BACK_VALUE
 
 _TRITON = "kdops.ops.rbf.triton"
-_SHARED_BYTES = 60 << 10  # of a block, on every GPU; the CUDA kernel keeps 4 numbers a back value
+_SHARED_BYTES = 60 << 10  # of a block, on every GPU
 
 
 def rbf_affinity(x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float) -> Tensor:
@@ -65,7 +66,7 @@ def svd_rbf_loss(
 
 
 def _svd_rbf_limit(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
-    most = _SHARED_BYTES // (4 * dtype.itemsize)
+    most = _SHARED_BYTES // (NUMBERS_PER_BACK_VALUE * dtype.itemsize)
     if device == "cuda" and sizes[2] > most:
         return f"the CUDA kernel takes D_back up to {most}, not {sizes[2]}"
     return None

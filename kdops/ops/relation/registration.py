@@ -12,13 +12,14 @@ from kdops._autograd import loss_op, map_op
 from kdops._op import Op
 from kdops._vmap import loop_vmap
 from kdops.ops.relation import gradient, reference
+from kdops.ops.relation.limits import TOO_MANY_ROWS_ON_CUDA
 
 _TRITON = "kdops.ops.relation.triton"
 
 
 def _rkd_limit(device: str, dtype: torch.dtype, n: int, *sizes: int) -> str | None:
-    if device == "cuda" and n >= 1 << 15:
-        return f"the CUDA kernels take fewer than 32768 rows, got {n}"
+    if device == "cuda" and n >= TOO_MANY_ROWS_ON_CUDA:
+        return f"the CUDA kernels take fewer than {TOO_MANY_ROWS_ON_CUDA} rows, got {n}"
     return None
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdops._autograd import wants_grad
-from kdops.ops.svd.registration import ALIGN, EIGH, SVD, SVDVALS, TOPK, largest_k
+from kdops.ops.svd.limits import largest_k
+from kdops.ops.svd.registration import ALIGN, EIGH, SVD, SVDVALS, TOPK
 
 # Up to this small side U costs less in the forward than A V / s in the backward, which the gradient
 # of S and Vh needs as well: a half at 16x16, as much at 49x32, a third more at 256x128 (CPU, AVX2).

@@ -18,11 +18,14 @@ from kdops._autograd import custom_op, gradient_op
 from kdops._op import Kernel, Op
 from kdops._vmap import leading_vmap
 from kdops.ops.svd import gradient, reference
-
-LARGEST_SMALL_SIDE = 128
-LARGEST_K = 16
-LARGEST_K_ABOVE = 32  # where min(m, n) is above LARGEST_SMALL_SIDE
-LARGEST_TOPK_ON_CUDA = 2048  # min(m, n); on the CPU any: csrc/svd/topk/route.h
+from kdops.ops.svd.limits import (
+    KRYLOV_FROM_SMALL_SIDE,
+    LARGEST_KRYLOV_K,
+    LARGEST_SMALL_SIDE,
+    LARGEST_TOPK_ON_CUDA,
+    largest_k,
+    saved_rows,
+)
 
 
 def _devices_with(op: str) -> tuple[str, ...]:
@@ -32,16 +35,6 @@ def _devices_with(op: str) -> tuple[str, ...]:
 
 
 _FUSED_GRADIENT = () if _library.missing else _devices_with("svd_backward")
-
-
-def largest_k(p: int) -> int:
-    """The most triples that the top-k kernels find of matrices with min(m, n) = p."""
-    return LARGEST_K if p <= LARGEST_SMALL_SIDE else LARGEST_K_ABOVE
-
-
-def saved_rows(p: int, k: int) -> int:
-    """svd_topk's workspace is (..., rows, p), p = min(m, n): csrc/svd/topk/route.h."""
-    return p + 3 if p <= LARGEST_SMALL_SIDE else p + 2 * k + 8
 
 
 def _full_limit(device: str, dtype: torch.dtype, m: int, n: int) -> str | None:
@@ -57,10 +50,6 @@ def _topk_limit(device: str, dtype: torch.dtype, m: int, n: int, k: int = 1) -> 
 
 def _too_large(p: int, largest: int) -> str | None:
     return f"the kernels take min(m, n) <= {largest}, not {p}" if p > largest else None
-
-
-# Where the CPU kernel tries a Krylov basis: csrc/svd/topk/cpu/large_forward.h.
-KRYLOV_FROM_SMALL_SIDE, LARGEST_KRYLOV_K = 224, 8
 
 
 def _topk_route(backend: str, device: str, dtype: torch.dtype, m: int, n: int, k: int = 1) -> str:

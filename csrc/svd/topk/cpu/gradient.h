@@ -72,7 +72,7 @@ void TopkBackward<T>::solve_dense_lane(const T* saved, int lane) {
   const int p = shape.p, k = shape.k;
   const T* sigma = saved + shape.dense_values_at();
   const PolicyInverse<T> inverse(sigma[0], p, lorentz);
-  T rhs[128], solution[128];
+  T rhs[kLargestSmallSide], solution[kLargestSmallSide];
   for (int i = 0; i < k; ++i) {
     for (int q = 0; q < p; ++q) rhs[q] = y[i * p + q].lane(lane);
     resolve_dense(sigma[i], sigma + k, small_vectors(saved) + k * p, p, p - k, inverse, rhs,

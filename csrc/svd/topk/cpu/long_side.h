@@ -150,7 +150,7 @@ void TopkLongSide<T>::write_by_rows(const TopkInputs<T>& in, const T* result, T*
   T* stacked = vectors + 2 * k * p;
   for (int i = 0; i < k * p; ++i) stacked[i] = y[i], stacked[k * p + i] = P[i];
   interleave_vectors(stacked, p, terms, p, vectors);
-  Pack<T> block[2 * kMaxTop];
+  Pack<T> block[2 * kLargestKAbove];
   for (int64_t row = 0; row < shape.length; row += kLanes) {
     const int count = static_cast<int>(shape.length - row < kLanes ? shape.length - row : kLanes);
     short_row_dots(in.A + row * p, p, count, p, vectors, terms, block);
