@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdops._autograd import wants_grad
 from kdops.ops.svd.limits import largest_k
-from kdops.ops.svd.registration import ALIGN, EIGH, SVD, SVDVALS, TOPK
+from kdops.ops.svd.registration import EIGH, SVD, SVDVALS, TOPK
 
 # Up to this small side U costs less in the forward than A V / s in the backward, which the gradient
 # of S and Vh needs as well: a half at 16x16, as much at 49x32, a third more at 256x128 (CPU, AVX2).
@@ -58,16 +58,6 @@ def values(A: Tensor, m: int, n: int) -> Tensor:
 def eigh(A: Tensor, n: int) -> tuple[Tensor, Tensor]:
     w, Q = EIGH.run(A) if EIGH.serves(A, n, n) else EIGH.plain(A)
     return w, Q
-
-
-def align(student: Tensor, teacher: Tensor, *sizes: int) -> Tensor:
-    """sizes: D, K', k."""
-    aligned: Tensor
-    if ALIGN.serves(student, *sizes):
-        aligned = ALIGN.run(student, teacher)[0]
-    else:
-        aligned = ALIGN.plain(student, teacher)
-    return aligned
 
 
 def empty(A: Tensor, compute_u: bool) -> Triple:

@@ -1,7 +1,7 @@
-"""Tells torch what it must know of the svd ops beyond their kernels.
+"""The svd ops: their shapes, gradients and backends.
 
-The backward of the top-k op and of the alignment is fused, and so is that of the full SVD where the
-device has a kernel for it; elsewhere, and for eigh, it is the formula in batched matrix products.
+The backward of the top-k op is fused, and so is that of the full SVD where the device has a kernel
+for it; elsewhere, and for eigh, it is the formula in batched matrix products.
 Cotangents that nobody sent stay None and cost nothing.
 """
 
@@ -117,16 +117,6 @@ def _fake_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     return A.new_empty(A.shape[:-1]), A.new_empty(A.shape)
 
 
-def _fake_align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    batch, _, k = teacher.shape
-    return student.new_empty(teacher.shape), student.new_empty((batch, k), dtype=torch.int64)
-
-
-def _fake_align_backward(grad: Tensor, choice: Tensor, candidates: int) -> Tensor:
-    batch, length, _ = grad.shape
-    return grad.new_empty((batch, candidates, length)).mT
-
-
 # ---- gradients ----------------------------------------------------------------------------------
 
 
@@ -210,17 +200,6 @@ def _eigh_backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
     return gradient.eigh_backward(gvalues, gvectors, *ctx.saved_tensors)
 
 
-def _align_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-    ctx.candidates = inputs[0].shape[2]
-
-
-def _align_backward(ctx: Any, grad: Tensor, _: Any) -> Any:
-    (choice,) = ctx.saved_tensors
-    return ALIGN_BACKWARD.run(grad, choice, ctx.candidates), None
-
-
 SVD = Op(
     "svd",
     fake=_fake_svd,
@@ -265,17 +244,4 @@ TOPK_BACKWARD = Kernel(
     "svd_topk_backward",
     fake=_fake_topk_backward,
     derivative=partial(gradient_op, formula=_topk_formula, vmap=leading_vmap),
-)
-ALIGN = Op(
-    "align_vectors",
-    shown_as="align_singular_vectors",
-    fake=_fake_align,
-    derivative=partial(custom_op, setup=_align_setup, backward=_align_backward),
-    reference=reference.align_singular_vectors,
-    typical_sizes=(64, 4, 1),
-)
-ALIGN_BACKWARD = Kernel(
-    "align_vectors_backward",
-    fake=_fake_align_backward,
-    derivative=partial(gradient_op, formula=gradient.align_backward),
 )
