@@ -97,10 +97,10 @@ inline std::optional<Tensor> cotangent(const char* op, const char* name,
   return contiguous_of(*grad);
 }
 
-// Where a tensor's data lie from an offset on; null for no tensor and for one without entries.
+// Where a tensor's data lie; null for no tensor and for one without entries.
 template <class T>
-const T* pointer_at(const std::optional<Tensor>& tensor, int64_t offset) {
-  return tensor && tensor->numel() ? pointer<T>(*tensor) + offset : nullptr;
+const T* pointer_or_null(const std::optional<Tensor>& tensor) {
+  return tensor && tensor->numel() ? pointer<T>(*tensor) : nullptr;
 }
 
 }  // namespace kdops::svd

@@ -115,9 +115,9 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
                                              pointer<T>(values),
                                              pointer<T>(right),
                                              pointer<T>(factors),
-                                             pointer_at<T>(u, 0),
-                                             pointer_at<T>(s, 0),
-                                             pointer_at<T>(vh, 0),
+                                             pointer_or_null<T>(u),
+                                             pointer_or_null<T>(s),
+                                             pointer_or_null<T>(vh),
                                              pointer<T>(gA),
                                              static_cast<int>(k),
                                              lorentz};
