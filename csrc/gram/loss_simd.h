@@ -19,7 +19,7 @@ struct GramLoss {
   T *g1, *g2;      // (B, c, student_length) contiguous, or null
 };
 
-KDOPS_PER_ISA(template <class T> void gram_loss(const GramLoss<T>& p, int64_t begin, int64_t end);)
+KDOPS_ENTRY(gram_loss, GramLoss)
 
 // coefficient * |XT X / student_channels - YT Y / teacher_channels|^2 per item, X and Y the rows
 // (channels x length) of student and teacher as unit vectors.
@@ -33,6 +33,6 @@ struct NstLoss {
   T* gradient;     // (B, student_channels, length) contiguous, or null
 };
 
-KDOPS_PER_ISA(template <class T> void nst_loss(const NstLoss<T>& p, int64_t begin, int64_t end);)
+KDOPS_ENTRY(nst_loss, NstLoss)
 
 }  // namespace kdops::gram

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdops import _check
 from kdops._autograd import python_op
 from kdops.ops.svd.gradient import eigh_backward, left_vectors, svd_backward, svd_topk_backward
 from kdops.ops.svd.linalg import safe_eigh, safe_svd, safe_svdvals
@@ -51,18 +50,6 @@ def eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues (..., n) and eigenvectors (..., n, n) of symmetric matrices."""
     values, vectors = _decompose_symmetric(A)
     return values, vectors
-
-
-def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
-    """student (..., D, K'), teacher (..., D, k) -> (..., D, k). METHODS 5.3.
-
-    Column j is the student vector whose |cosine| with teacher vector j is largest (the first of
-    equals; not a bijection), with the sign that makes the cosine positive. The choice is constant.
-    """
-    cosine = _check.constant(student).mT @ _check.constant(teacher)
-    best = cosine.abs().argmax(-2, keepdim=True)
-    chosen = student.gather(-1, best.expand(*student.shape[:-1], -1))
-    return torch.where(cosine.gather(-2, best) < 0, -chosen, chosen)
 
 
 def _svd(
