@@ -15,15 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from kdops._batches import logits_of, mask_of, on_device, run, task_loss
+from kdops._batches import on_device, run, task_loss
 from kdops._checkpoint import Checkpoint, Rows
 from kdops._clip import check_options, clip_to_main, forget_factor
 from kdops._progress import tqdm
-from kdops._teacher_cache import Known, TeacherCache
-from kdops.features import FeatureTap
+from kdops._teacher_cache import TeacherCache
+from kdops._term import Layers, Term, check_optimizer, own_parameters
 
 Step = Callable[[Any, int], tuple[Tensor, Tensor | None]]
-Layers = tuple[Sequence[str] | FeatureTap, Sequence[str] | FeatureTap]
 
 
 def fit(
@@ -70,12 +69,12 @@ def fit(
     Returns a row per epoch: epoch, loss, distill, ms per iteration, accuracy with evaluate.
     """
     device = next(student.parameters()).device
-    free = _own_parameters(method)
+    free = own_parameters(method)
     if optimizer is None:
         own = [p for p in student.parameters() if p.requires_grad]
         trained = [*own, *free.values()]
         optimizer = torch.optim.SGD(trained, 0.05, 0.9, weight_decay=5e-4, nesterov=True)
-    _check_optimizer(optimizer, method, free)
+    check_optimizer("fit", optimizer, method, free)
     if accumulate < 1:
         raise ValueError(f"fit: accumulate is the number of batches to a step, got {accumulate}")
     options = dict(clip) if isinstance(clip, Mapping) else {}
@@ -92,7 +91,7 @@ def fit(
     with ExitStack() as stack:
         if isinstance(teacher, TeacherCache):
             teacher.check(loader)
-        step = step or _usual_step(stack, student, teacher, method, layers, at)
+        step = step or _usual_step(student, Term(stack, student, teacher, method, layers, at))
         for epoch in range(len(history), epochs):
             student.train()
             start = time.perf_counter()
@@ -110,23 +109,6 @@ def fit(
             state.save(history)
             _write_log(log, history)
     return history
-
-
-def _own_parameters(method: nn.Module | None) -> dict[str, nn.Parameter]:
-    named = method.named_parameters() if method is not None else ()
-    return {name: p for name, p in named if p.requires_grad}
-
-
-def _check_optimizer(
-    optimizer: torch.optim.Optimizer, method: nn.Module | None, free: Mapping[str, Tensor]
-) -> None:
-    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if left := [name for name, p in free.items() if id(p) not in known]:
-        more = ", ..." if len(left) > 3 else ""
-        raise ValueError(
-            f"fit: the optimizer has not {len(left)} trained parameters of {type(method).__name__} "
-            f"({', '.join(left[:3])}{more}): give it [*student.parameters(), *method.parameters()]"
-        )
 
 
 def _epoch(
@@ -201,53 +183,12 @@ class _Backward:
         optimizer.zero_grad(set_to_none=True)
 
 
-def _usual_step(
-    stack: ExitStack, student: nn.Module, teacher: Any, method: Any, layers: Any, at: Any
-) -> Step:
-    tap = _tap(stack, student, layers[0], at) if layers else None
-    if isinstance(teacher, TeacherCache):
-        own = layers is not None and isinstance(layers[0], FeatureTap)
-        known = teacher.reader(layers[1] if layers else None, None if own else at)
-    else:
-        known = _knowledge(stack, teacher, layers[1] if layers else None, at)
-
+def _usual_step(student: nn.Module, term: Term) -> Step:
     def step(batch: Any, epoch: int) -> tuple[Tensor, Tensor | None]:
         output = run(student, batch, with_target=True)
-        task = task_loss(output, batch)
-        if method is None or teacher is None:
-            return task, None
-        theirs, z_t = known(batch)
-        pairs = [(tap.features if tap else None, logits_of(output)), (theirs, z_t)]
-        if not hasattr(method, "inputs_from"):  # a module of the user's
-            return task, method(*(z if f is None else f for f, z in pairs))
-        mask = mask_of(batch)
-        if mask is not None and tap is not None:
-            mask = mask[:, tap.prefix :]
-        options = {} if mask is None else {"mask": mask}
-        return task, method(*(method.inputs_from(f, z) for f, z in pairs), **options)
+        return task_loss(output, batch), term(batch, output)
 
     return step
-
-
-def _tap(stack: ExitStack, net: nn.Module, names: Any, at: Any) -> FeatureTap:
-    """An open tap as it is, one of these names until the end of the run."""
-    return (
-        names
-        if isinstance(names, FeatureTap)
-        else stack.enter_context(FeatureTap(net, names, at=at))
-    )
-
-
-def _knowledge(stack: ExitStack, teacher: Any, names: Any, at: Any) -> Callable[[Any], Known]:
-    """batch -> the teacher's features (None without layers) and logits."""
-    tap = None if names is None or teacher is None else _tap(stack, teacher, names, at)
-
-    def known(batch: Any) -> Known:
-        with torch.no_grad():
-            output = run(teacher.eval(), batch)
-        return tap.features if tap else None, logits_of(output)
-
-    return known
 
 
 def _write_log(log: Any, history: Rows) -> None:
