@@ -46,7 +46,8 @@ class DistillationModule(LightningModule):
         self._teacher = (teacher,)  # out of sight of nn.Module
         self._make_optimizer = optimizer
         self._layers, self._at, self.weight = layers, at, weight
-        self._stack, self._term = ExitStack(), None
+        self._stack = ExitStack()
+        self._term: Term | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.student(*args, **kwargs)
