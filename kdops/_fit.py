@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from kdops._batches import on_device, run, task_loss
@@ -40,6 +41,7 @@ def fit(
     weight: float = 1.0,
     clip: bool | Mapping[str, Any] = False,
     accumulate: int = 1,
+    wrap: Callable[[nn.Module], nn.Module] | None = None,
     amp: torch.dtype | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     checkpoint: str | Path | None = None,
@@ -60,6 +62,9 @@ def fit(
     ValueError. clip: clip_to_main, True or its options, such as {"per": "global", "every": 10}.
     accumulate=n: a step of the optimizer for n batches, on the mean of their losses; relations
     between samples are those within a batch: they do not see the n batches as one.
+    wrap: makes another module of student and method as one, whose forward is a step and gives the
+    losses: DistributedDataParallel, or a function that calls it with options. A sampler gets its
+    epoch by set_epoch.
     amp: autocast dtype; float16 on CUDA adds a GradScaler. scheduler.step() runs per epoch.
     checkpoint: a file, written atomically after every epoch; if it exists, training goes on from it
     along the same curve (an AveragedModel as the teacher, which you update at every step of the
@@ -88,12 +93,16 @@ def fit(
     state = Checkpoint(checkpoint, {k: v for k, v in parts if v is not None}, shuffle)
     history = state.restore()
     back = _Backward(student, list(free.values()), weight, bool(clip), options, scaler, accumulate)
+    sampler: Any = getattr(loader, "sampler", None)
     with ExitStack() as stack:
         if isinstance(teacher, TeacherCache):
             teacher.check(loader)
         step = step or _usual_step(student, Term(stack, student, teacher, method, layers, at))
+        step = back.wrapped(step, method, wrap)
         for epoch in range(len(history), epochs):
             student.train()
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
             start = time.perf_counter()
             bar = tqdm(loader, f"epoch {epoch}", leave=False) if tqdm and progress else loader
             losses = _epoch(bar, epoch, step, amp, device, optimizer, back, method, state)
@@ -164,6 +173,15 @@ class _Backward:
     options: dict[str, Any]  # of clip_to_main
     scaler: Any
     accumulate: int
+    replica: DistributedDataParallel | None = None
+
+    def wrapped(self, step: Step, method: nn.Module | None, wrap: Any) -> Step:
+        """The step, by the module that wrap makes of the networks it runs."""
+        whole = _Whole(self.student, method, step)
+        run_step = whole if wrap is None else wrap(whole)
+        replicas = [m for m in (run_step, self.student) if isinstance(m, DistributedDataParallel)]
+        self.replica = replicas[0] if replicas else None
+        return run_step
 
     def __call__(self, main: Tensor, extra: Tensor | None, epoch: int) -> None:
         main = self.scaler.scale(main / self.accumulate)
@@ -175,12 +193,25 @@ class _Backward:
             torch.autograd.backward(main + extra)
             return
         params = self.student.parameters()
-        clip_to_main(main, extra, params, free=self.free, epoch=epoch, **self.options)
+        group = None if self.replica is None else self.replica.process_group
+        options: dict[str, Any] = {**self.options, "epoch": epoch, "group": group}
+        clip_to_main(main, extra, params, free=self.free, **options)
 
     def finish(self, optimizer: torch.optim.Optimizer) -> None:
         self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
+
+
+class _Whole(nn.Module):
+    """Student and method as one module, whose forward is a step."""
+
+    def __init__(self, student: nn.Module, method: nn.Module | None, step: Step) -> None:
+        super().__init__()
+        self.student, self.method, self.step = student, method, step
+
+    def forward(self, batch: Any, epoch: int) -> tuple[Tensor, Tensor | None]:
+        return self.step(batch, epoch)
 
 
 def _usual_step(student: nn.Module, term: Term) -> Step:
