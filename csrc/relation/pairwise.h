@@ -157,33 +157,43 @@ void angles(const T* inverse, const T* half, int64_t n, T* out, int64_t begin, i
       });
 }
 
-// Entry (i, j, k) with cotangent g adds r_ij g (r_ik - cos r_ij) / 2 to w_ij, the same with j and k
-// exchanged to w_ik, and -g r_ij r_ik / 2 to m_jk.
+// What anchor i adds to dL/dD: entry (i, j, k) with cotangent g adds r_ij g (r_ik - cos r_ij) / 2 to
+// w_ij, the same with j and k exchanged to w_ik, and -g r_ij r_ik / 2 to m_jk. r and w are rows i;
+// cosine(j, k, lanes) and cotangent(j, k, lanes, cosine).
+template <class T, class Cosine, class Cotangent>
+inline void anchor_weights(int64_t n, const T* r, T* w, T* m, const Cosine& cosine_of,
+                           const Cotangent& cotangent_of) {
+  using P = Pack<T>;
+  const P minus_half(T(-0.5));
+  std::fill(w, w + n, T(0));
+  for (int64_t j = 0; j < n; ++j) {
+    const P rj(r[j]);
+    P sum(T(0));
+    for_packs<T>(n, [&](int64_t k, int lanes) {
+      const P rk = load_some(r + k, lanes);
+      const P cosine = cosine_of(j, k, lanes), g = cotangent_of(j, k, lanes, cosine);
+      sum = fma(g, rk - cosine * rj, sum);
+      store_some(fma(g, rj - cosine * rk, load_some(w + k, lanes)), w + k, lanes);
+      store_some(fma(minus_half * g * rj, rk, load_some(m + j * n + k, lanes)), m + j * n + k,
+                 lanes);
+    });
+    w[j] += reduce_add(sum);
+  }
+  for (int64_t j = 0; j < n; ++j) w[j] *= r[j] / 2;
+}
+
 template <class T>
 void angles_backward(const T* grad, const T* inverse, const T* half, int64_t n, T* w, T* m,
                      int64_t begin, int64_t end) {
-  using P = Pack<T>;
-  const P minus_half(T(-0.5));
-  for (int64_t i = begin; i < end; ++i) {
-    const T* r = inverse + i * n;
-    T* row = w + i * n;
-    std::fill(row, row + n, T(0));
-    for (int64_t j = 0; j < n; ++j) {
-      const P rj(r[j]);
-      P sum(T(0));
-      for_packs<T>(n, [&](int64_t k, int lanes) {
-        const P g = load_some(grad + (i * n + j) * n + k, lanes);
-        const P rk = load_some(r + k, lanes);
-        const P cosine = angle_cosines(inverse, half, n, i, j, k, lanes);
-        sum = fma(g, rk - cosine * rj, sum);
-        store_some(fma(g, rj - cosine * rk, load_some(row + k, lanes)), row + k, lanes);
-        store_some(fma(minus_half * g * rj, rk, load_some(m + j * n + k, lanes)), m + j * n + k,
-                   lanes);
-      });
-      row[j] += reduce_add(sum);
-    }
-    for (int64_t j = 0; j < n; ++j) row[j] *= r[j] / 2;
-  }
+  for (int64_t i = begin; i < end; ++i)
+    anchor_weights(
+        n, inverse + i * n, w + i * n, m,
+        [&](int64_t j, int64_t k, int lanes) {
+          return angle_cosines(inverse, half, n, i, j, k, lanes);
+        },
+        [&](int64_t j, int64_t k, int lanes, Pack<T>) {
+          return load_some(grad + (i * n + j) * n + k, lanes);
+        });
 }
 
 }  // namespace kdops::relation::KDOPS_ISA

@@ -1,5 +1,5 @@
 // CPU glue of pairwise_angle, by halves of distances and their reciprocals (angle.h).
-#include "relation/pairwise_batch.h"
+#include "relation/far_rows.h"
 
 namespace kdops::relation {
 namespace {
@@ -35,11 +35,25 @@ Tensor in_double(const Op& op, const Inputs&... inputs) {
   return torch::stable::to(result, ScalarType::Float);
 }
 
+// Of rows of double so far apart that double, too, says too little.
+Tensor far_angle_of(const Tensor& x) {
+  const FarRows rows(x);
+  const int64_t n = rows.pairs.n;
+  Tensor out = empty_for(x, {n, n, n});
+  parallel_for(n, 12.0 * n * n, [&](int64_t begin, int64_t end) {
+    KDOPS_BEST(far_angles)(rows.pairs, pointer<double>(out), begin, end);
+  });
+  return out;
+}
+
 template <class T>
 Tensor angle_of(const Tensor& x) {
   const int64_t n = x.size(0);
   const HalfAndInverse<T> known(x);
-  if (known.near) return in_double(&angle_of<double>, x);
+  if (known.near) {
+    if constexpr (sizeof(T) == 8) return far_angle_of(x);
+    return in_double(&angle_of<double>, x);
+  }
   Tensor out = empty_for(x, {n, n, n});
   parallel_for(n, 6.0 * n * n, [&](int64_t begin, int64_t end) {
     KDOPS_BEST(angles<T>)
@@ -54,11 +68,21 @@ Tensor pairwise_angle_cpu(const Tensor& x_any) {
   return for_real_type("pairwise_angle", x, [&](auto real) { return angle_of<decltype(real)>(x); });
 }
 
+Tensor far_angle_backward_of(const Tensor& grad, const Tensor& x) {
+  const FarRows rows(x);
+  return far_gradient(rows, 1, [&](double* w, double* m, int64_t, int64_t begin, int64_t end) {
+    KDOPS_BEST(far_angles_backward)(pointer<double>(grad), rows.pairs, w, m, begin, end);
+  });
+}
+
 template <class T>
 Tensor angle_backward_of(const Tensor& grad, const Tensor& x) {
   const int64_t n = x.size(0), groups = std::min<int64_t>(n, 4);  // fixed: the order of sums
   const HalfAndInverse<T> known(x);
-  if (known.near) return in_double(&angle_backward_of<double>, grad, x);
+  if (known.near) {
+    if constexpr (sizeof(T) == 8) return far_angle_backward_of(grad, x);
+    return in_double(&angle_backward_of<double>, grad, x);
+  }
   Tensor w = empty_for(x, {1, n, n});
   Scratch<T> opposite(groups * n * n);
   parallel_for(groups, 12.0 * n * n * n / std::max<int64_t>(groups, 1),

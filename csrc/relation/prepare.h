@@ -10,6 +10,7 @@
 #include <limits>
 #include <vector>
 
+#include "common/shared/close_pair.h"
 #include "common/shared/unit_row.h"
 #include "common/simd/scratch.h"
 #include "common/torch/check.h"
@@ -153,6 +154,14 @@ struct Centred {
     return roots;
   }
 
+  // The largest squared norm that is finite.
+  T longest() const {
+    T most = 0;
+    for (const T norm : norms)
+      if (norm > most && norm <= std::numeric_limits<T>::max()) most = norm;
+    return most;
+  }
+
   // Several matrices of rows of the same length, by the mean and the largest entry of all.
   static std::vector<Centred> of(const std::vector<Rows<T>>& parts, const std::vector<T*>& targets,
                                  CentreOptions options = {});
@@ -252,7 +261,7 @@ struct Prepared {
   GramRows<T> pairs() const {
     const Rows<T> given = rows_of<T>(x);
     const T* norms = centred.norms.data();
-    return {given, given, centred.scale, norms, norms, gram.get()};
+    return {given, given, centred.scale, norms, norms, gram.get(), kFarPart<T> * centred.longest()};
   }
 };
 

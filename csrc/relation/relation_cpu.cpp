@@ -5,7 +5,7 @@
 #include <limits>
 #include <tuple>
 
-#include "relation/finish.h"
+#include "relation/far_rows.h"
 
 namespace kdops::relation {
 namespace {
@@ -73,6 +73,22 @@ LossAndGrad in_double(const Loss& loss_of, const Tensor& student, const Tensor& 
           torch::stable::to(grad, student.scalar_type())};
 }
 
+// Rows of double so far apart that double, too, says too little.
+LossAndGrad rkd_angle_far(const Tensor& student, const Tensor& teacher, bool want_grad) {
+  const FarRows s(student), t(teacher);
+  const int64_t n = student.size(0);
+  const double cube = static_cast<double>(n) * n * n;
+  std::vector<double> losses(far_groups(n));
+  Tensor grad =
+      far_gradient(s, 1 / cube, [&](double* w, double* m, int64_t g, int64_t i, int64_t j) {
+        losses[g] = KDOPS_BEST(far_angle_loss)(s.pairs, t.pairs, w, m, i, j);
+      });
+  const double loss = sum_of(losses) / cube;
+  if (!want_grad) return {scalar<double>(student, loss), empty_for(student, {0})};
+  if (std::isnan(loss)) multiply_by(loss, grad);
+  return {scalar<double>(student, loss), grad};
+}
+
 template <class T>
 LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   const int64_t n = student.size(0);
@@ -85,7 +101,10 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
     near[side] = side == 0 ? fill_fields(s, kStudentInverse, data.get())
                            : fill_fields(t, kTeacherInverse, data.get());
   });
-  if (near[0] || near[1]) return in_double(&rkd_angle_of<double>, student, teacher, want_grad);
+  if (near[0] || near[1]) {
+    if constexpr (sizeof(T) == 8) return rkd_angle_far(student, teacher, want_grad);
+    return in_double(&rkd_angle_of<double>, student, teacher, want_grad);
+  }
   Scratch<T> opposite(want_grad ? groups * n * n : 0);
   std::vector<double> losses(groups);
   parallel_for(groups, 10.0 * n * n * n / groups, [&](int64_t begin, int64_t end) {

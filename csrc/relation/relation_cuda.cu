@@ -153,8 +153,8 @@ int64_t side_splits(int64_t n, int64_t blocks, int64_t multiprocessors) {
   return std::max<int64_t>(1, std::min({wanted, by_memory, by_work, int64_t(16)}));
 }
 
-// What the kernels of the triples share. near is null for rows of double; for rows of float the
-// tables have room for double, and the kernels of both types are launched (angle_kernels.cuh).
+// What the kernels of the triples share. The tables have room for either kind of pairs, and the
+// kernels of both are launched (angle_pairs.cuh).
 struct Angles {
   const OnDevice& device;
   int n, tiles, splits;
@@ -166,7 +166,7 @@ struct Angles {
         n(static_cast<int>(student.size(0))),
         tiles((n + gpu::kSideTile - 1) / gpu::kSideTile),
         splits(static_cast<int>(side_splits(n, side_blocks(), device.multiprocessors()))),
-        pairs(doubles(student, 4 * square())),
+        pairs(doubles(student, sizeof(gpu::FarPair) / sizeof(double) * square())),
         m(doubles(student, want_grad ? splits * square() : 0)),
         w(doubles(student, want_grad ? square() : 0)),
         losses(doubles(student, side_blocks() * splits)),
@@ -175,9 +175,9 @@ struct Angles {
 
   int64_t square() const { return int64_t(n) * n; }
   int64_t side_blocks() const { return int64_t(tiles) * (tiles + 1) / 2; }
-  template <class T>
-  gpu::AnglePair<T>* table() const {
-    return static_cast<gpu::AnglePair<T>*>(pairs.data_ptr());
+  template <class P>
+  P* table() const {
+    return static_cast<P*>(pairs.data_ptr());
   }
   template <class T>
   static T* room(const Tensor& x) {
@@ -191,69 +191,71 @@ template <class T>
 void launch_pairs(const Angles& a, const Side<T>& side, bool teacher, int* near) {
   gpu::relation_pairs_kernel<T><<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
       pointer<T>(side.gram), pointer<T>(side.given), a.n, side.d, pointer<T>(side.norms),
-      pointer<double>(side.scale), teacher, a.table<T>(), near);
+      pointer<double>(side.scale), teacher, a.table<gpu::AnglePair<T>>(), near);
   check_launch(kAngle);
 }
 
 // Losses and, if wanted, the opposite sides and the weights at the anchors.
-template <class T>
+template <class P>
 void launch_triples(const Angles& a, bool want_grad) {
-  gpu::rkd_angle_side_kernel<T>
+  using T = typename P::Real;
+  gpu::rkd_angle_side_kernel<P>
       <<<dim3(static_cast<unsigned>(a.side_blocks()), static_cast<unsigned>(a.splits)),
          dim3(gpu::kSideThreads, gpu::kSideThreads), 0, a.device.stream()>>>(
-          a.table<T>(), a.n, a.tiles, (a.n + a.splits - 1) / a.splits, a.near,
+          a.table<P>(), a.n, a.tiles, (a.n + a.splits - 1) / a.splits, a.near,
           want_grad ? Angles::room<T>(a.m) : nullptr, pointer<double>(a.losses));
   check_launch(kAngle);
   if (!want_grad) return;
-  gpu::rkd_angle_weight_kernel<T><<<dim3((a.n + gpu::kWeightThreads - 1) / gpu::kWeightThreads,
+  gpu::rkd_angle_weight_kernel<P><<<dim3((a.n + gpu::kWeightThreads - 1) / gpu::kWeightThreads,
                                          (a.n + gpu::kWeightAnchors - 1) / gpu::kWeightAnchors),
                                     gpu::kWeightThreads, 0, a.device.stream()>>>(
-      a.table<T>(), a.n, a.near, Angles::room<T>(a.w));
+      a.table<P>(), a.n, a.near, Angles::room<T>(a.w));
   check_launch(kAngle);
 }
 
-void launch_wide_pairs(const Angles& a, const Side<float>& s, const Side<float>& t) {
-  gpu::
-      rkd_angle_wide_pairs_kernel<<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
-          pointer<float>(s.given), s.d, pointer<float>(t.given), t.d, a.n, a.near,
-          a.table<double>());
+template <class T>
+void launch_far_pairs(const Angles& a, const Side<T>& s, const Side<T>& t) {
+  gpu::rkd_angle_far_pairs_kernel<T>
+      <<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
+          pointer<T>(s.given), s.d, pointer<double>(s.scale), pointer<T>(t.given), t.d,
+          pointer<double>(t.scale), a.n, a.near, a.table<gpu::FarPair>());
   check_launch(kAngle);
 }
 
-void launch_wide_gradient(const Angles& a, const Side<float>& s, const Tensor& grad) {
-  gpu::rkd_angle_wide_gradient_kernel<<<grid_of(kAngle, a.n), gpu::kRowThreads, 0,
-                                        a.device.stream()>>>(
-      a.table<double>(), a.n, pointer<double>(a.w), pointer<double>(a.m), a.splits,
-      pointer<double>(a.total), pointer<float>(s.given), s.d, a.near, pointer<float>(grad));
+template <class T>
+void launch_far_gradient(const Angles& a, const Side<T>& s, const Tensor& grad) {
+  gpu::rkd_angle_far_gradient_kernel<T>
+      <<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
+          a.table<gpu::FarPair>(), a.n, pointer<double>(a.w), pointer<double>(a.m), a.splits,
+          pointer<double>(a.total), pointer<T>(s.given), s.d, pointer<double>(s.scale), a.near,
+          pointer<T>(grad));
   check_launch(kAngle);
 }
 
 template <class T>
 LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
-  constexpr bool kRescued = sizeof(T) == 4;
+  using Pair = gpu::AnglePair<T>;
   const OnDevice device(student);
   const Tensor mark = empty_for(student, {1}, ScalarType::Int);
-  int* near = kRescued ? pointer<int>(mark) : nullptr;
+  int* near = pointer<int>(mark);
   const Side<T> s(device, kAngle, student, near), t(device, kAngle, teacher);
   const Angles a(device, student, want_grad, near);
   launch_pairs<T>(a, s, false, near);
   launch_pairs<T>(a, t, true, near);
-  launch_triples<T>(a, want_grad);
-  if constexpr (kRescued) {
-    launch_wide_pairs(a, s, t);
-    launch_triples<double>(a, want_grad);
-  }
+  launch_triples<Pair>(a, want_grad);
+  launch_far_pairs<T>(a, s, t);
+  launch_triples<gpu::FarPair>(a, want_grad);
   launch_total(device, kAngle, pointer<double>(a.losses), nullptr, a.losses.size(0),
                1.0 / a.n / a.n / a.n, pointer<double>(a.total));
   const Tensor loss = loss_of(a.total, student);
   if (!want_grad) return {loss, empty_for(student, {0})};
   gpu::rkd_angle_laplacian_kernel<T>
       <<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, device.stream()>>>(
-          a.table<T>(), a.n, Angles::room<T>(a.w), Angles::room<T>(a.m), a.splits,
+          a.table<Pair>(), a.n, Angles::room<T>(a.w), Angles::room<T>(a.m), a.splits,
           pointer<double>(a.total), pointer<double>(s.scale), near, pointer<T>(s.gram));
   check_launch(kAngle);
   const Tensor grad = pull_back(device, kAngle, s, nullptr);
-  if constexpr (kRescued) launch_wide_gradient(a, s, grad);
+  launch_far_gradient(a, s, grad);
   return {loss, grad};
 }
 

@@ -88,16 +88,17 @@ KDOPS_DEVICE Difference<T> difference_of(const T* x, const T* y, int d, T scale,
 // Distance of rows i and j, in scaled units, from their Gram entry, which is a mean over the d
 // columns as the gram room gives it. Below kClosePart of the norms the digits are gone, and the
 // differences of the given rows are summed: equal rows give exactly zero, others never do; `near`
-// is set where float says too little of the direction (kNearPart). NaN stays NaN.
+// is set where T says too little of the direction (close_pair.h; far_square: kFarPart of the longest
+// row's). NaN stays NaN.
 template <class T>
 KDOPS_DEVICE T pair_distance(const T* given, int d, T scale, const T* norms, T gram, int i, int j,
-                             bool& near) {
+                             T far_square, bool& near) {
   if (i == j) return norms[i] - norms[i];
   const T both = norms[i] + norms[j], square = fma(T(-2) * d, gram, both);
-  if (!(square <= T(kClosePart) * both)) return sqrt(square);
+  if (!(square <= max(T(kClosePart) * both, far_square))) return sqrt(square);
   const T *x = given + static_cast<int64_t>(i) * d, *y = given + static_cast<int64_t>(j) * d;
   const Difference<T> exact = difference_of(x, y, d, scale, T(1));
-  near |= exact.largest > 0 && exact.square < T(kNearPart) * both;
+  near |= exact.largest > 0 && exact.square < max(kNearPart<T> * both, far_square);
   if (!(exact.square < (sizeof(T) == 4 ? T(1e-30) : T(1e-280)))) return sqrt(exact.square);
   const T more = row_scale(exact.largest);  // their squares would vanish
   return sqrt(difference_of(x, y, d, scale, more).square) / more;
@@ -123,7 +124,8 @@ __global__ void __launch_bounds__(kRowThreads)
   double sum = 0, count = 0;
   bool near = false;
   for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
-    const T distance = pair_distance(given, d, static_cast<T>(*scale), norms, row[j], i, j, near);
+    const T distance =
+        pair_distance(given, d, static_cast<T>(*scale), norms, row[j], i, j, T(0), near);
     row[j] = distance;
     sum += distance;
     count += distance == T(0) ? 0 : 1;

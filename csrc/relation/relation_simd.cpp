@@ -2,6 +2,7 @@
 #include "relation/relation_simd.h"
 
 #include "relation/angle.h"
+#include "relation/far.h"
 #include "relation/losses.h"
 #include "relation/pairwise.h"
 #include "relation/product.h"

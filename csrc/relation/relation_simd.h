@@ -23,12 +23,14 @@ struct Rows {
 
 // What squared distances are made of: two sets of centred and scaled rows by their squared norms
 // and the Gram matrix (x.count, y.count), and the rows x and y as they were given, which are in the
-// same units times `scale`. For distances inside one set y is x.
+// same units times `scale`. For distances inside one set y is x. Pairs with a squared distance below
+// far_square are near, whatever their norms: some other row is so far.
 template <class T>
 struct GramRows {
   Rows<T> x, y;
   T scale;
   const T *x_norms, *y_norms, *gram;
+  T far_square = 0;
 };
 
 // What the angle kernel knows of each pair (row, anchor), interleaved so that one stream of memory
@@ -215,5 +217,24 @@ KDOPS_PER_ISA(template <class T> void angles(const T* inverse, const T* half, in
 KDOPS_PER_ISA(template <class T> void angles_backward(const T* grad, const T* inverse,
                                                       const T* half, int64_t n, T* w, T* m,
                                                       int64_t begin, int64_t end);)
+
+// ---- far.h: angles among rows so far apart that double loses the near ones -----------------------
+
+// Of n rows, all (n, n): squared distances in two parts (long_square.h), and 1/d.
+struct FarPairs {
+  int64_t n;
+  double *square, *rest, *inverse;
+};
+KDOPS_PER_ISA(void far_pairs(Rows<double> x, double scale, const FarPairs& out, int64_t begin,
+                             int64_t end);)
+
+// As angles and angles_backward.
+KDOPS_PER_ISA(void far_angles(const FarPairs& pairs, double* out, int64_t begin, int64_t end);)
+KDOPS_PER_ISA(void far_angles_backward(const double* grad, const FarPairs& pairs, double* w,
+                                       double* m, int64_t begin, int64_t end);)
+
+// As angle_sweep; with w and m the weights as angles_backward gives them for the slopes.
+KDOPS_PER_ISA(double far_angle_loss(const FarPairs& student, const FarPairs& teacher, double* w,
+                                    double* m, int64_t begin, int64_t end);)
 
 }  // namespace kdops::relation

@@ -20,10 +20,6 @@ using namespace kdops::KDOPS_ISA;
 // Squared distances below this have lost digits to underflow, or are zero.
 template <class T>
 inline constexpr T kVanishing = sizeof(T) == 4 ? T(1e-30) : T(1e-280);
-// kNearPart for float; double has the digits.
-template <class T>
-inline constexpr T kNear = sizeof(T) == 4 ? T(kNearPart) : T(0);
-
 // Of (x - y) scale: the sum of the squares, each entry times `more`, and the largest |entry|.
 template <class T>
 struct Difference {
@@ -48,13 +44,13 @@ inline Pack<T> pair_squares(const GramRows<T>& g, int64_t i, int64_t j, int lane
   using P = Pack<T>;
   const P norms = P(g.x_norms[i]) + load_some(g.y_norms + j, lanes);
   P squares = norms - P(T(2)) * load_some(g.gram + i * g.y.count + j, lanes);
-  const P limit = P(T(kClosePart)) * norms;
+  const P limit = max(P(T(kClosePart)) * norms, P(g.far_square));
   if (!any(squares <= limit)) return squares;
   for (int l = 0; l < lanes; ++l) {
     if (!(squares.lane(l) <= limit.lane(l))) continue;
     const T *x = g.x.at(i), *y = g.y.at(j + l);
     const T exact = x == y ? T(0) : difference_of(x, y, g.x.length, g.scale).square;
-    near |= exact > 0 && exact < kNear<T> * norms.lane(l);
+    near |= exact > 0 && exact < max(kNearPart<T> * norms.lane(l), g.far_square);
     squares.set_lane(l, exact);
   }
   return squares;
@@ -86,7 +82,7 @@ inline Root<T> pair_roots(const GramRows<T>& g, int64_t i, int64_t j, int lanes,
     const T scale = row_scale(difference_of(x, y, g.x.length, g.scale).largest);
     const T square = difference_of(x, y, g.x.length, g.scale, scale).square;
     const UnitFactors<T> norm = unit_factors(scale, square);
-    near |= norm.inverse > 0 && kNear<T> > 0;
+    near |= norm.inverse > 0;
     root.inverse.set_lane(l, norm.inverse);
     root.distance.set_lane(l, norm.inverse > 0 ? 1 / norm.unit / scale : T(0));
   }

@@ -264,6 +264,14 @@ def test_gradient_penalty_through_repeated_rows():
         assert second.abs().max() > 0
 
 
+def test_angles_beside_an_outlier():
+    """One row in a large batch moves the centre little and the cosines at every other row."""
+    x = torch.randn(128, 32)
+    x[3] *= 500
+    directions = torch.nn.functional.normalize(x.double() - x[:, None].double(), dim=2)
+    assert (kdops.pairwise_angle(x) - directions @ directions.mT).abs().max() <= 1e-5
+
+
 @pytest.mark.parametrize("kind", ["clusters", "far"])
 def test_second_order_keeps_its_digits(kind):
     """A gradient penalty in float32 where the products of the formula cancel."""

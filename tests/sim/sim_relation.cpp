@@ -1,5 +1,6 @@
 // The relation room's kernels on the simulator: whole losses, launched as relation_cuda.cu does.
 // Gram matrices and the last product are numpy's (the gram room has its own tests).
+#include <algorithm>
 #include <limits>
 
 #include "relation/angle_kernels.cuh"
@@ -76,27 +77,34 @@ double distance(const py::array& given_s, const py::array& norms_s, const py::ar
   return totals.loss;
 }
 
-// Tables of the triples in the type T, and the launches that fill them.
-template <class T>
+// Tables of the triples for a kind of pairs, and the launches that fill them.
+template <class P>
 struct Triples {
+  using T = typename P::Real;
   int n, splits, tiles = (n + kSideTile - 1) / kSideTile, side_blocks = tiles * (tiles + 1) / 2;
-  std::vector<AnglePair<T>> pairs{size_t(n) * n, AnglePair<T>{kNaN, kNaN, kNaN, kNaN}};
+  std::vector<P> pairs{size_t(n) * n, poisoned()};
   std::vector<T> w = poison<T>(n * n), m = poison<T>(int64_t(splits) * n * n);
-  static constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+
+  static P poisoned() {
+    P pair;
+    std::fill_n(reinterpret_cast<T*>(&pair), sizeof(P) / sizeof(T),
+                std::numeric_limits<T>::quiet_NaN());
+    return pair;
+  }
 
   void launch(const int* near, double* losses) {
     cusim::launch(
         dim3((n + kWeightThreads - 1) / kWeightThreads, (n + kWeightAnchors - 1) / kWeightAnchors),
-        kWeightThreads, 0, [&] { rkd_angle_weight_kernel<T>(pairs.data(), n, near, w.data()); });
+        kWeightThreads, 0, [&] { rkd_angle_weight_kernel<P>(pairs.data(), n, near, w.data()); });
     cusim::launch(dim3(side_blocks, splits), dim3(kSideThreads, kSideThreads), 0, [&] {
-      rkd_angle_side_kernel<T>(pairs.data(), n, tiles, (n + splits - 1) / splits, near, m.data(),
+      rkd_angle_side_kernel<P>(pairs.data(), n, tiles, (n + splits - 1) / splits, near, m.data(),
                                losses);
     });
   }
 };
 
-// out (n, n): the Laplacian of the weights, or, for rows of float that need double, grad (n, d):
-// the gradient. Returns the loss and whether double was needed.
+// out (n, n): the Laplacian of the weights, or, for rows that lie too far apart, grad (n, d): the
+// gradient. Returns the loss and whether they do.
 py::tuple angle(const py::array& given_s, const py::array& norms_s, const py::array& gram_s,
                 double scale_s, const py::array& given_t, const py::array& norms_t,
                 const py::array& gram_t, double scale_t, int splits, const py::array& out,
@@ -105,47 +113,43 @@ py::tuple angle(const py::array& given_s, const py::array& norms_s, const py::ar
             d_t = static_cast<int>(given_t.shape(1));
   const unsigned blocks = static_cast<unsigned>(n);
   double loss = std::numeric_limits<double>::quiet_NaN();
-  int mark = 0;
+  int near = 0;
   for_real(gram_s, [&](auto kind) {
     using T = decltype(kind);
-    constexpr bool kRescued = sizeof(T) == 4;
-    int* near = kRescued ? &mark : nullptr;
-    Triples<T> triples{n, splits};
-    Triples<double> wide{n, splits};
+    Triples<AnglePair<T>> triples{n, splits};
+    Triples<FarPair> far{n, splits};
     const auto fill = [&](const py::array& gram, const py::array& given, const py::array& norms,
                           double scale, bool teacher) {
       cusim::launch(blocks, kRowThreads, 0, [&] {
         relation_pairs_kernel<T>(data_of<T>(gram), data_of<T>(given), n,
                                  static_cast<int>(given.shape(1)), data_of<T>(norms), &scale,
-                                 teacher, triples.pairs.data(), near);
+                                 teacher, triples.pairs.data(), &near);
       });
     };
     fill(gram_s, given_s, norms_s, scale_s, false);
     fill(gram_t, given_t, norms_t, scale_t, true);
     auto losses = poison<double>(int64_t(triples.side_blocks) * splits);
-    triples.launch(near, losses.data());
-    if constexpr (kRescued) {
-      cusim::launch(blocks, kRowThreads, 0, [&] {
-        rkd_angle_wide_pairs_kernel(data_of<T>(given_s), d_s, data_of<T>(given_t), d_t, n, near,
-                                    wide.pairs.data());
-      });
-      wide.launch(near, losses.data());
-    }
+    triples.launch(&near, losses.data());
+    cusim::launch(blocks, kRowThreads, 0, [&] {
+      rkd_angle_far_pairs_kernel<T>(data_of<T>(given_s), d_s, &scale_s, data_of<T>(given_t), d_t,
+                                    &scale_t, n, &near, far.pairs.data());
+    });
+    far.launch(&near, losses.data());
     cusim::launch(1u, kRowThreads, 0, [&] {
       relation_total_kernel(losses.data(), nullptr, static_cast<int>(losses.size()),
                             1.0 / n / n / n, &loss);
     });
     cusim::launch(blocks, kRowThreads, 0, [&] {
       rkd_angle_laplacian_kernel<T>(triples.pairs.data(), n, triples.w.data(), triples.m.data(),
-                                    splits, &loss, &scale_s, near, data_of<T>(out));
+                                    splits, &loss, &scale_s, &near, data_of<T>(out));
     });
-    if constexpr (kRescued)
-      cusim::launch(blocks, kRowThreads, 0, [&] {
-        rkd_angle_wide_gradient_kernel(wide.pairs.data(), n, wide.w.data(), wide.m.data(), splits,
-                                       &loss, data_of<T>(given_s), d_s, near, data_of<T>(grad));
-      });
+    cusim::launch(blocks, kRowThreads, 0, [&] {
+      rkd_angle_far_gradient_kernel<T>(far.pairs.data(), n, far.w.data(), far.m.data(), splits,
+                                       &loss, data_of<T>(given_s), d_s, &scale_s, &near,
+                                       data_of<T>(grad));
+    });
   });
-  return py::make_tuple(loss, mark != 0);
+  return py::make_tuple(loss, near != 0);
 }
 
 // grad (n, d), the product of the Laplacian with the centred rows, completed; lossy may be empty.

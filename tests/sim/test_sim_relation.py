@@ -145,7 +145,10 @@ def test_nan_row_gives_nan(sim, op):
         assert np.isnan(grad).all()
 
 
-def degenerate(kind, decades=22):
+DEGENERATE = ("clusters", "tight clusters", "far", "very far", "graded", "denormal")
+
+
+def degenerate(kind):
     """Rows of which a product keeps few digits, and 12 others."""
     generator = np.random.default_rng(1)
     rows = generator.standard_normal((12, 7))
@@ -153,29 +156,29 @@ def degenerate(kind, decades=22):
         rows = 1e-3 * rows + 100 * (np.arange(12) < 6)[:, None]
     elif kind == "tight clusters":
         rows = 1e-5 * rows + 100 * (np.arange(12) < 6)[:, None]
-    elif kind == "far":
-        rows[3] *= 1e6
+    elif kind in ("far", "very far"):
+        rows[3] *= 1e6 if kind == "far" else 1e20
     elif kind == "graded":
-        rows *= np.logspace(0, -decades, 12)[:, None]
+        rows *= np.logspace(0, -22, 12)[:, None]
     else:
         rows *= 1e-38
     return rows.astype("float32"), generator.standard_normal((12, 4)).astype("float32")
 
 
 @pytest.mark.parametrize("op", ["distance", "angle"])
-@pytest.mark.parametrize("kind", ["clusters", "tight clusters", "far", "graded", "denormal"])
+@pytest.mark.parametrize("kind", DEGENERATE)
 def test_degenerate_rows(sim, op, kind):
-    """Distances and sums that cancel are taken from differences, angles between rows so near are
-    computed in double; in both roles."""
-    # cosines come from distances, of which double keeps the digits that their ratio leaves
-    rows, others = degenerate(kind, decades=22 if op == "distance" else 8)
+    """Distances and sums that cancel are taken from differences, angles beside rows so far from
+    distances with twice the digits; in both roles, and of rows of double."""
+    rows, others = degenerate(kind)
     for inputs in ((rows, others), (others, rows)):
         exact = EXACT[op](*(x.astype(float) for x in inputs))
         check(run(sim, op, *inputs), exact, "float32")
+        check(run(sim, op, *(x.astype(float) for x in inputs)), exact, "float64")
 
 
 def test_ordinary_rows_stay_in_float(sim):
-    """And rows of which float says too little do not, in either role; double never needs it."""
+    """And rows of which float says too little do not, in either role; double needs more."""
     student, teacher = problem(9, 70, 70, "float32")
     sides = {"rows": student, "near": student.copy()}
     sides["near"][2] = sides["near"][5] + np.float32(1e-3)

@@ -84,7 +84,7 @@ def _rbf_affinity(gamma):
         ),
         hard_cases=tuple(
             case
-            for kind in ("clusters", "far", "denormal")
+            for kind in ("clusters", "far", "very far", "graded", "denormal")
             for case in (
                 Case(kind, lambda make, kind=kind: (hard_rows(make, kind), None, make.uniform(1))),
                 Case(
@@ -172,7 +172,7 @@ RBF_AFFINITY_LOSS = OpSpec(
         Case(
             kind, lambda make, kind=kind: (hard_rows(make, kind), make.normal(12, 4, constant=True))
         )
-        for kind in ("clusters", "far", "denormal")
+        for kind in ("clusters", "far", "very far", "graded", "denormal")
     ),
     empty_cases=(
         Case("no rows", lambda make: (make.normal(0, 3), make.normal(0, 2, constant=True))),

@@ -55,17 +55,23 @@ def _similarity_reference(student, teacher):
     return (normalised(student) - normalised(teacher)).square().mean()
 
 
-def hard_rows(make, kind, constant=False, apart=100, far=1e5):
-    """12 rows of which a Gram expansion keeps few digits, or whose squares vanish."""
+def hard_rows(make, kind, constant=False):
+    """12 rows of which a Gram expansion or the law of cosines keeps few digits, or whose squares
+    vanish."""
     x = make.normal(12, 6, constant=True).double()
     if kind == "clusters":
         x = 1e-2 * x
-        x[:6] += apart
-    elif kind == "far":
-        x[3] *= far
-    else:
+        x[:6] += 100
+    elif kind == "graded":
+        x *= torch.logspace(0, -20, 12, dtype=x.dtype, device=x.device)[:, None]
+    elif kind == "denormal":
         x = 4e-38 * x
+    else:
+        x[3] *= {"far": 1e5, "very far": 1e20}[kind]
     return make.of(x, constant)
+
+
+HARD = ("clusters", "far", "very far", "graded", "denormal")
 
 
 def _hard_pairs(kinds):
@@ -81,7 +87,7 @@ def _hard_pairs(kinds):
     return tuple(case(kind, teacher) for kind in kinds for teacher in (False, True))
 
 
-def _relation_loss(name, function, reference, hard=("clusters", "far", "denormal")):
+def _relation_loss(name, function, reference, hard=HARD):
     def rows(n, d, d_teacher):
         return lambda make: (make.normal(n, d), make.normal(n, d_teacher, constant=True))
 
@@ -125,7 +131,7 @@ def _relation_loss(name, function, reference, hard=("clusters", "far", "denormal
     )
 
 
-def _pairwise(name, function, reference, op_calls, hard=("clusters", "far", "denormal")):
+def _pairwise(name, function, reference, op_calls, hard=HARD):
     def pair(make):
         return make.normal(5, 4), make.normal(3, 4)
 
@@ -217,10 +223,7 @@ PAIRWISE_ANGLE = OpSpec(
         Case("long rows", lambda make: (make.normal(9, 300),)),
     ),
     small_cases=(Case("rows", lambda make: (make.normal(4, 3),)),),
-    hard_cases=(  # cosines come from distances: float64 loses digits as |x| / d
-        Case("clusters", lambda make: (hard_rows(make, "clusters", apart=1),)),
-        Case("far", lambda make: (hard_rows(make, "far", far=100),)),
-    ),
+    hard_cases=tuple(Case(kind, lambda make, kind=kind: (hard_rows(make, kind),)) for kind in HARD),
     op_calls=(
         ("pairwise_angle", lambda make: (make.normal(5, 3),)),
         ("pairwise_angle_backward", lambda make: (make.normal(5, 5, 5), make.normal(5, 3))),
@@ -254,7 +257,7 @@ SPECS = (
         partial(kdops.pairwise_distance, squared=True),
         partial(_distance_reference, squared=True),
         _pair_calls("pairwise_distance", True),
-        hard=("clusters", "far"),  # squares of denormal numbers are zero
+        hard=("clusters", "far"),  # other squares are zero or infinite
     ),
     _relation_loss("rkd_angle_loss", kdops.rkd_angle_loss, _rkd_angle_reference),
     _relation_loss("rkd_distance_loss", kdops.rkd_distance_loss, _rkd_distance_reference),

@@ -13,7 +13,8 @@ def compile_ahead(module, number, kernels, **sizes):
     """Compiles kernels of a module for sm_80, 90 and 100, without a GPU, as its launchers do.
 
     number: "fp32" | "fp64", what pointers point to unless they say "name:type". kernels: (name,
-    names of its pointers, constants of its own). sizes: constants of all kernels that have them.
+    names of its pointers, constants and launch options of its own). sizes: constants of all kernels
+    that have them.
     """
     problem = f"MODULE, NUMBER, KERNELS, SIZES = {module!r}, {number!r}, {kernels!r}, {sizes!r}"
     run_python(problem + _COMPILE, TRITON_INTERPRET="0")
@@ -33,9 +34,12 @@ from kdops._triton import tiling
 module = import_module(MODULE)
 options = tiling({"fp32": torch.float32, "fp64": torch.float64}[NUMBER])
 options = dict(getattr(module, "OPTIONS", options))
-launch = {k: options.pop(k) for k in ("num_warps", "num_stages") if k in options}
+LAUNCH = ("num_warps", "num_stages", "enable_fp_fusion")
+common = {k: options.pop(k) for k in LAUNCH if k in options}
 
 for name, pointers, own in KERNELS:
+    launch = common | {k: v for k, v in own.items() if k in LAUNCH}
+    own = {k: v for k, v in own.items() if k not in LAUNCH}
     kernel = getattr(module, name)
     names = kernel.arg_names
     constants = {n: v for n, v in (options | SIZES | own).items() if n in names}
@@ -53,4 +57,6 @@ for name, pointers, own in KERNELS:
         assert compiled.metadata.shared <= 99 << 10, (name, arch, compiled.metadata.shared)
         assert "tf32" not in compiled.asm["ptx"], (name, arch)
         assert not re.search(r"\b(atom|red)\.", compiled.asm["ptx"]), (name, arch)
+        if not launch.get("enable_fp_fusion", True):
+            assert "fma." not in compiled.asm["ptx"], (name, arch)
 """

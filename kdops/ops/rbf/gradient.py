@@ -5,9 +5,8 @@ rbf_affinity, K_ij = exp(-gamma d_ij), d_ij = |x_i - y_j|^2. With P = g * K:
     gx_i = -2 gamma sum_j P_ij (x_i - y_j) = -2 gamma (rowsum(P)_i x_i - (P y)_i)
     gy_j = -2 gamma (colsum(P)_j y_j - (P' x)_j)
 
-and for y = None both with the symmetric Q = P + P'; dL/dgamma = -sum P d. The gradients of the rows
-are invariant to a common shift, so rows are centred first; they cancel for rows much closer to each
-other than to the centre, so float32 is computed in float64.
+and for y = None both with the symmetric Q = P + P'; dL/dgamma = -sum P d. The second forms cancel
+for rows much closer to each other than to the centre, so the first ones are summed (to_rows).
 
 rbf_affinity_loss, L = mean (K_S - K_T)^2, is the case g = 2 (K_S - K_T) / N^2 for the student; the
 bandwidth moves both kernels: dL/dgamma = sum g (-d_S K_S + d_T K_T).
@@ -22,6 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdops._distances import to_rows
 from kdops._precision import in_double
 from kdops.ops.rbf import reference
 
@@ -40,18 +40,12 @@ def rbf_affinity_backward(
     exponents = reference.exponents(x, x if y is None else y, itself, bandwidth)
     weights = grad * torch.exp(-exponents)
     if y is None:
-        gx, gy = _pull(weights + weights.mT, x, x, bandwidth), x.new_zeros(0)
+        gx, gy = -bandwidth * to_rows(weights + weights.mT, x, x), x.new_zeros(0)
     else:
-        gx, gy = _pull(weights, x, y, bandwidth), _pull(weights.mT, y, x, bandwidth)
+        gx, gy = -bandwidth * to_rows(weights, x, y), -bandwidth * to_rows(weights.mT, y, x)
     if gamma is None:
         return gx, gy, x.new_zeros(0)
     return gx, gy, -(grad * decay(exponents)).sum((-1, -2)) / gamma
-
-
-def _pull(weights: Tensor, x: Tensor, y: Tensor, gamma: Tensor | float) -> Tensor:
-    """-2 gamma sum_j w_ij (x_i - y_j) for all rows i."""
-    x, y = reference.centred(x, y), reference.centred(y, y)
-    return -2 * gamma * (weights.sum(-1, keepdim=True) * x - weights @ y)
 
 
 @in_double
@@ -71,7 +65,7 @@ def rbf_affinity_loss_and_gradient(
         total = total + difference.square().sum()
         g_gamma = g_gamma + (difference * (decay(q) - decay(p))).sum() / gamma
         # row i meets every pair (i, j) and (j, i): twice the sum over j
-        g_student.append(_pull(difference * k_s, student[block], student, gamma))
+        g_student.append(-gamma * to_rows(difference * k_s, student[block], student))
     pairs = max(n * n, 1)
     return total / pairs, torch.cat(g_student) * (4 / pairs), g_gamma * (2 / pairs)
 

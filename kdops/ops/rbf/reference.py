@@ -1,9 +1,7 @@
 """The RBF operators in plain differentiable PyTorch: read this first.
 
 Three rules of the mathematics (they are what the kernels are tested against):
-* the value of a squared distance comes from differences of rows; its derivative is that of the Gram
-  expansion of centred rows, which needs no N x M x D tensor. The expansion cancels for rows much
-  closer to each other than to the centre, so float32 is computed in float64;
+* squared distances and their gradients come from differences of rows (_distances.py);
 * a difference of two Gaussians is written with expm1, so that it keeps its digits when the two
   exponents are close: exp(-p) - exp(-q) = exp(-min(p, q)) * sign(q - p) * (1 - exp(-|q - p|));
 * large intermediates are made one chunk at a time, and made again in the backward pass rather than
@@ -16,21 +14,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
+from kdops._distances import squared_distances
 from kdops._precision import in_double
 
 CHUNK = 1 << 21  # numbers in one temporary: 8 MB of float32
-
-
-def centred(rows: Tensor, others: Tensor | None = None) -> Tensor:
-    """rows (..., N, D) minus their own mean or that of the others (..., M, D), which NaN and Inf do
-    not enter: they stay in their row."""
-    fixed = (rows if others is None else others).detach()
-    if fixed.shape[-2] == 0:
-        return rows
-    return rows - torch.where(fixed.isfinite(), fixed, 0.0).mean(-2, keepdim=True)
 
 
 def exponents(x: Tensor, z: Tensor, itself: Tensor | None, gamma: float | Tensor) -> Tensor:
@@ -44,14 +33,7 @@ def exponents(x: Tensor, z: Tensor, itself: Tensor | None, gamma: float | Tensor
             size = torch.maximum(size, torch.where(rows.isfinite(), rows, 0.0).abs().amax())
     unit = (size * 1e-12).clamp(min=1)
     x, z = x / unit, z / unit
-    squared = torch.cdist(
-        x.detach(), z.detach(), compute_mode="donot_use_mm_for_euclid_dist"
-    ).square()
-    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
-        x, z = centred(x, z), centred(z, z)
-        norms = x.square().sum(-1).unsqueeze(-1) + z.square().sum(-1).unsqueeze(-2)
-        gram = norms - 2 * (x @ z.mT)
-        squared = squared + (gram - gram.detach())  # zero, with a derivative
+    squared = squared_distances(x, z)
     if itself is not None:
         squared = torch.where(itself & squared.isfinite(), 0.0, squared)
     return gamma * squared * unit * unit

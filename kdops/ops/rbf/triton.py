@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kdops._distances import centre
 from kdops._triton import (
     CLOSE_PART,
     PROGRAMS,
@@ -26,7 +27,6 @@ from kdops._triton import (
     tile_of,
     tiling,
 )
-from kdops.ops.rbf.reference import centred
 
 # ---- device functions ----------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ def rbf_affinity_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, gradient of student (N, D_S), gradient of gamma); gradients empty when not wanted."""
     given = student.contiguous(), teacher.contiguous()
-    s, t = centred(given[0]), centred(given[1])
+    s, t = centre(given[0])[0], centre(given[1])[0]
     n, width = s.shape
     options = tiling(s.dtype)
     tiles = max(cdiv(n, options["TILE"]), 1)
@@ -346,9 +346,9 @@ def _sizes(norms: Tensor) -> Tensor:
 def _centred_sets(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """Contiguous rows of both sets minus their common mean; the same tensor twice for y = None."""
     if y is None:
-        rows = centred(x.contiguous())
+        (rows,) = centre(x.contiguous())
         return rows, rows
-    both = centred(torch.cat([x, y], dim=1))
+    (both,) = centre(torch.cat([x, y], dim=1))
     n = x.shape[1]
     return both[:, :n].contiguous(), both[:, n:].contiguous()
 

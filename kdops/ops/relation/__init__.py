@@ -66,9 +66,9 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor, *, normalize: bool = False)
     Differs from: published code divides by max(|x_j - x_i|, 1e-12), so that one repeated row makes
     the gradient norm 3e9; here such a pair has no direction and adds nothing to the gradient.
 
-    Limit: cosines come from distances, in double where rows lie close together. Where one row lies
-    over 1e10 times as far as the others from each other, digits are lost: with 16 rows the loss is
-    off by 5e-7 and the gradient by 1e-4 at 1e12 times, and both are worthless from 1e16 on.
+    Limit: cosines come from distances, with twice the digits of double where some rows lie far from
+    others that are near each other. That serves to 1e24 times as far; there eight digits are left,
+    and one less with every further factor of ten.
 
     >>> loss = rkd_angle_loss(torch.randn(64, 512, requires_grad=True), torch.randn(64, 2048))
     """
@@ -153,7 +153,7 @@ def pairwise_angle(x: Tensor) -> Tensor:
         (N, N, N) in the dtype of x; half types are computed in float32.
 
     Cost: N² D multiply-adds and 3 N³ operations; the memory of the result. Differentiable to any
-    order. Limit: as of rkd_angle_loss, one row over 1e10 times as far as the others.
+    order. Limit: as of rkd_angle_loss, rows 1e24 times as far as others are near.
 
     >>> pairwise_angle(torch.randn(8, 16)).shape
     torch.Size([8, 8, 8])

@@ -1,14 +1,13 @@
 """The first derivatives of the relation ops as pure, differentiable functions of tensors.
 
-All but the cosines depend on the rows through squared distances D_ij = |x_i - y_j|² or through a
-Gram matrix. With W = dL/dD,
+All but cosines and angles depend on the rows through squared distances D_ij = |x_i - y_j|² or
+through a Gram matrix. With W = dL/dD,
 
     dL/dx_i = 2 Σ_j W_ij (x_i - y_j),   dL/dy_j = 2 Σ_i W_ij (y_j - x_i),
 
-one matrix product each (for y = x: one product with the Laplacian of W + Wᵀ). What remains per op
-is W, an elementwise formula. The fused kernels compute these expressions; second derivatives are
-taken through these functions. The products cancel for rows much closer to each other than to the
-centre, so float32 is computed in float64.
+one matrix product each (for y = x: one product with the Laplacian of W + Wᵀ), or, as here, sums of
+differences (to_rows). What remains per op is W, an elementwise formula. The fused kernels compute
+these expressions; second derivatives are taken through these functions.
 """
 
 from __future__ import annotations
@@ -16,25 +15,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdops._distances import squared_distances, to_rows
 from kdops._precision import in_double
 from kdops.ops.relation.reference import (
-    centre,
     cosines_at,
-    distances_of_scaled,
+    differences_at,
     mean_scaled_distances,
     over_anchors,
     power_of_two_scale,
     row_normalised_gram,
     safe_root,
-    squared_distances,
+    scaled_teacher,
     unit_rows,
+    widest,
 )
-
-
-def to_rows(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """dL/dx of the first formula above: W (..., N, M), x (..., N, D), y (..., M, D)."""
-    x, y = centre(x, y)
-    return 2 * (weights.sum(-1, keepdim=True) * x - weights @ y)
 
 
 @in_double
@@ -57,36 +51,30 @@ def rkd_distance_gradient(student: Tensor, teacher: Tensor) -> Tensor:
     return 2 * scale * to_rows(weights, rows, rows)
 
 
-def angle_weights(slope: Tensor, squares: Tensor, first: int, last: int) -> Tensor:
-    """(N, N): what anchors first <= i < last add to W, from slope = dL/dcos, symmetric in (j, k).
+def pulled_at(slope: Tensor, x: Tensor, first: int, last: int) -> Tensor:
+    """(N, D): what anchors first <= i < last add to dL/dx; slope = dL/dcos, symmetric in (j, k).
 
-    As cos_ijk = (D_ij + D_ik - D_jk) r_ij r_ik / 2 with r = D^(-1/2), anchor i adds
-    r_ij Σ_k h_ijk (r_ik - cos_ijk r_ij) to W_ij (both places of j counted) and
-    -h_ijk r_ij r_ik / 2 to W_jk. Where D = 0, r = 0 and the pair adds nothing.
+    With u_ij = (x_j - x_i) / d_ij and cos_ijk = <u_ij, u_ik> each u_ij has the cotangent
+    2 Σ_k slope_ijk u_ik; what that gives x_j is taken from x_i.
     """
-    near = safe_root(squares[first:last])[1]
-    along = (slope * cosines_at(squares, first, last)).sum(-1)
-    to_anchor = near * ((slope @ near[:, :, None])[..., 0] - along * near)
-    opposite = torch.einsum("ijk,ij,ik->jk", slope, near, near)
-    above = near.new_zeros((first, squares.shape[0]))
-    below = near.new_zeros((squares.shape[0] - last, squares.shape[0]))
-    return torch.cat([above, to_anchor, below]) - opposite / 2
+    differences = differences_at(x, first, last)
+    to_others = to_unit_rows(2 * slope @ unit_rows(differences), differences)
+    outside = (x.new_zeros((first, x.shape[1])), x.new_zeros((x.shape[0] - last, x.shape[1])))
+    return to_others.sum(0) - torch.cat([outside[0], to_others.sum(1), outside[1]])
 
 
 @in_double
 def rkd_angle_gradient(student: Tensor, teacher: Tensor) -> Tensor:
-    """dL/dstudent of rkd_angle_loss: h = clamp(cos_S - cos_T, -1, 1) / N³, then angle_weights."""
+    """dL/dstudent of rkd_angle_loss: slope = clamp(cos_S - cos_T, -1, 1) / N³, then pulled_at."""
+
+    def chunk(student: Tensor, teacher: Tensor, first: int, last: int) -> Tensor:
+        difference = cosines_at(student, first, last) - cosines_at(teacher, first, last)
+        return pulled_at(difference.clamp(-1, 1), student, first, last)
+
     scale = power_of_two_scale(student)
-    rows = student * scale
-    d_s, d_t = squared_distances(rows, rows), distances_of_scaled(teacher.detach())
-
-    def chunk_weights(d_s: Tensor, d_t: Tensor, first: int, last: int) -> Tensor:
-        difference = cosines_at(d_s, first, last) - cosines_at(d_t, first, last)
-        return angle_weights(difference.clamp(-1, 1), d_s, first, last)
-
-    n = student.shape[0]
-    weights = over_anchors(n, chunk_weights, d_s, d_t) / max(n**3, 1)
-    return scale * to_rows(weights + weights.mT, rows, rows)
+    rows = (student * scale, scaled_teacher(teacher))
+    parts = over_anchors(widest(*rows), chunk, *rows)
+    return scale * sum(parts, torch.zeros_like(student)) / max(student.shape[0] ** 3, 1)
 
 
 @in_double
@@ -148,14 +136,12 @@ def pairwise_cosine_gradient(grad: Tensor, x: Tensor, y: Tensor | None) -> tuple
 
 @in_double
 def pairwise_angle_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """dL/dx for the cotangent grad (N, N, N): angle_weights of its part symmetric in (j, k)."""
-    scale = power_of_two_scale(x)
-    rows = x * scale
-    squares = squared_distances(rows, rows)
+    """dL/dx for the cotangent grad (N, N, N): pulled_at of its part symmetric in (j, k)."""
 
-    def chunk_weights(grad: Tensor, squares: Tensor, first: int, last: int) -> Tensor:
+    def chunk(grad: Tensor, x: Tensor, first: int, last: int) -> Tensor:
         part = grad[first:last]
-        return angle_weights((part + part.mT) / 2, squares, first, last)
+        return pulled_at((part + part.mT) / 2, x, first, last)
 
-    weights = over_anchors(x.shape[0], chunk_weights, grad, squares)
-    return scale * to_rows(weights + weights.mT, rows, rows)
+    scale = power_of_two_scale(x)
+    parts = over_anchors(x.shape, chunk, grad, x * scale)
+    return scale * sum(parts, torch.zeros_like(x))

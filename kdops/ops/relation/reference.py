@@ -3,30 +3,28 @@
 Distances, angles and similarities between the N rows of a batch x (N, D). Three habits keep them
 accurate and their gradients finite:
 
-* rows are scaled by a power of two first and centred before they are multiplied (both as
-  constants, so the result and its derivatives are unchanged), hence neither offset data nor 1e+20
-  or 1e-20 hurt;
-* the value of a squared distance comes from differences of rows, so equal rows give exactly zero,
-  while its derivative is that of the Gram expansion, which needs no N x N x D tensor; it cancels
-  for rows much closer to each other than to the centre, so float32 is computed in float64;
+* rows are scaled by a power of two first (a constant, so the result and its derivatives are
+  unchanged), hence neither 1e+20 nor 1e-20 hurts;
+* squared distances and their gradients come from differences of rows (_distances.py);
 * a zero distance or norm has the inverse zero: its relation is zero and passes no gradient.
 
-An angle needs only distances: <x_j - x_i, x_k - x_i> = (d_ij² + d_ik² - d_jk²) / 2. The N³ cosines
-are walked in chunks of anchors i that are recomputed in the backward, so memory stays O(N²).
+Angles are products of directions (x_j - x_i) / d_ij. (The kernels use the law of cosines, which
+needs only distances, and take care of near rows beside far ones.) Anchors i are walked in chunks
+that are recomputed in the backward, so no N x N x D or N³ tensor is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
+from kdops._distances import squared_distances
 from kdops._precision import in_double
 
-CHUNK_ELEMENTS = 1 << 22  # cosines held at once
+CHUNK_ELEMENTS = 1 << 22  # numbers held at once: cosines, or differences of rows
 
 
 def power_of_two_scale(x: Tensor) -> Tensor:
@@ -39,29 +37,6 @@ def power_of_two_scale(x: Tensor) -> Tensor:
     most = 1022 if x.dtype == torch.float64 else 126
     exponent = torch.frexp(largest).exponent.clamp(-most, most)
     return torch.ldexp(torch.ones_like(largest), -exponent)
-
-
-def centre(*parts: Tensor) -> tuple[Tensor, ...]:
-    """Subtract from every part (..., N_p, D) the common mean of all rows, as a constant.
-
-    Any centre is right; the mean is accurate. Entries that are NaN or Inf do not count, so that
-    they spoil their own row alone.
-    """
-    rows = sum(part.shape[-2] for part in parts)
-    total = sum(part.detach().nan_to_num(0.0, 0.0, 0.0).sum(-2, keepdim=True) for part in parts)
-    return tuple(part - total / max(rows, 1) for part in parts)
-
-
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """(..., N, M) of |x_i - y_j|²: value by differences, derivative by the Gram expansion."""
-    exact = torch.cdist(
-        x.detach(), y.detach(), compute_mode="donot_use_mm_for_euclid_dist"
-    ).square()
-    if not (torch.is_grad_enabled() or forward_ad._current_level >= 0):
-        return exact
-    x, y = centre(x, y)
-    gram = x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :] - 2 * (x @ y.mT)
-    return exact + (gram - gram.detach())  # zero, with a derivative
 
 
 def safe_root(squared: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,19 +78,22 @@ def pairwise_cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
     return left @ (left if y is None else unit_rows(y)).mT
 
 
-def cosines_at(squares: Tensor, first: int, last: int) -> Tensor:
+def differences_at(x: Tensor, first: int, last: int) -> Tensor:
+    """(last - first, N, D): x_j - x_i for the anchors first <= i < last."""
+    return x[None] - x[first:last, None]
+
+
+def cosines_at(x: Tensor, first: int, last: int) -> Tensor:
     """(last - first, N, N): cos of the angle at anchor i between j and k, first <= i < last."""
-    near = squares[first:last]
-    inverse = safe_root(near)[1]
-    dots = (near[:, :, None] + near[:, None, :] - squares[None]) / 2
-    return dots * inverse[:, :, None] * inverse[:, None, :]
+    directions = unit_rows(differences_at(x, first, last))
+    return directions @ directions.mT
 
 
 @in_double
 def pairwise_angle(x: Tensor) -> Tensor:
     """(N, N, N): entry (i, j, k) is the cosine of the angle at x_i between x_j and x_k."""
-    squares = distances_of_scaled(x)
-    return cosines_at(squares, 0, x.shape[0])
+    parts = over_anchors(x.shape, cosines_at, x * power_of_two_scale(x))
+    return torch.cat(parts) if parts else x.new_zeros((0, 0, 0))
 
 
 def huber(difference: Tensor) -> Tensor:
@@ -139,38 +117,49 @@ def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return huber(difference).sum() / max(difference.numel(), 1)
 
 
-def over_anchors(n: int, chunk_sum: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Sum of chunk_sum(*tensors, first, last) over chunks of anchors.
+def over_anchors(
+    shape: Sequence[int], part: Callable[..., Tensor], *tensors: Tensor
+) -> list[Tensor]:
+    """part(*tensors, first, last) for chunks of the anchors of rows of this shape (N, D).
 
-    With more than one chunk its intermediates are recomputed in the backward instead of kept
+    With more than one chunk their intermediates are recomputed in the backward instead of kept
     (not under torch.func, which knows no saved-tensor hooks).
     """
-    chunk = max(1, CHUNK_ELEMENTS // max(n * n, 1))
+    n, width = shape
+    chunk = max(1, CHUNK_ELEMENTS // max(n * max(n, width), 1))
     if chunk >= n:
-        return chunk_sum(*tensors, 0, n)
+        return [part(*tensors, 0, n)] if n else []
     lean = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
-    total: Tensor | None = None
+    parts = []
     for first in range(0, n, chunk):
         arguments = (*tensors, first, min(n, first + chunk))
-        if lean:
-            part = checkpoint(chunk_sum, *arguments, use_reentrant=False)
-        else:
-            part = chunk_sum(*arguments)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+        parts.append(
+            checkpoint(part, *arguments, use_reentrant=False) if lean else part(*arguments)
+        )
+    return parts
+
+
+def scaled_teacher(teacher: Tensor) -> Tensor:
+    """The rows of a teacher, which needs no gradient, in units in which they are of size one."""
+    rows = teacher.detach()
+    return rows * power_of_two_scale(rows)
+
+
+def widest(student: Tensor, teacher: Tensor) -> tuple[int, int]:
+    """The shape by which over_anchors cuts two sets of rows."""
+    return student.shape[0], max(student.shape[1], teacher.shape[1])
 
 
 @in_double
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over all N³ triples of huber(cos_S - cos_T)."""
-    n = student.shape[0]
-    d_s, d_t = distances_of_scaled(student), distances_of_scaled(teacher.detach())
 
-    def chunk_sum(d_s: Tensor, d_t: Tensor, first: int, last: int) -> Tensor:
-        return huber(cosines_at(d_s, first, last) - cosines_at(d_t, first, last)).sum()
+    def chunk_sum(student: Tensor, teacher: Tensor, first: int, last: int) -> Tensor:
+        return huber(cosines_at(student, first, last) - cosines_at(teacher, first, last)).sum()
 
-    return over_anchors(n, chunk_sum, d_s, d_t) / max(n**3, 1)
+    rows = (student * power_of_two_scale(student), scaled_teacher(teacher))
+    sums = over_anchors(widest(*rows), chunk_sum, *rows)
+    return torch.stack(sums).sum() / student.shape[0] ** 3 if sums else student.sum()
 
 
 def row_normalised_gram(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kdops._distances import centre
 from kdops._triton import (
     CLOSE_PART,
     cdiv,
@@ -25,7 +26,7 @@ from kdops._triton import (
     tiling,
 )
 from kdops.ops.relation.gradient import to_unit_rows
-from kdops.ops.relation.reference import centre, power_of_two_scale, unit_rows
+from kdops.ops.relation.reference import power_of_two_scale, unit_rows
 
 GRAM, DISTANCE, SQUARED = 0, 1, 2
 
