@@ -113,7 +113,7 @@ def _case(group: str, rows: list[Row], usual: dict[str, Any]) -> dict[str, Any]:
     """A case of the compact form: what all rows have in common, then each row's own."""
     first = rows[0].info
     common = {k: v for k, v in first.items() if all(r.info.get(k) == v for r in rows)}
-    told = {k: v for k, v in common.items() if k not in usual or usual[k] != v}
+    told = {k: _digits(v) for k, v in common.items() if k not in usual or usual[k] != v}
     own = [
         {
             "provider": row.provider,

@@ -40,33 +40,32 @@ def _inverse(x: Tensor, unit: Tensor, tau: float, degenerate: str) -> Tensor:
     finfo = torch.finfo(x.dtype)
     nothing = unit < finfo.tiny
     unit = torch.where(nothing, 1, unit)
-    x = x / unit
-    if degenerate == "lorentz":
-        inverse = x / (x * x + tau * tau)
-    else:
-        small = x.abs() <= tau
-        inverse = torch.where(small, 0, 1 / torch.where(small, 1, x))
+    inverse = _reciprocal(x / unit, tau, degenerate)
     return torch.where(nothing, 0, (inverse / unit).clamp(-finfo.max, finfo.max))
+
+
+def _reciprocal(x: Tensor, tau: Tensor | float, degenerate: str) -> Tensor:
+    """1/x under the policy, x in units in which it is at most of size one."""
+    if degenerate == "lorentz":
+        return x / (x * x + tau * tau)
+    return x.masked_fill(x.abs() <= tau, torch.inf).reciprocal()
 
 
 def _threshold(S: Tensor, r: int) -> float:
     return r * torch.finfo(S.dtype).eps
 
 
-def _pair_kernels(S: Tensor, r: int, degenerate: str) -> tuple[Tensor, Tensor]:
-    """1/(s_j - s_i) and 1/(s_j + s_i) for all pairs (i, j), the diagonal of the first zero."""
-    tau = _threshold(S, r)
-    largest = S[..., :1, None]
-    si, sj = S.unsqueeze(-1), S.unsqueeze(-2)
+def _in_units(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a matrix of pairs is made of in few passes: the values (..., n) times a power of two,
+    their largest (..., 1, 1) likewise, and that power (..., 1, 1). Below the normal numbers all
+    values are as good as zero: the largest is 1 then, and the power 0."""
+    unit = power_of_two_scale(largest)
+    nothing = largest < torch.finfo(values.dtype).tiny
     return (
-        _inverse(sj - si, largest, tau, degenerate),
-        _inverse(sj + si, largest, tau, degenerate),
+        values * unit[..., 0],
+        torch.where(nothing, 1, largest * unit),
+        torch.where(nothing, 0, unit),
     )
-
-
-def skew(X: Tensor) -> Tensor:
-    """The antisymmetric part (X - X^T) / 2."""
-    return (X - X.mT) / 2
 
 
 def align_backward(grad: Tensor, choice: Tensor, candidates: int) -> Tensor:
@@ -144,10 +143,18 @@ def _core(
     diagonal = torch.diag_embed(gS if gS is not None else torch.zeros_like(S))
     if X is None and Y is None:
         return diagonal
-    a = skew(X) if X is not None else torch.zeros_like(diagonal)
-    b = skew(Y) if Y is not None else torch.zeros_like(diagonal)
-    difference, total = _pair_kernels(S, r, degenerate)
-    return diagonal + (a + b) * difference + (a - b) * total
+    s, largest, unit = _in_units(S, S[..., :1, None])
+    tau = _threshold(S, r) * largest
+    difference = _reciprocal(s.unsqueeze(-2) - s.unsqueeze(-1), tau, degenerate)
+    total = _reciprocal(s.unsqueeze(-2) + s.unsqueeze(-1), tau, degenerate)
+    if X is not None and Y is not None:
+        a, b = X - X.mT, Y - Y.mT
+        pairs = (a + b) * difference + (a - b) * total
+    elif X is not None:
+        pairs = (X - X.mT) * (difference + total)
+    elif Y is not None:
+        pairs = (Y - Y.mT) * (difference - total)
+    return diagonal + (unit / 2) * pairs
 
 
 @in_full_precision
@@ -279,8 +286,11 @@ def eigh_backward(
     if gvectors is not None:
         tau = _threshold(values, values.shape[-1])
         largest = torch.maximum(values[..., :1].abs(), values[..., -1:].abs()).unsqueeze(-1)
-        gap = values.unsqueeze(-2) - values.unsqueeze(-1)
-        core = core + skew(vectors.mT @ gvectors) * _inverse(gap, largest, tau, degenerate)
+        w, largest, unit = _in_units(values, largest)
+        X = vectors.mT @ gvectors
+        gap = w.unsqueeze(-2) - w.unsqueeze(-1)
+        inverse = _reciprocal(gap, tau * largest, degenerate)
+        core = core + (unit / 2) * ((X - X.mT) * inverse)
     return vectors @ core @ vectors.mT
 
 

@@ -17,53 +17,54 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 def power_of_two_scale(A: Tensor) -> Tensor:
     """(..., 1, 1) powers of two c with max|c A| in [1/2, 1); about 1 for the zero matrix."""
-    finfo = torch.finfo(A.dtype)
-    largest = A.detach().abs().amax((-2, -1), keepdim=True)
+    return _scale_of(A.detach().abs().amax((-2, -1), keepdim=True))
+
+
+def _scale_of(largest: Tensor) -> Tensor:
+    finfo = torch.finfo(largest.dtype)
     zero = largest == 0
     largest = largest.clamp(4 * finfo.tiny, finfo.max / 4)  # c itself stays a normal number
     mantissa, _ = torch.frexp(largest)
     return torch.where(zero, 1, mantissa / largest)
 
 
-def finite_matrices(A: Tensor) -> Tensor:
-    """(..., 1, 1) bool: the matrix holds neither NaN nor Inf."""
-    return torch.isfinite(A).all(-1, keepdim=True).all(-2, keepdim=True)
+def _prepared(A: Tensor) -> Triple:
+    """Scaled matrices, zero for those with NaN or Inf; what the results' values are to be divided
+    by, and 1, or NaN for these, that vectors are to be multiplied by, (..., 1, 1) both."""
+    largest = A.detach().abs().amax((-2, -1), keepdim=True)  # amax keeps NaN
+    finite = torch.isfinite(largest)
+    scale = _scale_of(torch.where(finite, largest, 0))
+    mark = torch.where(finite, 1, torch.nan).to(A.dtype)
+    return torch.where(finite, A, 0) * scale, scale * mark, mark
 
 
-def safe_svd(A: Tensor) -> Triple:
-    """Thin U (..., m, r), S (..., r), Vh (..., r, n) ; NaN for non-finite matrices."""
-    finite = finite_matrices(A)
-    clean = torch.where(finite, A, 0)
-    scale = power_of_two_scale(clean)
+def safe_svd(A: Tensor, canonical: bool = False) -> Triple:
+    """Thin U (..., m, r), S (..., r), Vh (..., r, n); NaN for non-finite matrices. With the signs
+    of LAPACK, or the canonical ones."""
+    work, scale, mark = _prepared(A)
     # LAPACK loses digits of V on wide rank-1 matrices, of U on tall ones it does not
     wide = A.shape[-2] < A.shape[-1]
-    work = clean.mT if wide else clean
-    U, S, Vh = torch.linalg.svd(work * scale, full_matrices=False)
+    U, S, Vh = torch.linalg.svd(work.mT if wide else work, full_matrices=False)
     if wide:
         U, Vh = Vh.mT, U.mT
-    nan = torch.nan
-    S = torch.where(finite[..., 0], S / scale[..., 0], nan)
-    return torch.where(finite, U, nan), S, torch.where(finite, Vh, nan)
+    factor = mark[..., 0]
+    if canonical:
+        factor = factor * canonical_signs(Vh)
+    return U * factor.unsqueeze(-2), S / scale[..., 0], Vh * factor.unsqueeze(-1)
 
 
 def safe_svdvals(A: Tensor) -> Tensor:
     """S (..., r), descending; NaN for non-finite matrices. No vectors are computed."""
-    finite = finite_matrices(A)
-    clean = torch.where(finite, A, 0)
-    scale = power_of_two_scale(clean)
-    S = torch.linalg.svdvals(clean * scale)
-    return torch.where(finite[..., 0], S / scale[..., 0], torch.nan)
+    work, scale, _ = _prepared(A)
+    S: Tensor = torch.linalg.svdvals(work)
+    return S / scale[..., 0]
 
 
 def safe_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues (..., n) and eigenvectors (..., n, n), reading the lower triangle."""
-    lower = A.tril()
-    finite = finite_matrices(lower)
-    clean = torch.where(finite, lower, 0)
-    scale = power_of_two_scale(clean)
-    values, vectors = torch.linalg.eigh(clean * scale)
-    values = torch.where(finite[..., 0], values / scale[..., 0], torch.nan)
-    return values, torch.where(finite, vectors, torch.nan)
+    work, scale, mark = _prepared(A.tril())
+    values, vectors = torch.linalg.eigh(work)
+    return values / scale[..., 0], vectors * mark
 
 
 def canonical_signs(Vh: Tensor) -> Tensor:
@@ -74,7 +75,8 @@ def canonical_signs(Vh: Tensor) -> Tensor:
     would disagree on v = (0.7071, -0.7071), whose entries differ by one rounding.
     """
     tolerance = 8 * torch.finfo(Vh.dtype).eps
-    extremes = Vh.amax(-1) + Vh.amin(-1)
+    lowest, highest = torch.aminmax(Vh, dim=-1)
+    extremes = lowest + highest
     magnitude = Vh.abs()
     near_largest = magnitude >= magnitude.amax(-1, keepdim=True) - tolerance
     first = near_largest.to(torch.uint8).argmax(-1, keepdim=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdops import _check
 from kdops._autograd import python_op
 from kdops.ops.svd.gradient import eigh_backward, left_vectors, svd_backward, svd_topk_backward
-from kdops.ops.svd.linalg import canonical_signs, safe_eigh, safe_svd, safe_svdvals
+from kdops.ops.svd.linalg import safe_eigh, safe_svd, safe_svdvals
 
 Triple = tuple[Tensor | None, Tensor, Tensor]
 
@@ -65,19 +65,11 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.where(cosine.gather(-2, best) < 0, -chosen, chosen)
 
 
-def _signed(A: Tensor, canonical: bool) -> tuple[Tensor, Tensor, Tensor]:
-    U, S, Vh = safe_svd(A)
-    if not canonical:
-        return U, S, Vh
-    sign = canonical_signs(Vh)
-    return U * sign.unsqueeze(-2), S, Vh * sign.unsqueeze(-1)
-
-
 def _svd(
     A: Tensor, compute_u: bool, canonical: bool, degenerate: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """U (no columns if unwanted), S, Vh."""
-    U, S, Vh = _signed(A, canonical)
+    U, S, Vh = safe_svd(A, canonical)
     return U[..., : None if compute_u else 0].contiguous(), S.contiguous(), Vh.contiguous()
 
 
@@ -114,7 +106,7 @@ def _topk(
 ) -> tuple[Tensor, ...]:
     """U, S, Vh of k triples, and for the gradient all values (..., r) and all the vectors of the
     smaller side as rows (..., r, r)."""
-    U, S, Vh = _signed(A, canonical)
+    U, S, Vh = safe_svd(A, canonical)
     top = (U[..., : k if compute_u else 0], S[..., :k], Vh[..., :k, :])
     small = Vh if A.shape[-1] <= A.shape[-2] else U.mT
     # an op's results are memory of their own

@@ -1,0 +1,116 @@
+// What rkd_angle knows of pairs of rows on CUDA, and the cosine of two of them. With r = 1/d, a = d/2:
+// cos_ijk = r_ik (a_ij - 2 r_ij a_jk^2) + r_ij a_ik (angle.h).
+//
+// Rows so near to each other, beside far ones, that T says too little of the directions between them
+// are computed in double, from squared distances of two parts (long_square.h). The host does not
+// wait to learn of it: relation_pairs_kernel finds out, kernels for both kinds of pairs are
+// launched, and those of one kind return at once (is_for).
+#pragma once
+
+#include "relation/long_square.h"
+#include "relation/relation_kernels.cuh"
+
+namespace kdops::relation::gpu {
+
+// A pair seen from an anchor: 1/d and d/2 of student and teacher.
+template <class T>
+struct alignas(sizeof(T) == 4 ? 16 : 8) AnglePair {
+  using Real = T;
+  static constexpr bool kFar = false;
+  T inverse_s, half_s, inverse_t, half_t;
+};
+// The same among rows that lie far apart: 1/d and d^2.
+struct FarPair {
+  using Real = double;
+  static constexpr bool kFar = true;
+  double inverse_s, inverse_t;
+  LongSquare<double> square_s, square_t;
+};
+
+// Whether P is the kind of pairs to compute with. near: whether some rows are too near for T.
+template <class P>
+KDOPS_DEVICE bool is_for(const int* near) {
+  return (*near != 0) == P::kFar;
+}
+
+// Block i: one side (student or teacher) of the pairs (i, j) in `pairs` (n, n). Sets near (all
+// threads that do write the same) where the losses need FarPair.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads)
+    relation_pairs_kernel(const T* __restrict__ gram, const T* __restrict__ given, int n, int d,
+                          const T* __restrict__ norms, const double* __restrict__ scale,
+                          bool teacher, AnglePair<T>* __restrict__ pairs, int* __restrict__ near) {
+  const int i = static_cast<int>(blockIdx.x);
+  const int64_t first = static_cast<int64_t>(i) * n;
+  T longest = 0;
+  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads)
+    if (norms[j] - norms[j] == T(0)) longest = max(longest, norms[j]);
+  const T far_square = kFarPart<T> * block_max<kRowThreads>(longest);
+  bool found = false;
+  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
+    const T distance = pair_distance(given, d, static_cast<T>(*scale), norms, gram[first + j], i, j,
+                                     far_square, found);
+    const T inverse = inverse_distance(distance);
+    AnglePair<T>& pair = pairs[first + j];
+    if (teacher)
+      pair.inverse_t = inverse, pair.half_t = distance / 2;
+    else
+      pair.inverse_s = inverse, pair.half_s = distance / 2;
+  }
+  if (found) *near = 1;
+}
+
+// Block i: the pairs (i, j) in double, from the differences of the given rows.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads)
+    rkd_angle_far_pairs_kernel(const T* __restrict__ student, int d_s,
+                               const double* __restrict__ scale_s, const T* __restrict__ teacher,
+                               int d_t, const double* __restrict__ scale_t, int n,
+                               const int* __restrict__ near, FarPair* __restrict__ pairs) {
+  if (!is_for<FarPair>(near)) return;
+  const int64_t i = blockIdx.x;
+  for (int64_t j = threadIdx.x; j < n; j += kRowThreads) {
+    const LongSquare<double> s = long_square(student + i * d_s, student + j * d_s, d_s, *scale_s);
+    const LongSquare<double> t = long_square(teacher + i * d_t, teacher + j * d_t, d_t, *scale_t);
+    pairs[i * n + j] = {inverse_distance(sqrt(s.square)), inverse_distance(sqrt(t.square)), s, t};
+  }
+}
+
+// What a cosine needs of its opposite side.
+template <class T>
+struct HalfOfSquares {
+  T s, t;
+};
+template <class T>
+KDOPS_DEVICE HalfOfSquares<T> opposite_of(const AnglePair<T>& side) {
+  return {2 * side.half_s * side.half_s, 2 * side.half_t * side.half_t};
+}
+struct Squares {
+  LongSquare<double> s, t;
+};
+KDOPS_DEVICE Squares opposite_of(const FarPair& side) { return {side.square_s, side.square_t}; }
+
+// cos_S and cos_S - cos_T at the anchor, p = pair (i, j), q = pair (i, k).
+template <class T>
+struct AngleTerm {
+  T cosine, slope, difference;
+};
+template <class T>
+KDOPS_DEVICE AngleTerm<T> angle_term(const AnglePair<T>& p, const AnglePair<T>& q,
+                                     const HalfOfSquares<T>& opposite) {
+  const T inner = fma(-p.inverse_s, opposite.s, p.half_s);
+  const T cosine = fma(q.inverse_s, inner, p.inverse_s * q.half_s);
+  const T inner_t = fma(-p.inverse_t, opposite.t, p.half_t);
+  const T difference = fma(-p.inverse_t, q.half_t, fma(-q.inverse_t, inner_t, cosine));
+  return {cosine, clamp_to_one(difference), difference};
+}
+KDOPS_DEVICE AngleTerm<double> angle_term(const FarPair& p, const FarPair& q,
+                                          const Squares& opposite) {
+  const double dot_s = twice_dot(p.square_s, q.square_s, opposite.s) / 2;
+  const double dot_t = twice_dot(p.square_t, q.square_t, opposite.t) / 2;
+  const double cosine = dot_s * p.inverse_s * q.inverse_s;
+  const double difference = cosine - dot_t * p.inverse_t * q.inverse_t;
+  return {cosine, clamp_to_one(difference), difference};
+}
+
+}  // namespace kdops::relation::gpu
