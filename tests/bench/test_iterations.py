@@ -287,4 +287,4 @@ def test_the_amortised_clip_is_a_mean_of_ten_steps(tmp_path):
     cells = [cell.strip().partition(" ±")[0] for cell in line.strip("|").split("|")]
     assert cells[2:7] == ["119.0 ms", "50.0 ms", "50.0 ms", "10.0 ms", "110.0 ms"]
     text = "\n".join(tables.iteration_tables(_groups(tmp_path, rows)))
-    assert "every 10th step kdops removes\n70 % ± 0 of the surcharge" in text
+    assert "every 10th step kdops removes 70 % ± 0\nof the surcharge" in text
