@@ -7,6 +7,7 @@ from kdops._backends import backend, explain
 from kdops._library import VERSION, build_info
 from kdops._script import refuse_scripting
 from kdops.features import FeatureTap
+from kdops.ops.align import align_singular_vectors
 from kdops.ops.attention import attention_loss, attention_map
 from kdops.ops.gram import fsp_loss, fsp_matrix, gram, nst_loss
 from kdops.ops.rbf import rbf_affinity, rbf_affinity_loss, svd_rbf_loss
@@ -19,7 +20,6 @@ from kdops.ops.relation import (
     similarity_loss,
 )
 from kdops.ops.svd import (
-    align_singular_vectors,
     batched_eigh,
     batched_nuclear_norm,
     batched_polar,

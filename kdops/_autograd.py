@@ -25,7 +25,7 @@ from torch.autograd import forward_ad
 from kdops import _forward
 from kdops._precision import full_precision
 from kdops._saved import after_its_level, save, saved
-from kdops._vmap import Outputs, Vmap, as_tuple, fold_vmap, leading_vmap
+from kdops._vmap import Outputs, VmapOf, as_tuple, fold_vmap, leading_vmap
 
 Formula = Callable[..., Outputs]
 Cotangents = Sequence["Tensor | None"]
@@ -58,8 +58,8 @@ def map_op(
     name: str,
     *,
     formula: Formula,
-    vmap: Vmap | None = None,
-    backward_vmap: Vmap | None = None,
+    vmap: VmapOf | None = None,
+    backward_vmap: VmapOf | None = None,
     saves_outputs: bool = False,
     constant_outputs: Sequence[int] = (),
 ) -> Callable[..., Outputs]:
@@ -96,7 +96,7 @@ def map_op(
 
 
 def loss_op(
-    name: str, *, formula: Formula, vmap: Vmap | None = None
+    name: str, *, formula: Formula, vmap: VmapOf | None = None
 ) -> Callable[..., tuple[Tensor, ...]]:
     """`kdops::<name>` returning (loss, gradients...) in one pass, as a differentiable function.
 
@@ -132,7 +132,7 @@ def custom_op(
     *,
     setup: Callable[..., None],
     backward: Callable[..., Outputs],
-    vmap: Vmap | None = None,
+    vmap: VmapOf | None = None,
 ) -> Callable[..., Outputs]:
     """`kdops::<name>` with its own setup_context and backward, as those of an autograd.Function.
 
@@ -160,18 +160,13 @@ def python_op(
     _PLAIN.impl(name, forward, "CompositeExplicitAutograd")
     torch.library.register_fake(f"kdops_plain::{name}", fake)
     op = getattr(torch.ops.kdops_plain, name).default
-
-    def vmap(*arguments: Any) -> Any:
-        return leading_vmap(apply)(*arguments)
-
-    apply = _differentiable(name, op, setup, backward, vmap)
-    return apply
+    return _differentiable(name, op, setup, backward, leading_vmap)
 
 
 _PLAIN = torch.library.Library("kdops_plain", "DEF")
 
 
-def gradient_op(name: str, formula: Formula, vmap: Vmap | None = None) -> Callable[..., Outputs]:
+def gradient_op(name: str, formula: Formula, vmap: VmapOf | None = None) -> Callable[..., Outputs]:
     """`kdops::<name>`, a fused gradient op, whose own gradient is that of the formula."""
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
@@ -239,7 +234,7 @@ def _differentiable(
     op: Any,
     setup: Callable[..., None],
     backward: Callable[..., Outputs],
-    vmap: Vmap | None,
+    vmap: VmapOf | None,
 ) -> Callable[..., Outputs]:
     """Puts the two rules on the op and around it; the result picks the way that works."""
     full_name, kernel = op._schema.name, op._op
@@ -263,7 +258,6 @@ def _differentiable(
         "backward": staticmethod(after_its_level(backward)),
     }
     function: Any = type(f"Kdops_{name}", (torch.autograd.Function,), separate)
-    function.vmap = staticmethod(vmap or fold_vmap(function.apply))
     registry = _forward.Registry(full_name, function.apply)
     torch.library.register_autograd(full_name, backward, setup_context=setup, lib=registry)
     # under torch.func the op is this Function, also where torch.compile has traced the op
@@ -287,6 +281,7 @@ def _differentiable(
         with _below_autograd():
             return kernel(*inputs)
 
+    function.vmap = staticmethod(vmap(call) if vmap else fold_vmap(function.apply))
     return call
 
 

@@ -124,7 +124,7 @@ class Registry(torch.library.Library):
         super().impl(op_name, kernel, dispatch_key, **options)  # type: ignore[no-untyped-call]
 
 
-def refuse_derivatives(name: str) -> None:
+def refuse_derivatives(name: str) -> Callable[..., Outputs]:
     """`kdops::<name>`, which only a backward calls, has no derivative of its own and says so."""
     op = getattr(torch.ops.kdops, name).default
 
@@ -141,6 +141,8 @@ def refuse_derivatives(name: str) -> None:
 
     registry = Registry(op._schema.name, forward)
     torch.library.register_autograd(op._schema.name, backward, lib=registry)
+    result: Callable[..., Outputs] = op
+    return result
 
 
 def _primal(tensor: Tensor) -> Tensor:

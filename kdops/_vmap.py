@@ -10,6 +10,7 @@ from torch import Tensor
 
 Outputs = Any  # a Tensor or a tuple of tensors
 Vmap = Callable[..., tuple[Outputs, Any]]
+VmapOf = Callable[[Callable[..., Outputs]], Vmap]  # one of the rules below, still without its op
 
 
 def as_tuple(value: Outputs) -> tuple[Any, ...]:
@@ -53,7 +54,7 @@ def loop_vmap(apply: Callable[..., Outputs]) -> Vmap:
             for i in range(info.batch_size)
         ]
         stacked = tuple(torch.stack(column) for column in zip(*results, strict=True))
-        return stacked, (0,) * len(stacked)
+        return (stacked, (0,) * len(stacked)) if len(stacked) > 1 else (stacked[0], 0)
 
     return vmap
 

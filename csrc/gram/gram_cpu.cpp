@@ -32,10 +32,13 @@ Tensor gram_cpu(const Tensor& x_maps, const std::optional<Tensor>& y_maps) {
   for_storage_type<Fp16, Bf16>("gram", x, [&](auto kind) {
     using In = decltype(kind);
     using T = gram_result_t<In>;
-    auto* target = static_cast<T*>(out.data_ptr());
+    const GramForward<In> problem{.shape = shape,
+                                  .x = maps_of<In>(x),
+                                  .y = maps_of<In>(y),
+                                  .scale = static_cast<T>(scale),
+                                  .out = static_cast<T*>(out.data_ptr())};
     parallel_for(x.size(0), flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(gram_forward<In>)
-      (shape, static_cast<T>(scale), maps_of<In>(x), maps_of<In>(y), target, begin, end);
+      KDOPS_BEST(gram_forward<In>)(problem, begin, end);
     });
   });
   return result_type(dtype) == dtype ? out : torch::stable::to(out, dtype);
@@ -51,11 +54,14 @@ Tensor backward_side(const Tensor& x, const Tensor& grad, const Tensor& y, GramS
   for_storage_type<Fp16, Bf16>("gram_backward", y, [&](auto kind) {
     using In = decltype(kind);
     using T = gram_result_t<In>;
-    const auto* g = static_cast<const T*>(grad.data_ptr());
-    auto* target = static_cast<T*>(gx.data_ptr());
+    const GramBackward<In> problem{.shape = shape,
+                                   .transposed = transposed,
+                                   .grad = static_cast<const T*>(grad.data_ptr()),
+                                   .y = maps_of<In>(y),
+                                   .scale = static_cast<T>(scale),
+                                   .gx = static_cast<T*>(gx.data_ptr())};
     parallel_for(y.size(0), flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(gram_backward<In>)
-      (shape, transposed, static_cast<T>(scale), g, maps_of<In>(y), target, begin, end);
+      KDOPS_BEST(gram_backward<In>)(problem, begin, end);
     });
   });
   return result_type(dtype) == dtype ? gx : torch::stable::to(gx, dtype);

@@ -60,14 +60,15 @@ class Item {
 }  // namespace
 
 template <class In>
-void gram_forward(GramShape shape, gram_result_t<In> scale, Maps<In> x, Maps<In> y,
-                  gram_result_t<In>* out, int64_t begin, int64_t end) {
+void gram_forward(const GramForward<In>& problem, int64_t begin, int64_t end) {
   using T = gram_result_t<In>;
-  const auto [c1, c2, length, symmetric] = shape;
-  const Item<In> left(x, c1, length), right(y, symmetric ? 0 : c2, symmetric ? 0 : length);
+  const auto [c1, c2, length, symmetric] = problem.shape;
+  const T scale = problem.scale;
+  const Item<In> left(problem.x, c1, length),
+      right(problem.y, symmetric ? 0 : c2, symmetric ? 0 : length);
   for (int64_t b = begin; b < end; ++b) {
     const View<const T> xb = left.at(b), yb = symmetric ? xb : right.at(b);
-    T* ob = out + b * c1 * c2;
+    T* ob = problem.out + b * c1 * c2;
     if (xb.col == 1 && yb.col == 1 && length >= kLongRow)
       gram_by_dots(c1, c2, length, symmetric, scale, xb.data, xb.row, yb.data, yb.row, ob);
     else
@@ -78,33 +79,32 @@ void gram_forward(GramShape shape, gram_result_t<In> scale, Maps<In> x, Maps<In>
 }
 
 template <class In>
-void gram_backward(GramShape shape, bool transposed, gram_result_t<In> scale,
-                   const gram_result_t<In>* grad, Maps<In> y, gram_result_t<In>* gx, int64_t begin,
-                   int64_t end) {
+void gram_backward(const GramBackward<In>& problem, int64_t begin, int64_t end) {
   using T = gram_result_t<In>;
-  const auto [c1, c2, length, symmetric] = shape;
-  const Item<In> right(y, c2, length);
+  const auto [c1, c2, length, symmetric] = problem.shape;
+  const Item<In> right(problem.y, c2, length);
   Scratch<T> sum(symmetric ? c1 * c1 : 0);
   for (int64_t b = begin; b < end; ++b) {
-    const T* g = grad + b * c1 * c2;
+    const T* g = problem.grad + b * c1 * c2;
     if (symmetric) {
       for (int64_t i = 0; i < c1; ++i)
         for (int64_t j = 0; j < c1; ++j) sum[i * c1 + j] = g[i * c1 + j] + g[j * c1 + i];
       g = sum.get();
     }
-    const View<const T> left = transposed ? View<const T>{g, 1, c1} : View<const T>{g, c2, 1};
-    gemm<T>(c1, length, c2, scale, left, right.at(b), {gx + b * c1 * length, length, 1});
+    const View<const T> left =
+        problem.transposed ? View<const T>{g, 1, c1} : View<const T>{g, c2, 1};
+    gemm<T>(c1, length, c2, problem.scale, left, right.at(b),
+            {problem.gx + b * c1 * length, length, 1});
   }
 }
 
-#define KDOPS_INSTANTIATE(In)                                                                   \
-  template void gram_forward<In>(GramShape, gram_result_t<In>, Maps<In>, Maps<In>,              \
-                                 gram_result_t<In>*, int64_t, int64_t);                         \
-  template void gram_backward<In>(GramShape, bool, gram_result_t<In>, const gram_result_t<In>*, \
-                                  Maps<In>, gram_result_t<In>*, int64_t, int64_t);
-KDOPS_INSTANTIATE(float)
-KDOPS_INSTANTIATE(double)
-KDOPS_INSTANTIATE(Fp16)
-KDOPS_INSTANTIATE(Bf16)
+KDOPS_ENTRY_OF(gram_forward, GramForward, float)
+KDOPS_ENTRY_OF(gram_forward, GramForward, double)
+KDOPS_ENTRY_OF(gram_forward, GramForward, Fp16)
+KDOPS_ENTRY_OF(gram_forward, GramForward, Bf16)
+KDOPS_ENTRY_OF(gram_backward, GramBackward, float)
+KDOPS_ENTRY_OF(gram_backward, GramBackward, double)
+KDOPS_ENTRY_OF(gram_backward, GramBackward, Fp16)
+KDOPS_ENTRY_OF(gram_backward, GramBackward, Bf16)
 
 }  // namespace kdops::gram::KDOPS_ISA

@@ -32,16 +32,28 @@ struct GramShape {
   bool symmetric;  // y is x: one half is computed and mirrored
 };
 
-// out (B, c1, c2) = scale * x yT for the matrices begin..end of the batch.
-KDOPS_PER_ISA(template <class In> void gram_forward(GramShape shape, gram_result_t<In> scale,
-                                                    Maps<In> x, Maps<In> y, gram_result_t<In>* out,
-                                                    int64_t begin, int64_t end);)
+// out (B, c1, c2) = scale * x yT.
+template <class In>
+struct GramForward {
+  GramShape shape;
+  Maps<In> x, y;
+  gram_result_t<In> scale;
+  gram_result_t<In>* out;
+};
 
 // gx (B, c1, length) = scale * g y, where element (b, i, j) of g is grad[b, i, j], its transpose
 // (transposed) or their sum (symmetric). Rows of g lie c2 (transposed: c1) apart.
-KDOPS_PER_ISA(template <class In>
-              void gram_backward(GramShape shape, bool transposed, gram_result_t<In> scale,
-                                 const gram_result_t<In>* grad, Maps<In> y, gram_result_t<In>* gx,
-                                 int64_t begin, int64_t end);)
+template <class In>
+struct GramBackward {
+  GramShape shape;
+  bool transposed;
+  const gram_result_t<In>* grad;
+  Maps<In> y;
+  gram_result_t<In> scale;
+  gram_result_t<In>* gx;
+};
+
+KDOPS_ENTRY(gram_forward, GramForward)
+KDOPS_ENTRY(gram_backward, GramBackward)
 
 }  // namespace kdops::gram

@@ -30,25 +30,25 @@ Losses gram_loss_of(const Tensor& maps1, const Tensor& maps2, const LossMaps& ma
   Tensor g1 = o.gradients ? cotangent_for(x1, maps1) : empty_for(x1, {0});
   Tensor g2 = second ? cotangent_for(x1, maps2) : empty_for(x1, {0});
   Scratch<T> partial(batch);
-  const GramLoss<T> problem{maps_of<T>(x1),
-                            maps_of<T>(x2),
-                            maps_of<T>(y1),
-                            maps_of<T>(y2),
-                            c1,
-                            c2,
-                            length,
-                            y1.size(2),
-                            static_cast<T>(o.scale_s),
-                            static_cast<T>(o.scale_t),
-                            static_cast<T>(o.coefficient),
-                            o.columns,
-                            o.positions,
-                            o.symmetric,
-                            partial.get(),
-                            o.gradients ? static_cast<T*>(g1.data_ptr()) : nullptr,
-                            second ? static_cast<T*>(g2.data_ptr()) : nullptr,
-                            channels_innermost(maps1),
-                            channels_innermost(maps2)};
+  const GramLoss<T> problem{.x1 = maps_of<T>(x1),
+                            .x2 = maps_of<T>(x2),
+                            .y1 = maps_of<T>(y1),
+                            .y2 = maps_of<T>(y2),
+                            .c1 = c1,
+                            .c2 = c2,
+                            .student_length = length,
+                            .teacher_length = y1.size(2),
+                            .scale_s = static_cast<T>(o.scale_s),
+                            .scale_t = static_cast<T>(o.scale_t),
+                            .coefficient = static_cast<T>(o.coefficient),
+                            .columns = o.columns,
+                            .positions = o.positions,
+                            .symmetric = o.symmetric,
+                            .loss = partial.get(),
+                            .g1 = o.gradients ? static_cast<T*>(g1.data_ptr()) : nullptr,
+                            .g2 = second ? static_cast<T*>(g2.data_ptr()) : nullptr,
+                            .inner1 = channels_innermost(maps1),
+                            .inner2 = channels_innermost(maps2)};
   const double flops = 8.0 * c1 * c2 * length;
   parallel_for(batch, flops,
                [&](int64_t begin, int64_t end) { KDOPS_BEST(gram_loss<T>)(problem, begin, end); });
@@ -78,16 +78,16 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student_maps, const NstMaps
   Tensor loss = empty_for(student, {});
   Tensor gradient = gradients ? cotangent_for(student, student_maps) : empty_for(student, {0});
   Scratch<T> items(batch);
-  const NstLoss<T> problem{maps_of<T>(student),
-                           maps_of<T>(teacher),
-                           channels,
-                           teacher.size(1),
-                           length,
-                           static_cast<T>(inverse_of(batch)),
-                           positions,
-                           items.get(),
-                           gradients ? pointer<T>(gradient) : nullptr,
-                           channels_innermost(student_maps)};
+  const NstLoss<T> problem{.student = maps_of<T>(student),
+                           .teacher = maps_of<T>(teacher),
+                           .student_channels = channels,
+                           .teacher_channels = teacher.size(1),
+                           .length = length,
+                           .coefficient = static_cast<T>(inverse_of(batch)),
+                           .positions = positions,
+                           .loss = items.get(),
+                           .gradient = gradients ? pointer<T>(gradient) : nullptr,
+                           .inner = channels_innermost(student_maps)};
   const double flops = 4.0 * channels * length * std::min(channels, length);
   parallel_for(batch, flops,
                [&](int64_t begin, int64_t end) { KDOPS_BEST(nst_loss<T>)(problem, begin, end); });

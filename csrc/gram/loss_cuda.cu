@@ -33,16 +33,16 @@ std::tuple<Tensor, Tensor, Tensor> gram_loss_cuda(const Tensor& x1_maps,
   Tensor g2 = second ? empty_for(x1_maps, x2_maps->sizes()) : empty_for(x1_maps, {0});
   for_real_type(op, x1_maps, [&](auto real) {
     using T = decltype(real);
-    const LossOperands<T> operands{operand<T>(maps.x1),
-                                   operand<T>(maps.x2),
-                                   operand<T>(maps.y1),
-                                   operand<T>(maps.y2),
-                                   maps.x1.size(0),
-                                   rows,
-                                   cols,
-                                   maps.x1.size(2),
-                                   maps.y1.size(2),
-                                   false};
+    const LossOperands<T> operands{.x1 = operand<T>(maps.x1),
+                                   .x2 = operand<T>(maps.x2),
+                                   .y1 = operand<T>(maps.y1),
+                                   .y2 = operand<T>(maps.y2),
+                                   .items = maps.x1.size(0),
+                                   .rows = rows,
+                                   .cols = cols,
+                                   .student_length = maps.x1.size(2),
+                                   .teacher_length = maps.y1.size(2),
+                                   .turned = false};
     LossLaunch<T>(op, device, x1_maps, operands, options).run(loss, g1, g2);
   });
   return {loss, g1, g2};

@@ -252,25 +252,25 @@ void nst_by_channels(const NstLoss<T>& p, int64_t b, const NstItem<T>& item, T* 
   const int64_t n = p.length, c = p.student_channels;
   const T scale = T(1) / static_cast<T>(c);
   const Maps<T> s{item.student.get(), 0, 1, n}, t{item.teacher.get(), 0, 1, n};
-  const GramLoss<T> problem{s,
-                            s,
-                            t,
-                            t,
-                            n,
-                            n,
-                            c,
-                            c,
-                            scale,
-                            scale,
-                            p.coefficient,
-                            false,
-                            true,
-                            true,
-                            p.loss + b,
-                            gradient ? item.turned.get() : nullptr,
-                            nullptr,
-                            false,
-                            false};
+  const GramLoss<T> problem{.x1 = s,
+                            .x2 = s,
+                            .y1 = t,
+                            .y2 = t,
+                            .c1 = n,
+                            .c2 = n,
+                            .student_length = c,
+                            .teacher_length = c,
+                            .scale_s = scale,
+                            .scale_t = scale,
+                            .coefficient = p.coefficient,
+                            .columns = false,
+                            .positions = true,
+                            .symmetric = true,
+                            .loss = p.loss + b,
+                            .g1 = gradient ? item.turned.get() : nullptr,
+                            .g2 = nullptr,
+                            .inner1 = false,
+                            .inner2 = false};
   item_by_positions(problem, 0, work);
   if (gradient != nullptr) transpose_block(item.turned.get(), c, n, c, gradient, n);
 }
@@ -310,9 +310,9 @@ void gram_loss(const GramLoss<T>& p, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; ++b) item_by_channels(p, b, d.get(), spare.get());
 }
 
-template void nst_loss<float>(const NstLoss<float>&, int64_t, int64_t);
-template void nst_loss<double>(const NstLoss<double>&, int64_t, int64_t);
-template void gram_loss<float>(const GramLoss<float>&, int64_t, int64_t);
-template void gram_loss<double>(const GramLoss<double>&, int64_t, int64_t);
+KDOPS_ENTRY_OF(nst_loss, NstLoss, float)
+KDOPS_ENTRY_OF(nst_loss, NstLoss, double)
+KDOPS_ENTRY_OF(gram_loss, GramLoss, float)
+KDOPS_ENTRY_OF(gram_loss, GramLoss, double)
 
 }  // namespace kdops::gram::KDOPS_ISA

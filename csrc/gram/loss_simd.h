@@ -20,7 +20,7 @@ struct GramLoss {
   bool inner1, inner2;  // of g1 and g2: (B, student_length, c) instead
 };
 
-KDOPS_PER_ISA(template <class T> void gram_loss(const GramLoss<T>& p, int64_t begin, int64_t end);)
+KDOPS_ENTRY(gram_loss, GramLoss)
 
 // coefficient * |XT X / student_channels - YT Y / teacher_channels|^2 per item, X and Y the rows
 // (channels x length) of student and teacher as unit vectors.
@@ -35,6 +35,6 @@ struct NstLoss {
   bool inner;      // the gradient is (B, length, student_channels) instead
 };
 
-KDOPS_PER_ISA(template <class T> void nst_loss(const NstLoss<T>& p, int64_t begin, int64_t end);)
+KDOPS_ENTRY(nst_loss, NstLoss)
 
 }  // namespace kdops::gram

@@ -10,6 +10,7 @@
 #include "common/torch/dispatch.h"
 #include "common/torch/stream.h"
 #include "common/torch/tensors.h"
+#include "rbf/limits.h"
 #include "rbf/svd_rbf_check.h"
 
 namespace kdops::rbf {
@@ -39,7 +40,7 @@ void launch(const OnDevice& device, const Tensor& sf, const Tensor& sb, const Te
   problem.gradient_front = static_cast<T*>(gf.data_ptr());
   problem.gradient_back = static_cast<T*>(gb.data_ptr());
   if (items > 0) {
-    const int64_t bytes = 4 * sb.size(1) * static_cast<int64_t>(sizeof(T));
+    const int64_t bytes = kNumbersPerBackValue * sb.size(1) * static_cast<int64_t>(sizeof(T));
     allow_shared_memory(kOp, gpu::svd_rbf_kernel<T>, bytes);
     gpu::svd_rbf_kernel<T>
         <<<grid_of(kOp, items), gpu::kSvdRbfThreads, static_cast<size_t>(bytes), device.stream()>>>(

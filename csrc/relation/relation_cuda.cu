@@ -14,6 +14,7 @@
 #include "common/torch/dispatch.h"
 #include "common/torch/tensors.h"
 #include "relation/angle_kernels.cuh"
+#include "relation/limits.h"
 
 namespace kdops::relation {
 namespace {
@@ -25,8 +26,8 @@ void check_rows(const char* op, const Tensor& student, const Tensor& teacher) {
   check_dim(op, "teacher", teacher, 2);
   check_like(op, "teacher", teacher, student);
   check_size(op, "teacher", teacher, 0, student.size(0));
-  STD_TORCH_CHECK(student.size(0) < (1 << 15), op, ": expected fewer than 32768 rows, got ",
-                  student.size(0));
+  STD_TORCH_CHECK(student.size(0) < kTooManyRowsOnCuda, op, ": expected fewer than ",
+                  kTooManyRowsOnCuda, " rows, got ", student.size(0));
 }
 
 Tensor doubles(const Tensor& like, int64_t count) {

@@ -11,6 +11,7 @@
 #include "common/torch/check.h"
 #include "common/torch/dispatch.h"
 #include "common/torch/tensors.h"
+#include "svd/limits.h"
 
 namespace kdops::svd {
 
@@ -18,8 +19,6 @@ namespace kdops::svd {
 inline bool is_column_major(const Tensor& A) {
   return A.dim() >= 2 && !A.is_contiguous() && torch::stable::transpose(A, -2, -1).is_contiguous();
 }
-
-inline constexpr int64_t kLargestSmallSide = 128, kLargestK = 16;  // of most kernels
 
 // A [*, m, n] seen as `count` matrices, contiguous: row by row, or column by column where the
 // kernel takes both and A lies that way.
@@ -98,10 +97,10 @@ inline std::optional<Tensor> cotangent(const char* op, const char* name,
   return contiguous_of(*grad);
 }
 
-// Where a tensor's data lie from an offset on; null for no tensor and for one without entries.
+// Where a tensor's data lie; null for no tensor and for one without entries.
 template <class T>
-const T* pointer_at(const std::optional<Tensor>& tensor, int64_t offset) {
-  return tensor && tensor->numel() ? pointer<T>(*tensor) + offset : nullptr;
+const T* pointer_or_null(const std::optional<Tensor>& tensor) {
+  return tensor && tensor->numel() ? pointer<T>(*tensor) : nullptr;
 }
 
 }  // namespace kdops::svd

@@ -39,16 +39,24 @@ class GraphAttention(nn.Module):
 
     def logits(self, front: Tensor, back: Tensor) -> Tensor:
         """S, (H, B, B): rows are back samples, columns front samples."""
-        queries = self.theta(back).view(-1, self.heads, self.width)
-        keys = self.phi(front).view(-1, self.heads, self.width)
+        return self._products(self.theta(back), self.phi(front))
+
+    def _products(self, queries: Tensor, keys: Tensor) -> Tensor:
+        queries, keys = (x.view(-1, self.heads, self.width) for x in (queries, keys))
         return torch.einsum("ihd,jhd->hij", queries, keys)
 
     def divergence(self, front: Pair, back: Pair, tanh: bool = True) -> Tensor:
-        """Σ KL(softmax(tanh S_S) || softmax(tanh S_T)) from pairs (student's, teacher's)."""
-        s_s = self.logits(front[0], back[0])
-        with torch.no_grad():
-            s_t = self.logits(front[1], back[1])
-        return row_divergence(*((s_s.tanh(), s_t.tanh()) if tanh else (s_s, s_t)))
+        """Σ KL(softmax(tanh S_S) || softmax(tanh S_T)) from pairs (student's, teacher's).
+
+        The layers, in inference mode, read both sides at once: what they cost at the batch of an
+        iteration is the way of their weights, 12,288 x 2,048 at the last level of a ResNet-50.
+        """
+        queries = self.theta(torch.cat(back)).tensor_split(2)
+        keys = self.phi(torch.cat(front)).tensor_split(2)
+        s_s, s_t = (self._products(q, k) for q, k in zip(queries, keys, strict=True))
+        if tanh:
+            s_s, s_t = s_s.tanh(), s_t.tanh()
+        return row_divergence(s_s, s_t.detach())
 
     def estimate(self, front: Tensor, logits: Tensor, extrinsic: Tensor | None = None) -> Tensor:
         """V̂_B, (B, D_B); extrinsic: another graph (1, B, B), used as it is."""

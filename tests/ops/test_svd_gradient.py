@@ -204,13 +204,13 @@ def test_scale_of_the_gradient(backend, k):
 def test_u_is_found_where_the_gradient_would_make_it_up(shape, k, monkeypatch):
     """KD-SVD asks for k + 3 vectors and no U: maps with a small side up to 14 are decomposed in
     full. The value is that without a gradient, bit by bit."""
-    flags, svd = [], registration.ops["svd"]
+    flags, svd = [], registration.SVD.run
 
     def noted(A, with_u, *options):
         flags.append(with_u)
         return svd(A, with_u, *options)
 
-    monkeypatch.setitem(registration.ops, "svd", noted)
+    monkeypatch.setattr(registration.SVD, "run", noted)
     A = torch.randn(3, *shape)
     with kdops.backend("native"):
         plain = batched_svd(A, k, compute_u=False)

@@ -17,7 +17,7 @@ from svd_inputs import (
 
 import kdops
 from kdops import batched_svd, batched_svdvals
-from kdops.ops.svd import gradient, linalg, reference, registration
+from kdops.ops.svd import gradient, limits, linalg, reference, registration
 
 pytestmark = pytest.mark.skipif(
     bool(kdops._library.missing), reason="the routes are the compiled kernel's"
@@ -115,7 +115,7 @@ def test_explain_knows_what_cuda_has():
 def test_saved_rows_are_those_of_the_kernel():
     for p, k in [(3, 1), (128, 16), (129, 1), (150, 32)]:
         saved = torch.ops.kdops.svd_topk(torch.randn(1, p, p), k, False, True, False)[3]
-        assert saved.shape == (1, registration.saved_rows(p, k), p)
+        assert saved.shape == (1, limits.saved_rows(p, k), p)
 
 
 def test_too_many_triples_are_refused_by_the_op():

@@ -50,7 +50,7 @@ void run_topk(const py::array& A, const py::object& U, const py::array& S, const
                               data_of<T>(saved),
                               static_cast<int>(S.shape(1)),
                               canonical};
-  if (args.p() > kdops::svd::kLargestTogether) return run_large(args);
+  if (args.p() > kdops::svd::kLargestSmallSide) return run_large(args);
   launch<T>(args.count, plan_topk_forward<T>(args.m, args.n, args.k, shared_limit),
             [&](auto plan, T* workspace) { svd_topk_kernel<T>(args, plan, workspace); });
   launch<T>(args.count, plan_topk_dense<T>(args.m, args.n, args.k, shared_limit),
@@ -81,7 +81,7 @@ void run_backward(const py::object& gU, const py::object& gS, const py::object& 
                                       data_of<T>(gA),
                                       static_cast<int>(S.shape(1)),
                                       lorentz};
-  if (args.p() > kdops::svd::kLargestTogether) return run_large_backward(args);
+  if (args.p() > kdops::svd::kLargestSmallSide) return run_large_backward(args);
   launch<T>(args.count, plan_topk_backward<T>(args.m, args.n, args.k, shared_limit),
             [&](auto plan, T* workspace) { svd_topk_backward_kernel<T>(args, plan, workspace); });
 }

@@ -4,10 +4,12 @@
 // KDOPS_ISA (baseline, avx2, avx512). Such a file puts all it defines into namespace
 // kdops::<room>::KDOPS_ISA, beside `using namespace kdops::KDOPS_ISA` for the common vocabulary,
 // so that no room's name meets another's. It includes no torch header, so that no inline function
-// of torch is ever compiled with wider instructions than the machine may have. The glue
-// (<op>_cpu.cpp, compiled once) declares the entry points with KDOPS_PER_ISA in kdops::<room> and
-// calls the widest one with KDOPS_BEST.
+// of torch is ever compiled with wider instructions than the machine may have. Its entry points are
+// declared in kdops::<room> by <op>_simd.h, with KDOPS_ENTRY where a struct holds the problem, and
+// the glue (<op>_cpu.cpp, compiled once) calls the widest one with KDOPS_BEST.
 #pragma once
+
+#include <cstdint>
 
 #ifndef KDOPS_ISA
 #define KDOPS_ISA baseline
@@ -31,6 +33,13 @@
   __VA_ARGS__              \
   }
 #endif
+
+// An entry point on items begin..end of a problem, void name(const Problem<T>&, begin, end): declared
+// by KDOPS_ENTRY, compiled for a type by KDOPS_ENTRY_OF beside its definition.
+#define KDOPS_ENTRY(name, Problem) \
+  KDOPS_PER_ISA(template <class T> \
+                void name(const Problem<T>& problem, int64_t begin, int64_t end);)
+#define KDOPS_ENTRY_OF(name, Problem, T) template void name(const Problem<T>&, int64_t, int64_t);
 
 // The entry point for this machine: KDOPS_BEST(gram_forward<float>)(arguments).
 #ifdef KDOPS_X86

@@ -26,12 +26,18 @@ Tensor svd_backward_cpu(const std::optional<Tensor>& gU, const std::optional<Ten
   const double flops = 6.0 * std::max(m, n) * r * r;
   for_real_type(op, U, [&](auto kind) {
     using T = decltype(kind);
+    const SvdBackwardProblem<T> problem{.gU = pointer_or_null<T>(gu),
+                                        .gS = pointer_or_null<T>(gs),
+                                        .gVh = pointer_or_null<T>(gvh),
+                                        .U = pointer<T>(left.A),
+                                        .S = pointer<T>(values),
+                                        .Vh = pointer<T>(right.A),
+                                        .gA = pointer<T>(gA),
+                                        .m = m,
+                                        .n = n,
+                                        .lorentz = lorentz};
     parallel_for(left.count, flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(svd_backward<T>)
-      (pointer_at<T>(gu, begin * m * r), pointer_at<T>(gs, begin * r),
-       pointer_at<T>(gvh, begin * r * n), pointer<T>(left.A) + begin * m * r,
-       pointer<T>(values) + begin * r, pointer<T>(right.A) + begin * r * n,
-       pointer<T>(gA) + begin * m * n, end - begin, m, n, lorentz);
+      KDOPS_BEST(svd_backward<T>)(problem, begin, end);
     });
   });
   return gA;

@@ -24,13 +24,17 @@ std::tuple<Tensor, Tensor, Tensor> svd_cpu(const Tensor& input, bool compute_u, 
   Tensor U = batch.result({m, compute_u ? p : 0}), S = batch.result({p}), Vh = batch.result({p, n});
   for_real_type("svd", batch.A, [&](auto kind) {
     using T = decltype(kind);
-    const T* a = pointer<T>(batch.A);
-    T *u = compute_u ? pointer<T>(U) : nullptr, *s = pointer<T>(S), *vh = pointer<T>(Vh);
-    parallel_for(batch.count, svd_flops(batch), [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(svd_full<T>)
-      (a + begin * m * n, u ? u + begin * m * p : nullptr, s + begin * p, vh + begin * p * n,
-       end - begin, static_cast<int>(m), static_cast<int>(n), batch.column_major, canonical, fast);
-    });
+    const SvdProblem<T> problem{.a = pointer<T>(batch.A),
+                                .u = compute_u ? pointer<T>(U) : nullptr,
+                                .s = pointer<T>(S),
+                                .vh = pointer<T>(Vh),
+                                .m = static_cast<int>(m),
+                                .n = static_cast<int>(n),
+                                .by_columns = batch.column_major,
+                                .canonical = canonical,
+                                .fast = fast};
+    parallel_for(batch.count, svd_flops(batch),
+                 [&](int64_t begin, int64_t end) { KDOPS_BEST(svd_full<T>)(problem, begin, end); });
   });
   return {U, S, Vh};
 }
@@ -38,17 +42,18 @@ std::tuple<Tensor, Tensor, Tensor> svd_cpu(const Tensor& input, bool compute_u, 
 Tensor svdvals_cpu(const Tensor& input) {
   const MatrixBatch batch("svdvals", input, true);
   batch.check_small_side("svdvals");
-  const int64_t m = batch.m, n = batch.n, p = batch.small_side();
-  Tensor S = batch.result({p});
+  Tensor S = batch.result({batch.small_side()});
   for_real_type("svdvals", batch.A, [&](auto kind) {
     using T = decltype(kind);
-    const T* a = pointer<T>(batch.A);
-    T* s = pointer<T>(S);
-    parallel_for(batch.count, svd_flops(batch) / 2, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(svdvals<T>)
-      (a + begin * m * n, s + begin * p, end - begin, static_cast<int>(m), static_cast<int>(n),
-       batch.column_major);
-    });
+    const SvdProblem<T> problem{.a = pointer<T>(batch.A),
+                                .u = nullptr,
+                                .s = pointer<T>(S),
+                                .vh = nullptr,
+                                .m = static_cast<int>(batch.m),
+                                .n = static_cast<int>(batch.n),
+                                .by_columns = batch.column_major};
+    parallel_for(batch.count, svd_flops(batch) / 2,
+                 [&](int64_t begin, int64_t end) { KDOPS_BEST(svd_full<T>)(problem, begin, end); });
   });
   return S;
 }
@@ -61,12 +66,12 @@ std::tuple<Tensor, Tensor> eigh_cpu(const Tensor& input) {
   Tensor values = batch.result({n}), vectors = batch.result({n, n});
   for_real_type("eigh", batch.A, [&](auto kind) {
     using T = decltype(kind);
-    const T* a = pointer<T>(batch.A);
-    T *w = pointer<T>(values), *q = pointer<T>(vectors);
-    parallel_for(batch.count, svd_flops(batch), [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(eigh<T>)
-      (a + begin * n * n, w + begin * n, q + begin * n * n, end - begin, static_cast<int>(n));
-    });
+    const EighProblem<T> problem{.a = pointer<T>(batch.A),
+                                 .values = pointer<T>(values),
+                                 .vectors = pointer<T>(vectors),
+                                 .n = static_cast<int>(n)};
+    parallel_for(batch.count, svd_flops(batch),
+                 [&](int64_t begin, int64_t end) { KDOPS_BEST(eigh<T>)(problem, begin, end); });
   });
   return {values, vectors};
 }

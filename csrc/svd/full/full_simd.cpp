@@ -36,36 +36,32 @@ void run_by_columns(const T* a, int64_t count, int m, int n, SvdOutput<T> out) {
   }
 }
 
-template <class T>
-void run_full(const T* a, int64_t count, int m, int n, bool by_columns, SvdOutput<T> out) {
-  if (count <= 0) return;
-  if (by_columns) return run_by_columns(a, count, m, n, out);
-  FullSvd<T>(m, n, out).run(a, count);
-}
-
 }  // namespace
 
 template <class T>
-void svd_full(const T* a, T* u, T* s, T* vh, int64_t count, int m, int n, bool by_columns,
-              bool canonical, bool fast) {
-  run_full<T>(a, count, m, n, by_columns, {u, s, vh, canonical, fast});
+void svd_full(const SvdProblem<T>& problem, int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  const int m = problem.m, n = problem.n;
+  const SvdOutput<T> all{problem.u, problem.s, problem.vh, problem.canonical, problem.fast};
+  const SvdOutput<T> out = from_matrix(all, begin, m, n);
+  const T* a = problem.a + begin * m * n;
+  if (problem.by_columns)
+    run_by_columns(a, end - begin, m, n, out);
+  else
+    FullSvd<T>(m, n, out).run(a, end - begin);
 }
 
 template <class T>
-void svdvals(const T* a, T* s, int64_t count, int m, int n, bool by_columns) {
-  run_full<T>(a, count, m, n, by_columns, {nullptr, s, nullptr, false, false});
+void eigh(const EighProblem<T>& problem, int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  const int64_t n = problem.n;
+  symmetric_eigen(problem.a + begin * n * n, problem.values + begin * n,
+                  problem.vectors + begin * n * n, end - begin, problem.n);
 }
 
-template <class T>
-void eigh(const T* a, T* eigenvalues, T* eigenvectors, int64_t count, int n) {
-  if (count > 0) symmetric_eigen(a, eigenvalues, eigenvectors, count, n);
-}
-
-#define KDOPS_INSTANTIATE(T)                                                            \
-  template void svd_full<T>(const T*, T*, T*, T*, int64_t, int, int, bool, bool, bool); \
-  template void svdvals<T>(const T*, T*, int64_t, int, int, bool);                      \
-  template void eigh<T>(const T*, T*, T*, int64_t, int);
-KDOPS_INSTANTIATE(float)
-KDOPS_INSTANTIATE(double)
+KDOPS_ENTRY_OF(svd_full, SvdProblem, float)
+KDOPS_ENTRY_OF(svd_full, SvdProblem, double)
+KDOPS_ENTRY_OF(eigh, EighProblem, float)
+KDOPS_ENTRY_OF(eigh, EighProblem, double)
 
 }  // namespace kdops::svd::KDOPS_ISA

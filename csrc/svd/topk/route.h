@@ -4,21 +4,16 @@
 
 #include <cstdint>
 
+#include "svd/limits.h"
+
 namespace kdops::svd {
 
 // gram: tridiagonalisation of the Gram matrix; krylov: a Krylov basis of it (small side > 128).
 enum class TopkRoute { gram = 1, dense = 2, not_finite = 3, krylov = 4 };
 
-// Up to this small side many matrices are worked on together (the CPU), or one in shared memory
-// (CUDA); above it one at a time, in memory of any size, with up to kLargestKAbove triples.
-inline constexpr int kLargestTogether = 128;
-inline constexpr int64_t kLargestKAbove = 32;
-// The CUDA kernels keep a few vectors of the small side in shared memory.
-inline constexpr int64_t kLargestOnCuda = 2048;
-
 // Rows of `saved`, [*, rows, p]: layout.h.
 inline constexpr int64_t topk_saved_rows(int64_t p, int64_t k) {
-  return p <= kLargestTogether ? p + 3 : p + 2 * k + 8;
+  return p <= kLargestSmallSide ? p + 3 : p + 2 * k + 8;
 }
 
 // Below this fraction of the largest, a singular value taken from the Gram matrix is refused: it

@@ -30,16 +30,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> svd_topk_cpu(const Tensor& input, int
   const int64_t stride = topk_saved_rows(p, k) * p;
   for_real_type("svd_topk", batch.A, [&](auto kind) {
     using T = decltype(kind);
-    const T* a = pointer<T>(batch.A);
-    T *u = compute_u ? pointer<T>(U) : nullptr, *s = pointer<T>(S), *vh = pointer<T>(Vh);
-    T* keep = pointer<T>(saved);
+    const TopkForwardProblem<T> problem{.A = pointer<T>(batch.A),
+                                        .U = compute_u ? pointer<T>(U) : nullptr,
+                                        .S = pointer<T>(S),
+                                        .Vh = pointer<T>(Vh),
+                                        .saved = pointer<T>(saved),
+                                        .m = static_cast<int>(m),
+                                        .n = static_cast<int>(n),
+                                        .k = static_cast<int>(k),
+                                        .canonical = canonical,
+                                        .column_major = batch.column_major};
     parallel_for(batch.count, topk_flops(batch, k), [&](int64_t begin, int64_t end) {
       // a route may leave a part unwritten; outputs of an op are never left to chance
-      std::fill(keep + begin * stride, keep + end * stride, T(0));
-      KDOPS_BEST(svd_topk_forward<T>)
-      (a + begin * m * n, u ? u + begin * m * k : nullptr, s + begin * k, vh + begin * k * n,
-       keep + begin * stride, end - begin, static_cast<int>(m), static_cast<int>(n),
-       static_cast<int>(k), canonical, batch.column_major);
+      std::fill(problem.saved + begin * stride, problem.saved + end * stride, T(0));
+      KDOPS_BEST(svd_topk_forward<T>)(problem, begin, end);
     });
   });
   return {U, S, Vh, saved};
@@ -52,7 +56,6 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
   const MatrixBatch batch(op, input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   const int64_t k = batch.check_triples(op, U, S, Vh, kLargestKAbove);
-  const int64_t stride = topk_saved_rows(p, k) * p;
   batch.check_part(op, "saved", saved, {topk_saved_rows(p, k), p});
   const auto gu = cotangent(op, "gU", gU, U), gs = cotangent(op, "gS", gS, S),
              gvh = cotangent(op, "gVh", gVh, Vh);
@@ -61,14 +64,22 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
   Tensor gA = batch.like_A();
   for_real_type("svd_topk_backward", batch.A, [&](auto kind) {
     using T = decltype(kind);
+    const TopkBackwardProblem<T> problem{.gU = pointer_or_null<T>(gu),
+                                         .gS = pointer_or_null<T>(gs),
+                                         .gVh = pointer_or_null<T>(gvh),
+                                         .A = pointer<T>(batch.A),
+                                         .U = pointer_or_null<T>(u),
+                                         .S = pointer<T>(s),
+                                         .Vh = pointer<T>(vh),
+                                         .saved = pointer<T>(keep),
+                                         .gA = pointer<T>(gA),
+                                         .m = static_cast<int>(m),
+                                         .n = static_cast<int>(n),
+                                         .k = static_cast<int>(k),
+                                         .lorentz = lorentz,
+                                         .column_major = batch.column_major};
     parallel_for(batch.count, topk_flops(batch, 2 * k), [&](int64_t begin, int64_t end) {
-      const int64_t left = begin * m * k, values = begin * k, right = begin * k * n;
-      KDOPS_BEST(svd_topk_backward<T>)
-      (pointer_at<T>(gu, left), pointer_at<T>(gs, values), pointer_at<T>(gvh, right),
-       pointer<T>(batch.A) + begin * m * n, pointer_at<T>(u, left), pointer<T>(s) + values,
-       pointer<T>(vh) + right, pointer<T>(keep) + begin * stride, pointer<T>(gA) + begin * m * n,
-       end - begin, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), lorentz,
-       batch.column_major);
+      KDOPS_BEST(svd_topk_backward<T>)(problem, begin, end);
     });
   });
   return gA;

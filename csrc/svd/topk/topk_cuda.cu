@@ -61,13 +61,13 @@ void large_forward(const OnDevice& device, const MatrixBatch& batch,
 }
 
 // k triples of matrices with a small side of p.
-int64_t most_triples(int64_t p) { return p <= kLargestTogether ? kLargestK : kLargestKAbove; }
+int64_t most_triples(int64_t p) { return p <= kLargestSmallSide ? kLargestK : kLargestKAbove; }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_t k, bool compute_u,
                                                      bool canonical, bool /*lorentz*/) {
   const MatrixBatch batch("svd_topk", input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
-  batch.check_small_side("svd_topk", kLargestOnCuda);
+  batch.check_small_side("svd_topk", kLargestTopkOnCuda);
   batch.check_k("svd_topk", k, most_triples(p));
   Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k});
   Tensor Vh = batch.result({k, n}), saved = batch.result({topk_saved_rows(p, k), p});
@@ -82,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_
                                      pointer<T>(saved),
                                      static_cast<int>(k),
                                      canonical};
-    if (p > kLargestTogether) return large_forward<T>(device, batch, args);
+    if (p > kLargestSmallSide) return large_forward<T>(device, batch, args);
     const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
     launch<T>("svd_topk", device, batch, &gpu::svd_topk_kernel<T>, args,
               gpu::plan_topk_forward<T>(m, n, args.k, shared));
@@ -98,7 +98,7 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
   const char* op = "svd_topk_backward";
   const MatrixBatch batch(op, input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
-  batch.check_small_side(op, kLargestOnCuda);
+  batch.check_small_side(op, kLargestTopkOnCuda);
   const int64_t k = batch.check_triples(op, U, S, Vh, most_triples(p));
   batch.check_part(op, "saved", saved, {topk_saved_rows(p, k), p});
   const auto u = cotangent(op, "gU", gU, U), s = cotangent(op, "gS", gS, S),
@@ -115,13 +115,13 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
                                              pointer<T>(values),
                                              pointer<T>(right),
                                              pointer<T>(factors),
-                                             pointer_at<T>(u, 0),
-                                             pointer_at<T>(s, 0),
-                                             pointer_at<T>(vh, 0),
+                                             pointer_or_null<T>(u),
+                                             pointer_or_null<T>(s),
+                                             pointer_or_null<T>(vh),
                                              pointer<T>(gA),
                                              static_cast<int>(k),
                                              lorentz};
-    if (p > kLargestTogether)
+    if (p > kLargestSmallSide)
       return launch_large<T>(op, device, batch, &gpu::large_backward_kernel<T>,
                              gpu::plan_large_backward<T>(m, n, args.k), args);
     const int64_t shared = device.shared_memory_per_block() - kSharedReserve;

@@ -1,4 +1,4 @@
-// The top-k SVD for one instruction set (isa.h): the entry points of topk_simd.h, instantiated.
+// The top-k SVD for one instruction set (isa.h): the entry points of topk_simd.h.
 #include "svd/topk/topk_simd.h"
 
 #include "svd/topk/cpu/forward.h"
@@ -9,39 +9,34 @@
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-int64_t svd_topk_saved_size(int m, int n, int k) { return TopkShape(m, n, k, false).saved_size(); }
-
 template <class T>
-void svd_topk_forward(const T* A, T* U, T* S, T* Vh, T* saved, int64_t count, int m, int n, int k,
-                      bool canonical, bool column_major) {
-  const TopkShape shape(m, n, k, column_major);
+void svd_topk_forward(const TopkForwardProblem<T>& problem, int64_t begin, int64_t end) {
+  const TopkShape shape(problem.m, problem.n, problem.k, problem.column_major);
+  const TopkOutputs<T> all{problem.U, problem.S, problem.Vh, problem.saved};
+  const T* A = problem.A + begin * shape.m * shape.n;
+  const TopkOutputs<T> out = all.matrix(shape, begin);
   if (shape.together())
-    TopkForward<T>(shape, canonical).run(A, {U, S, Vh, saved}, count);
+    TopkForward<T>(shape, problem.canonical).run(A, out, end - begin);
   else
-    LargeForward<T>(shape, canonical).run(A, {U, S, Vh, saved}, count);
+    LargeForward<T>(shape, problem.canonical).run(A, out, end - begin);
 }
 
 template <class T>
-void svd_topk_backward(const T* gU, const T* gS, const T* gVh, const T* A, const T* U, const T* S,
-                       const T* Vh, const T* saved, T* gA, int64_t count, int m, int n, int k,
-                       bool lorentz, bool column_major) {
-  const TopkShape shape(m, n, k, column_major);
-  const TopkInputs<T> inputs{gU, gS, gVh, A, U, S, Vh, saved};
+void svd_topk_backward(const TopkBackwardProblem<T>& problem, int64_t begin, int64_t end) {
+  const TopkShape shape(problem.m, problem.n, problem.k, problem.column_major);
+  const TopkInputs<T> all{problem.gU, problem.gS, problem.gVh, problem.A,
+                          problem.U,  problem.S,  problem.Vh,  problem.saved};
+  T* gA = problem.gA + begin * shape.m * shape.n;
+  const TopkInputs<T> in = all.matrix(shape, begin);
   if (shape.together())
-    TopkBackward<T>(shape, lorentz).run(inputs, gA, count);
+    TopkBackward<T>(shape, problem.lorentz).run(in, gA, end - begin);
   else
-    LargeBackward<T>(shape, lorentz).run(inputs, gA, count);
+    LargeBackward<T>(shape, problem.lorentz).run(in, gA, end - begin);
 }
 
-template void svd_topk_forward(const float*, float*, float*, float*, float*, int64_t, int, int, int,
-                               bool, bool);
-template void svd_topk_forward(const double*, double*, double*, double*, double*, int64_t, int, int,
-                               int, bool, bool);
-template void svd_topk_backward(const float*, const float*, const float*, const float*,
-                                const float*, const float*, const float*, const float*, float*,
-                                int64_t, int, int, int, bool, bool);
-template void svd_topk_backward(const double*, const double*, const double*, const double*,
-                                const double*, const double*, const double*, const double*, double*,
-                                int64_t, int, int, int, bool, bool);
+KDOPS_ENTRY_OF(svd_topk_forward, TopkForwardProblem, float)
+KDOPS_ENTRY_OF(svd_topk_forward, TopkForwardProblem, double)
+KDOPS_ENTRY_OF(svd_topk_backward, TopkBackwardProblem, float)
+KDOPS_ENTRY_OF(svd_topk_backward, TopkBackwardProblem, double)
 
 }  // namespace kdops::svd::KDOPS_ISA

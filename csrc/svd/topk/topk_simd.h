@@ -1,30 +1,34 @@
-// Entry points of the top-k SVD on the CPU, one set per instruction set; serial on `count`
-// matrices.
+// Entry points of the top-k SVD on the CPU, one set per instruction set; serial.
 //
-// A count x m x n, U count x m x k, S count x k, Vh count x k x n, saved count x
-// svd_topk_saved_size(m, n, k), all contiguous and row-major; with column_major A, and gA, are
-// count x n x m. k <= 32 and k <= min(m, n); above a small side of 128 also 2 k < min(m, n). T is
-// float or double.
+// A is a batch of m x n matrices, U of m x k, S of k, Vh of k x n, saved of topk_saved_rows(p, k) x p,
+// p = min(m, n), all contiguous and row-major; with column_major A, and gA, are n x m. k <= 32 and
+// k <= p; above p = 128 also 2 k < p. T is float or double.
 #pragma once
-
-#include <cstdint>
 
 #include "common/simd/isa.h"
 
 namespace kdops::svd {
 
-KDOPS_PER_ISA(int64_t svd_topk_saved_size(int m, int n, int k);
+template <class T>
+struct TopkForwardProblem {
+  const T* A;
+  T *U, *S, *Vh, *saved;  // U null: not computed
+  int m, n, k;
+  bool canonical;  // max(v) + min(v) > 0 for every right vector v
+  bool column_major;
+};
 
-              // U null: not computed. canonical: max(v) + min(v) > 0 for every right vector v.
-              template <class T>
-              void svd_topk_forward(const T* A, T* U, T* S, T* Vh, T* saved, int64_t count, int m,
-                                    int n, int k, bool canonical, bool column_major);
+template <class T>
+struct TopkBackwardProblem {
+  const T *gU, *gS, *gVh;           // null: zero
+  const T *A, *U, *S, *Vh, *saved;  // U null: the forward did not compute it (then gU is null too)
+  T* gA;
+  int m, n, k;
+  bool lorentz;  // the degenerate policy "lorentz", else "mask"
+  bool column_major;
+};
 
-              // gU, gS, gVh null: zero. U null: the forward did not compute it (then gU is null
-              // too). lorentz: the degenerate policy "lorentz", else "mask".
-              template <class T>
-              void svd_topk_backward(const T* gU, const T* gS, const T* gVh, const T* A, const T* U,
-                                     const T* S, const T* Vh, const T* saved, T* gA, int64_t count,
-                                     int m, int n, int k, bool lorentz, bool column_major);)
+KDOPS_ENTRY(svd_topk_forward, TopkForwardProblem)
+KDOPS_ENTRY(svd_topk_backward, TopkBackwardProblem)
 
 }  // namespace kdops::svd

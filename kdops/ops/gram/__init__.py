@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from torch import Tensor
 
-from kdops import _backends, _check
-from kdops._precision import full_precision
+from kdops import _check
 from kdops.ops.gram import reference, registration
 from kdops.ops.gram.losses import fsp_loss, nst_loss
 
@@ -66,14 +63,7 @@ def _gram(x: Tensor, y: Tensor | None) -> Tensor:
         (x,) = _check.outside_autocast(x)
     else:
         x, y = _check.outside_autocast(x, y)
-    batch, c1, *positions = x.shape
-    c2 = c1 if y is None else y.shape[1]
-    length = prod(positions)
-    if _backends.choose_for("gram", x, batch, c1, c2, length) == "native":
-        out: Tensor = registration.gram_op(x, y)
-        return out
-    with full_precision(x):
-        return reference.gram(x, y)
+    return registration.gram(x, y)
 
 
 def _check_maps(

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kdops import _backends, _check
+from kdops import _check
 from kdops._autograd import wants_grad
 from kdops.ops.relation import reference, registration
 
@@ -161,9 +161,9 @@ def pairwise_angle(x: Tensor) -> Tensor:
     _check.tensor("pairwise_angle", "x", x)
     _check.rank("pairwise_angle", "x", x, "[N, D]", 2)
     x, result = _check.computed(x)
-    if _backends.choose_for("pairwise_angle", x, x.shape[0], x.shape[1]) == "reference":
-        return _check.of_dtype(registration.references["pairwise_angle"](x), result)
-    return _check.of_dtype(registration.ops["pairwise_angle"](x), result)
+    op = registration.ops["pairwise_angle"]
+    run = op.run if op.serves(x, *x.shape) else op.plain
+    return _check.of_dtype(run(x), result)
 
 
 # ---- behind the public names ---------------------------------------------------------------------
@@ -196,11 +196,13 @@ def _rkd(name: str, op: str, student: Tensor, teacher: Tensor, normalize: bool) 
     return _loss(op, student, teacher)
 
 
-def _loss(op: str, student: Tensor, teacher: Tensor) -> Tensor:
-    n, d = student.shape
-    if _backends.choose_for(op, student, n, d, teacher.shape[1]) == "reference":
-        return registration.references[op](student, teacher)
-    loss: Tensor = registration.ops[op](student, teacher, wants_grad(student))[0]
+def _loss(name: str, student: Tensor, teacher: Tensor) -> Tensor:
+    op = registration.ops[name]
+    loss: Tensor
+    if op.serves(student, *student.shape, teacher.shape[1]):
+        loss = op.run(student, teacher, wants_grad(student))[0]
+    else:
+        loss = op.plain(student, teacher)
     return loss
 
 
@@ -219,19 +221,22 @@ def _pair(op: str, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None, 
     return _check.widened(x), _check.widened(y), x.dtype
 
 
-def _pairwise(op: str, x: Tensor, y: Tensor | None, *options: bool) -> Tensor:
+def _pairwise(name: str, x: Tensor, y: Tensor | None, *options: bool) -> Tensor:
     """The op on (batch, N, D) rows, with the leading dimensions put back."""
+    op = registration.ops[name]
     leading = x.shape[:-2]
     if y is not None and y.shape[:-2] != leading:
-        leading = _broadcast(op, leading, y.shape[:-2])
+        leading = _broadcast(name, leading, y.shape[:-2])
         x, y = x.expand(*leading, *x.shape[-2:]), y.expand(*leading, *y.shape[-2:])
     m = x.shape[-2] if y is None else y.shape[-2]
     n, d = x.shape[-2:]
-    if _backends.choose_for(op, x, prod(leading), n, m, d) == "reference":
-        return registration.references[op](x, y, *options)
+    out: Tensor
+    if not op.serves(x, prod(leading), n, m, d):
+        out = op.plain(x, y, *options)
+        return out
     rows = x.reshape(prod(leading), n, d)
     others = None if y is None else y.reshape(prod(leading), m, d)
-    out: Tensor = registration.ops[op](rows, others, *options)
+    out = op.run(rows, others, *options)
     return out.view(*leading, n, m)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from kdops import _check
+from kdops.ops.align import align_singular_vectors
 from kdops.ops.svd import arguments, calls
 from kdops.ops.svd.gradient import DEGENERATE_POLICIES
 from kdops.ops.svd.polar import Polar, batched_nuclear_norm, batched_polar
@@ -75,8 +76,8 @@ def batched_svd(
             finite, and pairs of vectors that the loss does not use contribute exactly zero.
         mode: "fast" decomposes AᵀA (AAᵀ if m < n) without the clean-up that restores accuracy: the
             vectors of the longer side, U if m >= n, lose orthogonality, and singular values below
-            sqrt(eps) times the largest are noise (docs/svd.md has figures). Where that gains
-            nothing (top-k, CUDA, the reference) it is ignored.
+            sqrt(eps) times the largest are noise (docs/svd.md has figures). Top-k and the CUDA
+            kernels, up to r = 128, ignore it.
         full_matrices, driver, out: for code written for torch.linalg.svd. Only these values are
             offered, any other is an error that says what to do instead.
 
@@ -188,41 +189,3 @@ def batched_eigh(A: Tensor, UPLO: str = "L", *, out: None = None) -> Eigh:
     else:
         values, vectors = calls.eigh(work, n)
     return Eigh(_check.of_dtype(values, dtype), _check.of_dtype(vectors, dtype))
-
-
-def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
-    """For each teacher vector, the student vector closest in direction, with the teacher's sign.
-
-    Column j is sign(c_ij) student_i with i the student vector of largest |c_ij|, c = studentᵀ
-    teacher (of equals the first; two teacher vectors may get the same student vector).
-
-    Args:
-        student: (B, D, K') right singular vectors as columns, K' >= 1 candidates.
-        teacher: (B, D, k).
-
-    Both are read where they lie, as rows Vh.mT for instance; half types are computed in float32.
-
-    Returns:
-        (B, D, k) in the dtype of student. The gradient goes to the chosen student vectors; the
-        choice, its sign and the teacher are constants. NaN touches its own sample only: there a
-        vector whose product with the teacher's is NaN counts as the closest.
-
-    Cost: 2 B D K' k FLOP.
-
-    >>> V_S, V_T = torch.randn(8, 64, 4), torch.randn(8, 64, 1)
-    >>> align_singular_vectors(V_S, V_T).shape
-    torch.Size([8, 64, 1])
-    """
-    op = "align_singular_vectors"
-    for name, value, columns in (("student", student, "K'"), ("teacher", teacher, "k")):
-        _check.tensor(op, name, value)
-        _check.rank(op, name, value, f"[B, D, {columns}]", 3)
-    _check.same_kind(op, student=student, teacher=teacher)
-    (batch, length, candidates), (teacher_batch, teacher_length, k) = student.shape, teacher.shape
-    _check.same_size(op, "batch size", student=batch, teacher=teacher_batch)
-    _check.same_size(op, "vector length D", student=length, teacher=teacher_length)
-    if candidates == 0:
-        raise ValueError(f"{op}: expected at least one student vector, got {list(student.shape)}")
-    student, teacher = _check.outside_autocast(student, _check.constant(teacher))
-    work, teacher = _check.widened(student), _check.widened(teacher)
-    return _check.of_dtype(calls.align(work, teacher, length, candidates, k), student.dtype)

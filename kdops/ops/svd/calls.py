@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdops import _backends
 from kdops._autograd import wants_grad
-from kdops._precision import full_precision
-from kdops.ops.svd import reference, registration
+from kdops.ops.svd.limits import largest_k
+from kdops.ops.svd.registration import EIGH, SVD, SVDVALS, TOPK
 
 # Up to this small side U costs less in the forward than A V / s in the backward, which the gradient
 # of S and Vh needs as well: a half at 16x16, as much at 49x32, a third more at 256x128 (CPU, AVX2).
@@ -25,53 +24,41 @@ def is_few(k: int, r: int) -> bool:
 
     From r / 2 on the top-k kernels decompose in full, too: csrc/svd/topk/cpu/layout.h.
     """
-    return k <= registration.largest_k(r) and 2 * k < r
+    return k <= largest_k(r) and 2 * k < r
 
 
 def topk(
     A: Tensor, m: int, n: int, k: int, compute_u: bool, canonical: bool, degenerate: str
 ) -> Triple:
-    if _backends.choose_for("svd_topk", A, m, n, k) == "native":
-        lorentz = degenerate == "lorentz"
-        U, S, Vh, _ = registration.ops["svd_topk"](A, k, compute_u, canonical, lorentz)
-        return (U if compute_u else None), S, Vh
-    return reference.svd_topk(A, k, compute_u=compute_u, canonical=canonical, degenerate=degenerate)
+    if TOPK.serves(A, m, n, k):
+        U, S, Vh, _ = TOPK.run(A, k, compute_u, canonical, degenerate == "lorentz")
+    else:
+        options = {"compute_u": compute_u, "canonical": canonical, "degenerate": degenerate}
+        U, S, Vh = TOPK.plain(A, k, **options)
+    return (U if compute_u else None), S, Vh
 
 
 def full(
     A: Tensor, m: int, n: int, compute_u: bool, canonical: bool, degenerate: str, mode: str
 ) -> Triple:
-    with_u = compute_u or (min(m, n) <= CHEAP_U and wants_grad(A))
-    if _backends.choose_for("svd", A, m, n) == "native":
-        lorentz = degenerate == "lorentz"
-        U, S, Vh = registration.ops["svd"](A, with_u, canonical, mode == "fast", lorentz)
+    with_u, fast = compute_u or (min(m, n) <= CHEAP_U and wants_grad(A)), mode == "fast"
+    if SVD.serves(A, m, n):
+        U, S, Vh = SVD.run(A, with_u, canonical, fast, degenerate == "lorentz")
     else:
-        U, S, Vh = reference.svd(A, compute_u=with_u, canonical=canonical, degenerate=degenerate)
+        options = {"canonical": canonical, "degenerate": degenerate, "fast": fast}
+        U, S, Vh = SVD.plain(A, compute_u=with_u, **options)
     return (U if compute_u else None), S, Vh
 
 
 def values(A: Tensor, m: int, n: int) -> Tensor:
     """All singular values."""
-    if _backends.choose_for("svdvals", A, m, n) == "native":
-        S: Tensor = registration.ops["svdvals"](A)
-        return S
-    return reference.svdvals(A)
+    S: Tensor = SVDVALS.run(A) if SVDVALS.serves(A, m, n) else SVDVALS.plain(A)
+    return S
 
 
 def eigh(A: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    if _backends.choose_for("eigh", A, n, n) == "native":
-        w, Q = registration.ops["eigh"](A)
-        return w, Q
-    return reference.eigh(A)
-
-
-def align(student: Tensor, teacher: Tensor, *sizes: int) -> Tensor:
-    """sizes: D, K', k."""
-    if _backends.choose_for("align_singular_vectors", student, *sizes) == "native":
-        aligned: Tensor = registration.ops["align_vectors"](student, teacher)[0]
-        return aligned
-    with full_precision(student):
-        return reference.align_singular_vectors(student, teacher)
+    w, Q = EIGH.run(A) if EIGH.serves(A, n, n) else EIGH.plain(A)
+    return w, Q
 
 
 def empty(A: Tensor, compute_u: bool) -> Triple:

@@ -68,17 +68,6 @@ def _in_units(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def align_backward(grad: Tensor, choice: Tensor, candidates: int) -> Tensor:
-    """gstudent (B, D, K') of align_singular_vectors: every column of grad (B, D, k) to its choice.
-
-    choice (B, k): 1 + the index of the student vector, negative if it was turned round.
-    """
-    batch, length, _ = grad.shape
-    index = (choice.abs() - 1).unsqueeze(1).expand(grad.shape)
-    turned = torch.where((choice < 0).unsqueeze(1), -grad, grad)
-    return grad.new_zeros((batch, length, candidates)).scatter_add(-1, index, turned)
-
-
 @in_full_precision
 def left_vectors(A: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
     """U = A V / s for a call that did not compute it; zero columns where s is zero.

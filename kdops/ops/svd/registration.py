@@ -1,74 +1,55 @@
-"""Tells torch what it must know of the svd ops beyond their kernels.
+"""The svd ops: their shapes, gradients and backends.
 
-The backward of the top-k op and of the alignment is fused, and so is that of the full SVD where the
-device has a kernel for it; elsewhere, and for eigh, it is the formula in batched matrix products.
+The backward of the top-k op is fused, and so is that of the full SVD where the device has a kernel
+for it; elsewhere, and for eigh, it is the formula in batched matrix products.
 Cotangents that nobody sent stay None and cost nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdops import _backends, _library
+from kdops import _library
 from kdops._autograd import custom_op, gradient_op
-from kdops._vmap import Vmap, leading_vmap
-from kdops.ops.svd import gradient
+from kdops._op import Kernel, Op
+from kdops._vmap import leading_vmap
+from kdops.ops.svd import gradient, reference
+from kdops.ops.svd.limits import (
+    KRYLOV_FROM_SMALL_SIDE,
+    LARGEST_KRYLOV_K,
+    LARGEST_SMALL_SIDE,
+    LARGEST_TOPK_ON_CUDA,
+    largest_k,
+    saved_rows,
+)
 
-DTYPES = (torch.float32, torch.float64)
-LARGEST_SMALL_SIDE = 128
-LARGEST_K = 16
-LARGEST_K_ABOVE = 32  # where min(m, n) is above LARGEST_SMALL_SIDE
-LARGEST_TOPK_ON_CUDA = 2048  # min(m, n); on the CPU any: csrc/svd/topk/route.h
 
-ops: dict[str, Callable[..., Any]] = {}  # kdops::<name> as a differentiable function
-
-
-def _kernels_of(op: str) -> dict[str, bool]:
-    """For which device types the loaded binary holds kernels of `op`."""
+def _devices_with(op: str) -> tuple[str, ...]:
+    """The device types for which the binary holds a kernel of `op`."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    if _library.missing:
-        return {}
-    return {device: has(f"kdops::{op}", device.upper()) for device in ("cpu", "cuda")}
+    return tuple(d for d in ("cpu", "cuda") if has(f"kdops::{op}", d.upper()))
 
 
-_FUSED_GRADIENT = _kernels_of("svd_backward")
+_FUSED_GRADIENT = () if _library.missing else _devices_with("svd_backward")
 
 
-def largest_k(p: int) -> int:
-    """The most triples that the top-k kernels find of matrices with min(m, n) = p."""
-    return LARGEST_K if p <= LARGEST_SMALL_SIDE else LARGEST_K_ABOVE
+def _full_limit(device: str, dtype: torch.dtype, m: int, n: int) -> str | None:
+    return _too_large(min(m, n), LARGEST_SMALL_SIDE)
 
 
-def saved_rows(p: int, k: int) -> int:
-    """svd_topk's workspace is (..., rows, p), p = min(m, n): csrc/svd/topk/route.h."""
-    return p + 3 if p <= LARGEST_SMALL_SIDE else p + 2 * k + 8
+def _topk_limit(device: str, dtype: torch.dtype, m: int, n: int, k: int = 1) -> str | None:
+    p = min(m, n)
+    if k > largest_k(p):
+        return f"the kernels take k <= {largest_k(p)}, not {k}"
+    return _too_large(p, LARGEST_TOPK_ON_CUDA) if device == "cuda" else None
 
 
-def _native(op: str) -> _backends.Predicate:
-    kernels = _kernels_of(op)
-
-    def obstacle(device: str, dtype: torch.dtype, m: int, n: int, k: int = 1) -> str | None:
-        p = min(m, n)
-        if k > largest_k(p):
-            return f"the kernels take k <= {largest_k(p)}, not {k}"
-        largest = LARGEST_SMALL_SIDE
-        if op == "svd_topk":
-            largest = LARGEST_TOPK_ON_CUDA if device == "cuda" else p
-        if p > largest:
-            return f"the kernels take min(m, n) <= {largest}, not {p}"
-        if reason := _backends.native_obstacle(device, dtype, DTYPES):
-            return reason
-        return None if kernels[device] else f"this install holds no {device} kernel of {op}"
-
-    return obstacle
-
-
-# Where the CPU kernel tries a Krylov basis: csrc/svd/topk/cpu/large_forward.h.
-KRYLOV_FROM_SMALL_SIDE, LARGEST_KRYLOV_K = 224, 8
+def _too_large(p: int, largest: int) -> str | None:
+    return f"the kernels take min(m, n) <= {largest}, not {p}" if p > largest else None
 
 
 def _topk_route(backend: str, device: str, dtype: torch.dtype, m: int, n: int, k: int = 1) -> str:
@@ -80,27 +61,9 @@ def _topk_route(backend: str, device: str, dtype: torch.dtype, m: int, n: int, k
     return "tridiagonalisation of the Gram matrix"
 
 
-for _op, _sizes in {"svd": (64, 64), "svdvals": (64, 64), "eigh": (64, 64)}.items():
-    _backends.register(_op, native=_native(_op), typical_sizes=_sizes)
-_backends.register(
-    "svd_topk", native=_native("svd_topk"), typical_sizes=(1024, 64, 4), route=_topk_route
-)
-
-
-def _native_align(device: str, dtype: torch.dtype, *sizes: int) -> str | None:
-    return _backends.native_obstacle(device, dtype, DTYPES)
-
-
-_backends.register("align_singular_vectors", native=_native_align, typical_sizes=(64, 4, 1))
-
-
 def policy(lorentz: bool) -> str:
     """The Python name of the flag that the ops carry."""
     return "lorentz" if lorentz else "mask"
-
-
-def _leading_vmap(name: str) -> Vmap:
-    return leading_vmap(lambda *inputs: ops[name](*inputs))
 
 
 # ---- shapes -------------------------------------------------------------------------------------
@@ -154,16 +117,6 @@ def _fake_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     return A.new_empty(A.shape[:-1]), A.new_empty(A.shape)
 
 
-def _fake_align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    batch, _, k = teacher.shape
-    return student.new_empty(teacher.shape), student.new_empty((batch, k), dtype=torch.int64)
-
-
-def _fake_align_backward(grad: Tensor, choice: Tensor, candidates: int) -> Tensor:
-    batch, length, _ = grad.shape
-    return grad.new_empty((batch, candidates, length)).mT
-
-
 # ---- gradients ----------------------------------------------------------------------------------
 
 
@@ -194,8 +147,8 @@ def _full_gradient(
     Vh: Tensor,
     lorentz: bool,
 ) -> Tensor:
-    if _FUSED_GRADIENT.get(U.device.type):
-        gA: Tensor = ops["svd_backward"](gU, gS, gVh, U, S, Vh, lorentz)
+    if U.device.type in _FUSED_GRADIENT:
+        gA: Tensor = SVD_BACKWARD.run(gU, gS, gVh, U, S, Vh, lorentz)
         return gA
     return gradient.svd_backward(gU, gS, gVh, U, S, Vh, policy(lorentz))
 
@@ -216,7 +169,7 @@ def _topk_backward(ctx: Any, gU: Any, gS: Any, gVh: Any, _: Any) -> Any:
     gU = gU if ctx.compute_u else None
     gA = None
     if not (gU is None and gS is None and gVh is None):
-        gA = ops["svd_topk_backward"](gU, gS, gVh, *ctx.saved_tensors, ctx.lorentz)
+        gA = TOPK_BACKWARD.run(gU, gS, gVh, *ctx.saved_tensors, ctx.lorentz)
     return gA, None, None, None, None
 
 
@@ -232,7 +185,7 @@ def _svdvals_setup(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _svdvals_backward(ctx: Any, gS: Tensor) -> Tensor:
     (A,) = ctx.saved_tensors
-    U, S, Vh = ops["svd"](A, True, False, False, False)
+    U, S, Vh = SVD.run(A, True, False, False, False)
     return _full_gradient(None, gS, None, U, S, Vh, False)
 
 
@@ -247,44 +200,48 @@ def _eigh_backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
     return gradient.eigh_backward(gvalues, gvectors, *ctx.saved_tensors)
 
 
-def _align_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-    ctx.candidates = inputs[0].shape[2]
-
-
-def _align_backward(ctx: Any, grad: Tensor, _: Any) -> Any:
-    (choice,) = ctx.saved_tensors
-    return ops["align_vectors_backward"](grad, choice, ctx.candidates), None
-
-
-def _define() -> None:
-    fakes: dict[str, Callable[..., Any]] = {
-        "svd": _fake_svd,
-        "svd_backward": _fake_svd_backward,
-        "svdvals": _fake_svdvals,
-        "eigh": _fake_eigh,
-        "svd_topk": _fake_topk,
-        "svd_topk_backward": _fake_topk_backward,
-        "align_vectors": _fake_align,
-        "align_vectors_backward": _fake_align_backward,
-    }
-    rules: dict[str, tuple[Callable[..., None], Callable[..., Any]]] = {
-        "svd": (_svd_setup, _svd_backward),
-        "svdvals": (_svdvals_setup, _svdvals_backward),
-        "eigh": (_eigh_setup, _eigh_backward),
-        "svd_topk": (_topk_setup, _topk_backward),
-    }
-    formulas = {"svd_backward": _full_formula, "svd_topk_backward": _topk_formula}
-    for name, fake in fakes.items():
-        torch.library.register_fake(f"kdops::{name}", fake)
-    for name, (setup, backward) in rules.items():
-        ops[name] = custom_op(name, setup=setup, backward=backward, vmap=_leading_vmap(name))
-    for name, formula in formulas.items():
-        ops[name] = gradient_op(name, formula, _leading_vmap(name))
-    ops["align_vectors"] = custom_op("align_vectors", setup=_align_setup, backward=_align_backward)
-    ops["align_vectors_backward"] = gradient_op("align_vectors_backward", gradient.align_backward)
-
-
-if not _library.missing:
-    _define()
+SVD = Op(
+    "svd",
+    fake=_fake_svd,
+    derivative=partial(custom_op, setup=_svd_setup, backward=_svd_backward, vmap=leading_vmap),
+    reference=reference.svd,
+    limit=_full_limit,
+    typical_sizes=(64, 64),
+)
+SVDVALS = Op(
+    "svdvals",
+    fake=_fake_svdvals,
+    derivative=partial(
+        custom_op, setup=_svdvals_setup, backward=_svdvals_backward, vmap=leading_vmap
+    ),
+    reference=reference.svdvals,
+    limit=_full_limit,
+    typical_sizes=(64, 64),
+)
+EIGH = Op(
+    "eigh",
+    fake=_fake_eigh,
+    derivative=partial(custom_op, setup=_eigh_setup, backward=_eigh_backward, vmap=leading_vmap),
+    reference=reference.eigh,
+    limit=_full_limit,
+    typical_sizes=(64, 64),
+)
+TOPK = Op(
+    "svd_topk",
+    fake=_fake_topk,
+    derivative=partial(custom_op, setup=_topk_setup, backward=_topk_backward, vmap=leading_vmap),
+    reference=reference.svd_topk,
+    limit=_topk_limit,
+    route=_topk_route,
+    typical_sizes=(1024, 64, 4),
+)
+SVD_BACKWARD = Kernel(
+    "svd_backward",
+    fake=_fake_svd_backward,
+    derivative=partial(gradient_op, formula=_full_formula, vmap=leading_vmap),
+)
+TOPK_BACKWARD = Kernel(
+    "svd_topk_backward",
+    fake=_fake_topk_backward,
+    derivative=partial(gradient_op, formula=_topk_formula, vmap=leading_vmap),
+)

@@ -35,7 +35,7 @@ bool conjugate_gradients(const T* G, int p, int width, const Directions<T>& D, c
   const int64_t size = int64_t(k) * width;
   Scratch<T> memory(3 * size + int64_t(k) * D.count);
   T *r = memory.get(), *direction = r + size, *q = direction + size, *parts = q + size;
-  GradientStep<T> steps[kMaxTop];
+  GradientStep<T> steps[kLargestKAbove];
   std::copy_n(x, size, r);
   std::copy_n(x, size, direction);
   std::fill_n(x, size, T(0));

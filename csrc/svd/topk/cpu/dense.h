@@ -41,8 +41,15 @@ class TopkDense {
     const int64_t m = shape_.m, n = shape_.n, p = shape_.p;
     Scratch<T> a(count * m * n), u(count * m * p), s(count * p), vh(count * p * n);
     for (int i = 0; i < count; ++i) copy_rows(A + list[i] * m * n, a.get() + i * m * n);
-    svd_full<T>(a.get(), u.get(), s.get(), vh.get(), count, static_cast<int>(m),
-                static_cast<int>(n), false, canonical_, false);
+    const SvdProblem<T> full{.a = a.get(),
+                             .u = u.get(),
+                             .s = s.get(),
+                             .vh = vh.get(),
+                             .m = static_cast<int>(m),
+                             .n = static_cast<int>(n),
+                             .by_columns = false,
+                             .canonical = canonical_};
+    svd_full(full, 0, count);
     for (int i = 0; i < count; ++i)
       write(u.get() + i * m * p, s.get() + i * p, vh.get() + i * p * n, out.matrix(shape_, list[i]),
             f[list[i]]);

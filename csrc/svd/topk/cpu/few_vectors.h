@@ -8,11 +8,10 @@
 #include "common/blas/dot_tile.h"
 #include "common/simd/long_sum.h"
 #include "common/simd/transpose.h"
+#include "svd/limits.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
-
-inline constexpr int kMaxTop = 32;  // the largest k
 
 // out[i rs + j cs] = Σ_l a[i][l] b[j][l] for i < rows, j < columns.
 template <class T>

@@ -37,7 +37,7 @@ template <class T>
 void TopkFinish<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, const T* sigma,
                            int before) {
   const int p = shape.p, k = shape.k;
-  T refined[kMaxTop];
+  T refined[kLargestKAbove];
   for (int i = 0; i < k; ++i) refined[i] = sigma[i];
   const bool have_image = !shape.tall || out.U != nullptr;
   if (have_image) {
@@ -46,7 +46,7 @@ void TopkFinish<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, con
     for (int i = 0; i < k * p; ++i) scaled[i] = P[i] * f;
     if (shape.long_rows) {
       interleave_vectors(scaled, p, k, p, interleaved);
-      Pack<T> block[kMaxTop];
+      Pack<T> block[kLargestKAbove];
       for (int64_t r = 0; r < shape.length; r += kLanes) {
         const int rows = static_cast<int>(shape.length - r < kLanes ? shape.length - r : kLanes);
         short_row_dots(A + r * p, p, rows, p, interleaved, k, block);

@@ -77,7 +77,7 @@ void TopkForward<T>::run_group(const T* A, const TopkOutputs<T>& out, int matric
       route = TopkRoute::dense;
       list[listed++] = b;
     } else {
-      T sigma[kMaxTop];
+      T sigma[kLargestKAbove];
       for (int i = 0; i < shape.k; ++i) sigma[i] = std::sqrt(lambda[i].lane(b));
       this->finish(A + b * size, one, factor[b], small.get() + b * shape.k * shape.p, sigma);
     }

@@ -48,17 +48,17 @@ template <class T>
 void TopkBackward<T>::run(const TopkInputs<T>& in, T* gA, int64_t count) {
   for (int64_t b = 0; b < count; b += kLanes) {
     const int matrices = static_cast<int>(count - b < kLanes ? count - b : kLanes);
-    run_group(this->matrix(in, b), gA + b * shape.m * shape.n, matrices);
+    run_group(in.matrix(shape, b), gA + b * shape.m * shape.n, matrices);
   }
 }
 
 template <class T>
 void TopkBackward<T>::run_group(const TopkInputs<T>& in, T* gA, int matrices) {
   const int64_t size = shape.m * shape.n;
-  for (int b = 0; b < matrices; ++b) this->fill_row(this->matrix(in, b), rows.get() + b * row_size);
+  for (int b = 0; b < matrices; ++b) this->fill_row(in.matrix(shape, b), rows.get() + b * row_size);
   solve_group(in, matrices);
   for (int b = 0; b < matrices; ++b) {
-    const TopkInputs<T> one = this->matrix(in, b);
+    const TopkInputs<T> one = in.matrix(shape, b);
     T* out = gA + b * size;
     if (route(one.saved) == TopkRoute::not_finite)
       for (int64_t i = 0; i < size; ++i) out[i] = std::numeric_limits<T>::quiet_NaN();
@@ -72,7 +72,7 @@ void TopkBackward<T>::solve_dense_lane(const T* saved, int lane) {
   const int p = shape.p, k = shape.k;
   const T* sigma = saved + shape.dense_values_at();
   const PolicyInverse<T> inverse(sigma[0], p, lorentz);
-  T rhs[128], solution[128];
+  T rhs[kLargestSmallSide], solution[kLargestSmallSide];
   for (int i = 0; i < k; ++i) {
     for (int q = 0; q < p; ++q) rhs[q] = y[i * p + q].lane(lane);
     resolve_dense(sigma[i], sigma + k, small_vectors(saved) + k * p, p, p - k, inverse, rhs,

@@ -163,7 +163,7 @@ int Krylov<T>::ritz_pairs(int size, T* values, T* vectors) {
   gemm<T>(most_, p_, size, T(1), turn, {basis_.get(), width_, 1}, View<T>{vectors, p_, 1});
   gemm<T>(most_, p_, size, T(1), turn, {images_.get(), width_, 1},
           View<T>{image_.get(), width_, 1});
-  T missed[2 * kMaxTop + 4], residuals[2 * kMaxTop + 4];
+  T missed[2 * kLargestKAbove + 4], residuals[2 * kLargestKAbove + 4];
   for (int i = 0; i < most_; ++i) {
     const T* last = weights_.get() + i * limit_ + size - block_;
     missed[i] = next_ * std::sqrt(dot_rows(last, last, block_));

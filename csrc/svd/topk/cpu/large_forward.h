@@ -16,7 +16,9 @@ namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
 // Where a Krylov basis costs less than the tridiagonal form.
-inline bool prefers_krylov(int p, int wanted) { return p >= 224 && wanted <= 8; }
+inline bool prefers_krylov(int p, int wanted) {
+  return p >= kKrylovFromSmallSide && wanted <= kLargestKrylovK;
+}
 
 // From here on the full decomposition is as fast.
 inline constexpr int kMostRounds = 6;

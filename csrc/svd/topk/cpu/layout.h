@@ -39,7 +39,7 @@ struct TopkShape {
 
   // The Gram route's data would not fit saved; nor would it be faster than all vectors at once.
   bool always_dense() const { return 2 * k >= p; }
-  bool together() const { return p <= kLargestTogether; }
+  bool together() const { return p <= kLargestSmallSide; }
   int64_t saved_size() const { return p * topk_saved_rows(p, k); }
 
   static constexpr int kDoubt = 2, kHeader = 3;

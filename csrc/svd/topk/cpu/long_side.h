@@ -19,6 +19,13 @@ template <class T>
 struct TopkInputs {
   const T *gU, *gS, *gVh;  // null: zero
   const T *A, *U, *S, *Vh, *saved;
+
+  TopkInputs matrix(const TopkShape& shape, int64_t b) const {
+    const auto at = [b](const T* all, int64_t stride) { return all ? all + b * stride : nullptr; };
+    const int64_t u = shape.m * shape.k, v = shape.k * shape.n;
+    return {at(gU, u), at(gS, shape.k), at(gVh, v), at(A, shape.m * shape.n),
+            at(U, u),  at(S, shape.k),  at(Vh, v),  at(saved, shape.saved_size())};
+  }
 };
 
 // Vectors of the long side, of U (length x k) or of Vh (k x length).
@@ -62,7 +69,6 @@ struct TopkLongSide {
     return saved +
            (route(saved) == TopkRoute::dense ? shape.dense_vectors_at() : shape.vectors_at());
   }
-  TopkInputs<T> matrix(const TopkInputs<T>& in, int64_t b) const;
 
   void fill_row(const TopkInputs<T>& in, T* row);
   LongVectors<T> long_vectors(const T* U, const T* Vh) const {
@@ -79,14 +85,6 @@ struct TopkLongSide {
       write_by_columns(in, result, gA);
   }
 };
-
-template <class T>
-TopkInputs<T> TopkLongSide<T>::matrix(const TopkInputs<T>& in, int64_t b) const {
-  const auto at = [b](const T* base, int64_t stride) { return base ? base + b * stride : nullptr; };
-  const int64_t u = shape.m * shape.k, v = shape.k * shape.n;
-  return {at(in.gU, u), at(in.gS, shape.k), at(in.gVh, v), at(in.A, shape.m * shape.n),
-          at(in.U, u),  at(in.S, shape.k),  at(in.Vh, v),  at(in.saved, shape.saved_size())};
-}
 
 // The matrix's row of TopkCotangents. X and N are zero without a cotangent for the long side.
 template <class T>
@@ -150,7 +148,7 @@ void TopkLongSide<T>::write_by_rows(const TopkInputs<T>& in, const T* result, T*
   T* stacked = vectors + 2 * k * p;
   for (int i = 0; i < k * p; ++i) stacked[i] = y[i], stacked[k * p + i] = P[i];
   interleave_vectors(stacked, p, terms, p, vectors);
-  Pack<T> block[2 * kMaxTop];
+  Pack<T> block[2 * kLargestKAbove];
   for (int64_t row = 0; row < shape.length; row += kLanes) {
     const int count = static_cast<int>(shape.length - row < kLanes ? shape.length - row : kLanes);
     short_row_dots(in.A + row * p, p, count, p, vectors, terms, block);

@@ -62,7 +62,7 @@ inline void turn_rows(T* rows, int64_t ld, int64_t n, int k, const T* turn) {
   constexpr int kLanes = Pack<T>::kLanes;
   for (int64_t c = 0; c < n; c += kLanes) {
     const int width = static_cast<int>(n - c < kLanes ? n - c : kLanes);
-    Pack<T> x[kMaxTop];
+    Pack<T> x[kLargestKAbove];
     for (int i = 0; i < k; ++i) x[i] = Pack<T>::load_partial(rows + i * ld + c, width);
     for (int j = 0; j < k; ++j) {
       Pack<T> sum(T(0));
@@ -90,7 +90,7 @@ inline bool sort_descending(T* squares, T* turn, int k) {
 // squares gets the squared norms; false when the rows were orthogonal and in order.
 template <class T>
 inline bool orthogonalise_once(T* W, int64_t ldw, int64_t length, T* P, int p, int k, T* squares) {
-  T M[kMaxTop * kMaxTop], turn[kMaxTop * kMaxTop];
+  T M[kLargestKAbove * kLargestKAbove], turn[kLargestKAbove * kLargestKAbove];
   inner_products(W, ldw, k, W, ldw, k, length, M, k, 1);
   for (int i = 0; i < k; ++i)
     for (int j = 0; j < k; ++j) turn[i * k + j] = T(i == j);

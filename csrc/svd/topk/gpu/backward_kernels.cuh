@@ -24,13 +24,13 @@ struct TopkGradientArguments : BatchShape {
 
 inline constexpr int topk_gradient_numbers(int p, int k) {
   const int kx = k | 1, kp = (k + 3) / 4 * 4;
-  return 3 * kMaxK * kMaxK + 2 * kMaxK + p * kp + p * kx + 4;
+  return 3 * kLargestK * kLargestK + 2 * kLargestK + p * kp + p * kx + 4;
 }
 
 // What the gradient keeps in shared memory beside the context.
 template <class T>
 struct GradientContext {
-  T *X, *Y, *core;      // kMaxK x kMaxK
+  T *X, *Y, *core;      // kLargestK x kLargestK
   T *inverse, *masked;  // 1/s under the policy, and under "mask"
   T* x_columns;         // x, padded like t.columns
   T* spare;             // p x kx
@@ -41,8 +41,9 @@ struct GradientContext {
   KDOPS_DEVICE GradientContext(const TopkContext<T>& t) {
     T* next = t.pool;
     x_columns = next, next += t.p * t.kp;
-    X = next, Y = X + kMaxK * kMaxK, core = Y + kMaxK * kMaxK, next = core + kMaxK * kMaxK;
-    inverse = next, masked = next + kMaxK, next += 2 * kMaxK;
+    X = next, Y = X + kLargestK * kLargestK, core = Y + kLargestK * kLargestK,
+    next = core + kLargestK * kLargestK;
+    inverse = next, masked = next + kLargestK, next += 2 * kLargestK;
     spare = next, next += t.p * t.kx;
     pool = next + (4 - t.p * t.kx % 4) % 4;
   }
@@ -57,9 +58,9 @@ KDOPS_DEVICE void add_transposed_product(const TopkContext<T>& t, const Gradient
   const int thread = static_cast<int>(threadIdx.x), parts = kTopkThreads / t.p;
   const int j = thread % t.p, part = thread / t.p;
   T* rows = g.staged(plan);
-  T sum[kMaxK];
+  T sum[kLargestK];
 #pragma unroll
-  for (int c = 0; c < kMaxK; ++c) sum[c] = T(0);
+  for (int c = 0; c < kLargestK; ++c) sum[c] = T(0);
 #pragma unroll 1
   for (int64_t row0 = 0; row0 < B.length; row0 += plan.rows) {
     for (int at = thread; at < plan.rows * t.kp; at += kTopkThreads) {
@@ -71,13 +72,13 @@ KDOPS_DEVICE void add_transposed_product(const TopkContext<T>& t, const Gradient
     for (int i = part; part < parts && i < plan.rows; i += parts) {
       const T entry = g.pool[i * plan.stride + j];
 #pragma unroll
-      for (int c = 0; c < kMaxK; ++c)
+      for (int c = 0; c < kLargestK; ++c)
         if (c < t.kp) sum[c] = fma(entry, rows[i * t.kp + c], sum[c]);
     }
     __syncthreads();
   }
 #pragma unroll
-  for (int c = 0; c < kMaxK; ++c)
+  for (int c = 0; c < kLargestK; ++c)
     if (c < t.kp) g.pool[thread * t.kp + c] = sum[c];
   __syncthreads();
   for (int at = thread; at < t.p * t.k; at += kTopkThreads) {
@@ -110,8 +111,8 @@ KDOPS_DEVICE void load_small_side(const TopkContext<T>& t, const GradientContext
 template <class T>
 KDOPS_DEVICE void coefficient_table(const TopkContext<T>& t, const GradientContext<T>& g,
                                     const T* gS, const T* small_cotangent, bool lorentz) {
-  const int thread = static_cast<int>(threadIdx.x), a = thread / kMaxK, b = thread % kMaxK;
-  g.X[thread] = T(0), g.Y[thread] = T(0);  // kMaxK^2 threads
+  const int thread = static_cast<int>(threadIdx.x), a = thread / kLargestK, b = thread % kLargestK;
+  g.X[thread] = T(0), g.Y[thread] = T(0);  // kLargestK^2 threads
   __syncthreads();
   if (g.gl.data != nullptr)
     inner_products(
@@ -121,7 +122,7 @@ KDOPS_DEVICE void coefficient_table(const TopkContext<T>& t, const GradientConte
     inner_products(
         t, t.p, [&](int64_t i, int c) { return t.columns[i * t.kp + c]; },
         [&](int64_t i, int c) { return t.x[i * t.kx + c]; }, false, g.Y);
-  const int i = a, j = b, other = b * kMaxK + a;
+  const int i = a, j = b, other = b * kLargestK + a;
   T entry = T(0);
   if (i < t.k && j < t.k) {
     const T left = (g.X[thread] - g.X[other]) / 2, right = (g.Y[thread] - g.Y[other]) / 2;
@@ -145,7 +146,7 @@ KDOPS_DEVICE void solve_small_side(const TopkContext<T>& t, const GradientContex
   if (g.gl.data != nullptr && complement)
     add_transposed_product(t, g, plan, B, [&](int64_t i, int c) {
       T sum = g.gl.at(i, c);
-      for (int a = 0; a < t.k; ++a) sum = fma(-g.U.at(i, a), g.X[a * kMaxK + c], sum);
+      for (int a = 0; a < t.k; ++a) sum = fma(-g.U.at(i, a), g.X[a * kLargestK + c], sum);
       return sum * g.inverse[c];
     });
   if (complement) {
@@ -167,10 +168,10 @@ KDOPS_DEVICE void solve_small_side(const TopkContext<T>& t, const GradientContex
 template <class T>
 KDOPS_DEVICE void row_coefficients(const TopkContext<T>& t, const GradientContext<T>& g,
                                    const T* row, int64_t i, T* out) {
-  T u[kMaxK], first[kMaxK];
+  T u[kLargestK], first[kLargestK];
   if (g.U.data == nullptr) row_product(t, row, t.columns, u);
 #pragma unroll
-  for (int c = 0; c < kMaxK; ++c) {
+  for (int c = 0; c < kLargestK; ++c) {
     if (g.U.data != nullptr) u[c] = c < t.k ? g.U.at(i, c) : T(0);
     if (c >= t.kp) continue;
     const bool inside = c < t.k;
@@ -179,12 +180,12 @@ KDOPS_DEVICE void row_coefficients(const TopkContext<T>& t, const GradientContex
   }
   row_product(t, row, g.x_columns, first);
 #pragma unroll
-  for (int c = 0; c < kMaxK; ++c) {
+  for (int c = 0; c < kLargestK; ++c) {
     if (c >= t.kp) continue;
     T sum = first[c] * g.up;
 #pragma unroll
-    for (int a = 0; a < kMaxK; ++a)
-      if (a < t.k) sum = fma(u[a], g.core[a * kMaxK + c], sum);
+    for (int a = 0; a < kLargestK; ++a)
+      if (a < t.k) sum = fma(u[a], g.core[a * kLargestK + c], sum);
     if (g.gl.data != nullptr && c < t.k) sum = fma(g.up * g.inverse[c], g.gl.at(i, c), sum);
     out[c] = sum;
   }
@@ -193,11 +194,11 @@ KDOPS_DEVICE void row_coefficients(const TopkContext<T>& t, const GradientContex
 // What a thread keeps of gB's factors while it walks along the other side: its own column or row.
 template <class T>
 struct OwnFactors {
-  T first[kMaxK], second[kMaxK];
+  T first[kLargestK], second[kLargestK];
 
   KDOPS_DEVICE void keep(const T* one, const T* two, int kp) {
 #pragma unroll
-    for (int c = 0; c < kMaxK; ++c) {
+    for (int c = 0; c < kLargestK; ++c) {
       first[c] = c < kp ? one[c] : T(0);
       second[c] = c < kp ? two[c] : T(0);
     }
@@ -205,7 +206,7 @@ struct OwnFactors {
   KDOPS_DEVICE T entry(const T* one, const T* two, int kp) const {
     T sum = T(0);
 #pragma unroll
-    for (int c = 0; c < kMaxK; ++c)
+    for (int c = 0; c < kLargestK; ++c)
       if (c < kp) sum = fma(first[c], one[c], fma(second[c], two[c], sum));
     return sum;
   }

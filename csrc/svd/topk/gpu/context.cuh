@@ -60,15 +60,15 @@ struct LongSide {
 
 template <class T>
 struct TopkContext {
-  static constexpr int kMost = kMaxK;
+  static constexpr int kMost = kLargestK;
   int p, k, kx, kp;              // kx: stride of X; kp: k rounded up to a multiple of 4
   T *d, *e, *tau;                // of the tridiagonal matrix
   T* x;                          // p x kx
   T* columns;                    // p x kp: small-side vectors, padded with zero columns
-  T *matrix, *turn;              // kMaxK x kMaxK each
-  T* line;                       // kMaxK numbers per warp and more: sums of a block
-  T *low, *high, *value, *sign;  // kMaxK each
-  int *rank, *counter;           // kMaxK each
+  T *matrix, *turn;              // kLargestK x kLargestK each
+  T* line;                       // kLargestK numbers per warp and more: sums of a block
+  T *low, *high, *value, *sign;  // kLargestK each
+  int *rank, *counter;           // kLargestK each
   T* pool;
 
   static KDOPS_DEVICE T whole() { return T(0); }  // see LargeContext
@@ -77,25 +77,25 @@ struct TopkContext {
   KDOPS_DEVICE TopkContext(T* shared, int p_, int k_) : p(p_), k(k_) {
     kx = k | 1, kp = (k + 3) / 4 * 4;
     columns = shared, shared += p * kp;
-    matrix = shared, shared += kMaxK * kMaxK;
-    turn = shared, shared += kMaxK * kMaxK;
-    line = shared, shared += kTopkThreads + 2 * kMaxK * kMaxK;
+    matrix = shared, shared += kLargestK * kLargestK;
+    turn = shared, shared += kLargestK * kLargestK;
+    line = shared, shared += kTopkThreads + 2 * kLargestK * kLargestK;
     d = shared, shared += p;
     e = shared, shared += p;
     tau = shared, shared += p;
     x = shared, shared += p * kx;
-    low = shared, high = low + kMaxK, value = high + kMaxK, sign = value + kMaxK;
-    rank = reinterpret_cast<int*>(sign + kMaxK), counter = rank + kMaxK;
-    shared += 6 * kMaxK;
+    low = shared, high = low + kLargestK, value = high + kLargestK, sign = value + kLargestK;
+    rank = reinterpret_cast<int*>(sign + kLargestK), counter = rank + kLargestK;
+    shared += 6 * kLargestK;
     pool = shared + (4 - (3 * p + p * kx) % 4) % 4;  // 16-byte aligned
   }
 };
 inline constexpr int topk_fixed_numbers(int p, int k) {
   const int kx = k | 1, kp = (k + 3) / 4 * 4;
-  return p * kp + 4 * kMaxK * kMaxK + kTopkThreads + 3 * p + p * kx + 6 * kMaxK + 4;
+  return p * kp + 4 * kLargestK * kLargestK + kTopkThreads + 3 * p + p * kx + 6 * kLargestK + 4;
 }
 
-// Sums over the block of value[a][b] (4 x 4), to out[a * kMaxK + b]; two barriers.
+// Sums over the block of value[a][b] (4 x 4), to out[a * kLargestK + b]; two barriers.
 template <class T>
 KDOPS_DEVICE void sum_tile(T (&value)[16], T* line, T* out) {
   const T sum = scatter_sum(value);
@@ -105,12 +105,12 @@ KDOPS_DEVICE void sum_tile(T (&value)[16], T* line, T* out) {
   if (thread < 16) {
     T total = T(0);
     for (int w = 0; w < kTopkThreads / kWarp; ++w) total += line[w * 16 + thread];
-    out[thread / 4 * kMaxK + thread % 4] = total;
+    out[thread / 4 * kLargestK + thread % 4] = total;
   }
   __syncthreads();
 }
 
-// out (k x k, rows kMaxK apart) = sum over rows of left(row, a) right(row, b); upper: only the
+// out (k x k, rows kLargestK apart) = sum over rows of left(row, a) right(row, b); upper: only the
 // blocks on and above the diagonal.
 template <class T, class Left, class Right>
 KDOPS_DEVICE void inner_products(const TopkContext<T>& t, int64_t rows, const Left& left,
@@ -132,7 +132,7 @@ KDOPS_DEVICE void inner_products(const TopkContext<T>& t, int64_t rows, const Le
 #pragma unroll
         for (int i = 0; i < 16; ++i) sum[i] = fma(a[i / 4], b[i % 4], sum[i]);
       }
-      sum_tile(sum, t.line, out + a0 * kMaxK + b0);
+      sum_tile(sum, t.line, out + a0 * kLargestK + b0);
     }
   }
 }
@@ -146,7 +146,8 @@ KDOPS_DEVICE void project_out(const TopkContext<T>& t) {
   for (int at = static_cast<int>(threadIdx.x); at < t.p * t.k; at += kTopkThreads) {
     const int i = at / t.k, c = at % t.k;
     T sum = t.x[i * t.kx + c];
-    for (int a = 0; a < t.k; ++a) sum = fma(-t.columns[i * t.kp + a], t.matrix[a * kMaxK + c], sum);
+    for (int a = 0; a < t.k; ++a)
+      sum = fma(-t.columns[i * t.kp + a], t.matrix[a * kLargestK + c], sum);
     t.x[i * t.kx + c] = sum;
   }
   __syncthreads();

@@ -12,15 +12,15 @@ using namespace kdops::gpu;
 // row (16 numbers) = row `i` of the staged chunk times `columns` (p x kp, in shared memory).
 template <class T>
 KDOPS_DEVICE void row_product(const TopkContext<T>& t, const T* row, const T* columns,
-                              T (&product)[kMaxK]) {
+                              T (&product)[kLargestK]) {
 #pragma unroll
-  for (int c = 0; c < kMaxK; ++c) product[c] = T(0);
+  for (int c = 0; c < kLargestK; ++c) product[c] = T(0);
 #pragma unroll 1
   for (int j = 0; j < t.p; ++j) {
     const T entry = row[j];
     const T* column = columns + j * t.kp;
 #pragma unroll
-    for (int c = 0; c < kMaxK; ++c) {
+    for (int c = 0; c < kLargestK; ++c) {
       const T factor = c < t.kp ? column[c] : T(0);
       product[c] = fma(entry, factor, product[c]);
     }
@@ -42,17 +42,17 @@ template <class T>
 KDOPS_DEVICE void long_product(const TopkContext<T>& t, const TopkPlan& plan, const Oriented<T>& B,
                                const LongSide<T>& w) {
   const int thread = static_cast<int>(threadIdx.x);
-  T squares[kMaxK];
+  T squares[kLargestK];
 #pragma unroll
-  for (int c = 0; c < kMaxK; ++c) squares[c] = T(0);
+  for (int c = 0; c < kLargestK; ++c) squares[c] = T(0);
 #pragma unroll 1
   for (int64_t row0 = 0; row0 < B.length; row0 += plan.rows) {
     B.stage(t.pool, plan, row0);
     if (thread < plan.rows && row0 + thread < B.length) {
-      T product[kMaxK];
+      T product[kLargestK];
       row_product(t, t.pool + thread * plan.stride, t.columns, product);
 #pragma unroll
-      for (int c = 0; c < kMaxK; ++c) {
+      for (int c = 0; c < kLargestK; ++c) {
         squares[c] = fma(product[c], product[c], squares[c]);
         if (c < t.k && w.data != nullptr) w.at(row0 + thread, c) = product[c];
       }
@@ -60,11 +60,11 @@ KDOPS_DEVICE void long_product(const TopkContext<T>& t, const TopkPlan& plan, co
     __syncthreads();
   }
   const T sum = scatter_sum(squares);
-  if (lane_id() % 2 == 0) t.line[warp_id() * kMaxK + lane_id() / 2] = sum;
+  if (lane_id() % 2 == 0) t.line[warp_id() * kLargestK + lane_id() / 2] = sum;
   __syncthreads();
-  if (thread < kMaxK) {
+  if (thread < kLargestK) {
     T total = T(0);
-    for (int q = 0; q < kTopkThreads / kWarp; ++q) total += t.line[q * kMaxK + thread];
+    for (int q = 0; q < kTopkThreads / kWarp; ++q) total += t.line[q * kLargestK + thread];
     t.value[thread] = total;
   }
   __syncthreads();
@@ -75,45 +75,45 @@ KDOPS_DEVICE void long_product(const TopkContext<T>& t, const TopkPlan& plan, co
 // column per lane. Columns below the floor are left alone.
 template <class T>
 KDOPS_DEVICE void ritz_rotation(const TopkContext<T>& t, const JacobiLimits<T>& limits) {
-  const int lane = group_lane<kMaxK>();
-  const T square = lane < t.k ? t.matrix[lane * kMaxK + lane] : T(0);
+  const int lane = group_lane<kLargestK>();
+  const T square = lane < t.k ? t.matrix[lane * kLargestK + lane] : T(0);
   const bool present = square > limits.floor_squared;
   const T norm = present ? sqrt(square) : T(0), inverse = present ? T(1) / norm : T(0);
-  LaneColumns<T, kMaxK> own;
+  LaneColumns<T, kLargestK> own;
 #pragma unroll
-  for (int i = 0; i < kMaxK; ++i) {
-    const T other = shuffle<kMaxK>(inverse, i);
+  for (int i = 0; i < kLargestK; ++i) {
+    const T other = shuffle<kLargestK>(inverse, i);
     T entry = T(0);
-    if (i < lane && lane < t.k) entry = t.matrix[i * kMaxK + lane] * inverse * other;
+    if (i < lane && lane < t.k) entry = t.matrix[i * kLargestK + lane] * inverse * other;
     if (i == lane) entry = T(1);
 #pragma unroll
-    for (int l = 0; l < i; ++l) entry = fma(-shuffle<kMaxK>(own.b[l], i), own.b[l], entry);
-    const T pivot = sqrt(max(shuffle<kMaxK>(entry, i), kEpsilon<T>));
+    for (int l = 0; l < i; ++l) entry = fma(-shuffle<kLargestK>(own.b[l], i), own.b[l], entry);
+    const T pivot = sqrt(max(shuffle<kLargestK>(entry, i), kEpsilon<T>));
     own.b[i] = lane >= i ? entry / pivot : T(0);
     own.v[i] = i == lane ? T(1) : T(0);
   }
 #pragma unroll
-  for (int i = 0; i < kMaxK; ++i) own.b[i] *= norm;
+  for (int i = 0; i < kLargestK; ++i) own.b[i] *= norm;
   bool done = false;
 #pragma unroll 1
   for (int sweep = 0; sweep < kMaxSweeps && !warp_all(done); ++sweep)
     done = !small_sweep(own, done, true, limits) || done;
 #pragma unroll
-  for (int i = 0; i < kMaxK; ++i)
-    if (lane_id() < kMaxK) t.turn[i * kMaxK + lane] = own.v[i];
+  for (int i = 0; i < kLargestK; ++i)
+    if (lane_id() < kLargestK) t.turn[i * kLargestK + lane] = own.v[i];
 }
 
 // out(row) = in(row) * turn for k columns.
 template <class T, class Row>
 KDOPS_DEVICE void turn_row(const TopkContext<T>& t, const Row& entry) {
-  T in[kMaxK];
+  T in[kLargestK];
 #pragma unroll
-  for (int a = 0; a < kMaxK; ++a) in[a] = a < t.k ? entry(a) : T(0);
+  for (int a = 0; a < kLargestK; ++a) in[a] = a < t.k ? entry(a) : T(0);
 #pragma unroll 1
   for (int c = 0; c < t.k; ++c) {
     T sum = T(0);
 #pragma unroll
-    for (int a = 0; a < kMaxK; ++a) sum = fma(in[a], t.turn[a * kMaxK + c], sum);
+    for (int a = 0; a < kLargestK; ++a) sum = fma(in[a], t.turn[a * kLargestK + c], sum);
     entry(c) = sum;
   }
 }
@@ -132,8 +132,8 @@ KDOPS_DEVICE void refine(const TopkContext<T>& t, const LongSide<T>& w, JacobiLi
     bool large = false;
     for (int at = thread; at < t.k * t.k; at += kTopkThreads) {
       const int a = at / t.k, b = at % t.k;
-      const T aa = t.matrix[a * kMaxK + a], bb = t.matrix[b * kMaxK + b];
-      const T ab = t.matrix[a * kMaxK + b];
+      const T aa = t.matrix[a * kLargestK + a], bb = t.matrix[b * kLargestK + b];
+      const T ab = t.matrix[a * kLargestK + b];
       if (a < b && min(aa, bb) > limits.floor_squared)
         large = large || ab * ab > limits.tolerance_squared * aa * bb;
     }
@@ -147,7 +147,7 @@ KDOPS_DEVICE void refine(const TopkContext<T>& t, const LongSide<T>& w, JacobiLi
       turn_row(t, [&](int c) -> T& { return w.at(row, c); });
     __syncthreads();
   }
-  if (thread < t.k) t.value[thread] = t.matrix[thread * kMaxK + thread];
+  if (thread < t.k) t.value[thread] = t.matrix[thread * kLargestK + thread];
   __syncthreads();
 }
 
@@ -172,11 +172,11 @@ KDOPS_DEVICE void rank_values(const TopkContext<T>& t) {
 template <class T>
 KDOPS_DEVICE void sort_small_side(const TopkContext<T>& t) {
   for (int i = static_cast<int>(threadIdx.x); i < t.p; i += kTopkThreads) {
-    T in[kMaxK];
+    T in[kLargestK];
 #pragma unroll
-    for (int c = 0; c < kMaxK; ++c) in[c] = c < t.k ? t.x[i * t.kx + c] : T(0);
+    for (int c = 0; c < kLargestK; ++c) in[c] = c < t.k ? t.x[i * t.kx + c] : T(0);
 #pragma unroll
-    for (int c = 0; c < kMaxK; ++c)
+    for (int c = 0; c < kLargestK; ++c)
       if (c < t.k) t.x[i * t.kx + t.rank[c]] = in[c];
   }
   __syncthreads();
@@ -186,11 +186,11 @@ KDOPS_DEVICE void sort_small_side(const TopkContext<T>& t) {
 template <class T>
 KDOPS_DEVICE void normalise_long(const TopkContext<T>& t, const LongSide<T>& w, T floor) {
   for (int64_t row = threadIdx.x; row < w.length; row += kTopkThreads) {
-    T in[kMaxK];
+    T in[kLargestK];
 #pragma unroll
-    for (int c = 0; c < kMaxK; ++c) in[c] = c < t.k ? w.at(row, c) : T(0);
+    for (int c = 0; c < kLargestK; ++c) in[c] = c < t.k ? w.at(row, c) : T(0);
 #pragma unroll
-    for (int c = 0; c < kMaxK; ++c) {
+    for (int c = 0; c < kLargestK; ++c) {
       if (c >= t.k) continue;
       const T norm = t.value[t.rank[c]];
       w.at(row, t.rank[c]) = norm > floor ? in[c] / norm : T(0);

@@ -5,11 +5,12 @@
 #pragma once
 
 #include "svd/full/gpu/block_context.cuh"
+#include "svd/limits.h"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
-inline constexpr int kTopkThreads = 256, kMaxK = 16, kGramTile = 8;
+inline constexpr int kTopkThreads = 256, kGramTile = 8;
 
 struct TopkPlan {
   int rows;    // rows of B that are staged at a time

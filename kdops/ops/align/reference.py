@@ -1,0 +1,20 @@
+"""The alignment of singular vectors in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdops import _check
+
+
+def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
+    """student (..., D, K'), teacher (..., D, k) -> (..., D, k). METHODS 5.3.
+
+    Column j is the student vector whose |cosine| with teacher vector j is largest (the first of
+    equals; not a bijection), with the sign that makes the cosine positive. The choice is constant.
+    """
+    cosine = _check.constant(student).mT @ _check.constant(teacher)
+    best = cosine.abs().argmax(-2, keepdim=True)
+    chosen = student.gather(-1, best.expand(*student.shape[:-1], -1))
+    return torch.where(cosine.gather(-2, best) < 0, -chosen, chosen)
