@@ -92,7 +92,31 @@ def _thin(n, gradient):
     )
 
 
+def _full(m, n, batch=8):
+    """All triples above 128, where torch.linalg computes and kdops adds its guarantees."""
+
+    def fast(A):
+        return kdops.batched_svd(A, mode="fast")
+
+    return Problem(
+        op="svd beyond 128, S and product",
+        label=f"{batch} of {m}x{n}",
+        make=matrices(m, n, batch),
+        providers={
+            "torch.linalg.svd": _product(svd.full),
+            "torch Gram + eigh": _product(svd.full_by_gram),
+            "kdops fast": _product(fast),
+            "kdops": _product(kdops.batched_svd),
+        },
+        reference=_product(svd.full),
+        modes=("forward", "both"),
+        tolerance=1e-3,
+        slow=True,
+    )
+
+
 PROBLEMS = [
+    *[_full(m, n) for m, n in ((160, 160), (196, 384), (784, 512))],
     *[_top(m, n, slow=(m, n) not in QUICK) for m, n in LARGE],
     *[_top(m, n, kind="flat") for m, n in BARS],
     *[_top(m, n, kind="massive tokens") for m, n in ((196, 384), (784, 512))],

@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from kdops._batches import logits_of, mask_of, on_device, run, task_loss
+from kdops._batches import on_device, run, task_loss
 from kdops._checkpoint import Checkpoint, Rows
 from kdops._clip import check_options, clip_to_main, forget_factor
 from kdops._progress import tqdm
-from kdops._teacher_cache import Known, TeacherCache
-from kdops.features import FeatureTap
+from kdops._teacher_cache import TeacherCache
+from kdops._term import Layers, Term, check_optimizer, own_parameters
 
 Step = Callable[[Any, int], tuple[Tensor, Tensor | None]]
-Layers = tuple[Sequence[str] | FeatureTap, Sequence[str] | FeatureTap]
 
 
 def fit(
@@ -41,6 +41,7 @@ def fit(
     weight: float = 1.0,
     clip: bool | Mapping[str, Any] = False,
     accumulate: int = 1,
+    wrap: Callable[[nn.Module], nn.Module] | None = None,
     amp: torch.dtype | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     checkpoint: str | Path | None = None,
@@ -61,6 +62,9 @@ def fit(
     ValueError. clip: clip_to_main, True or its options, such as {"per": "global", "every": 10}.
     accumulate=n: a step of the optimizer for n batches, on the mean of their losses; relations
     between samples are those within a batch: they do not see the n batches as one.
+    wrap: makes another module of student and method as one, whose forward is a step and gives the
+    losses: DistributedDataParallel, or a function that calls it with options. A sampler gets its
+    epoch by set_epoch.
     amp: autocast dtype; float16 on CUDA adds a GradScaler. scheduler.step() runs per epoch.
     checkpoint: a file, written atomically after every epoch; if it exists, training goes on from it
     along the same curve (an AveragedModel as the teacher, which you update at every step of the
@@ -70,12 +74,12 @@ def fit(
     Returns a row per epoch: epoch, loss, distill, ms per iteration, accuracy with evaluate.
     """
     device = next(student.parameters()).device
-    free = _own_parameters(method)
+    free = own_parameters(method)
     if optimizer is None:
         own = [p for p in student.parameters() if p.requires_grad]
         trained = [*own, *free.values()]
         optimizer = torch.optim.SGD(trained, 0.05, 0.9, weight_decay=5e-4, nesterov=True)
-    _check_optimizer(optimizer, method, free)
+    check_optimizer("fit", optimizer, method, free)
     if accumulate < 1:
         raise ValueError(f"fit: accumulate is the number of batches to a step, got {accumulate}")
     options = dict(clip) if isinstance(clip, Mapping) else {}
@@ -89,12 +93,16 @@ def fit(
     state = Checkpoint(checkpoint, {k: v for k, v in parts if v is not None}, shuffle)
     history = state.restore()
     back = _Backward(student, list(free.values()), weight, bool(clip), options, scaler, accumulate)
+    sampler: Any = getattr(loader, "sampler", None)
     with ExitStack() as stack:
         if isinstance(teacher, TeacherCache):
             teacher.check(loader)
-        step = step or _usual_step(stack, student, teacher, method, layers, at)
+        step = step or _usual_step(student, Term(stack, student, teacher, method, layers, at))
+        step = back.wrapped(step, method, wrap)
         for epoch in range(len(history), epochs):
             student.train()
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
             start = time.perf_counter()
             bar = tqdm(loader, f"epoch {epoch}", leave=False) if tqdm and progress else loader
             losses = _epoch(bar, epoch, step, amp, device, optimizer, back, method, state)
@@ -110,23 +118,6 @@ def fit(
             state.save(history)
             _write_log(log, history)
     return history
-
-
-def _own_parameters(method: nn.Module | None) -> dict[str, nn.Parameter]:
-    named = method.named_parameters() if method is not None else ()
-    return {name: p for name, p in named if p.requires_grad}
-
-
-def _check_optimizer(
-    optimizer: torch.optim.Optimizer, method: nn.Module | None, free: Mapping[str, Tensor]
-) -> None:
-    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if left := [name for name, p in free.items() if id(p) not in known]:
-        more = ", ..." if len(left) > 3 else ""
-        raise ValueError(
-            f"fit: the optimizer has not {len(left)} trained parameters of {type(method).__name__} "
-            f"({', '.join(left[:3])}{more}): give it [*student.parameters(), *method.parameters()]"
-        )
 
 
 def _epoch(
@@ -182,6 +173,15 @@ class _Backward:
     options: dict[str, Any]  # of clip_to_main
     scaler: Any
     accumulate: int
+    replica: DistributedDataParallel | None = None
+
+    def wrapped(self, step: Step, method: nn.Module | None, wrap: Any) -> Step:
+        """The step, by the module that wrap makes of the networks it runs."""
+        whole = _Whole(self.student, method, step)
+        run_step = whole if wrap is None else wrap(whole)
+        replicas = [m for m in (run_step, self.student) if isinstance(m, DistributedDataParallel)]
+        self.replica = replicas[0] if replicas else None
+        return run_step
 
     def __call__(self, main: Tensor, extra: Tensor | None, epoch: int) -> None:
         main = self.scaler.scale(main / self.accumulate)
@@ -193,7 +193,9 @@ class _Backward:
             torch.autograd.backward(main + extra)
             return
         params = self.student.parameters()
-        clip_to_main(main, extra, params, free=self.free, epoch=epoch, **self.options)
+        group = None if self.replica is None else self.replica.process_group
+        options: dict[str, Any] = {**self.options, "epoch": epoch, "group": group}
+        clip_to_main(main, extra, params, free=self.free, **options)
 
     def finish(self, optimizer: torch.optim.Optimizer) -> None:
         self.scaler.step(optimizer)
@@ -201,53 +203,23 @@ class _Backward:
         optimizer.zero_grad(set_to_none=True)
 
 
-def _usual_step(
-    stack: ExitStack, student: nn.Module, teacher: Any, method: Any, layers: Any, at: Any
-) -> Step:
-    tap = _tap(stack, student, layers[0], at) if layers else None
-    if isinstance(teacher, TeacherCache):
-        own = layers is not None and isinstance(layers[0], FeatureTap)
-        known = teacher.reader(layers[1] if layers else None, None if own else at)
-    else:
-        known = _knowledge(stack, teacher, layers[1] if layers else None, at)
+class _Whole(nn.Module):
+    """Student and method as one module, whose forward is a step."""
 
+    def __init__(self, student: nn.Module, method: nn.Module | None, step: Step) -> None:
+        super().__init__()
+        self.student, self.method, self.step = student, method, step
+
+    def forward(self, batch: Any, epoch: int) -> tuple[Tensor, Tensor | None]:
+        return self.step(batch, epoch)
+
+
+def _usual_step(student: nn.Module, term: Term) -> Step:
     def step(batch: Any, epoch: int) -> tuple[Tensor, Tensor | None]:
         output = run(student, batch, with_target=True)
-        task = task_loss(output, batch)
-        if method is None or teacher is None:
-            return task, None
-        theirs, z_t = known(batch)
-        pairs = [(tap.features if tap else None, logits_of(output)), (theirs, z_t)]
-        if not hasattr(method, "inputs_from"):  # a module of the user's
-            return task, method(*(z if f is None else f for f, z in pairs))
-        mask = mask_of(batch)
-        if mask is not None and tap is not None:
-            mask = mask[:, tap.prefix :]
-        options = {} if mask is None else {"mask": mask}
-        return task, method(*(method.inputs_from(f, z) for f, z in pairs), **options)
+        return task_loss(output, batch), term(batch, output)
 
     return step
-
-
-def _tap(stack: ExitStack, net: nn.Module, names: Any, at: Any) -> FeatureTap:
-    """An open tap as it is, one of these names until the end of the run."""
-    return (
-        names
-        if isinstance(names, FeatureTap)
-        else stack.enter_context(FeatureTap(net, names, at=at))
-    )
-
-
-def _knowledge(stack: ExitStack, teacher: Any, names: Any, at: Any) -> Callable[[Any], Known]:
-    """batch -> the teacher's features (None without layers) and logits."""
-    tap = None if names is None or teacher is None else _tap(stack, teacher, names, at)
-
-    def known(batch: Any) -> Known:
-        with torch.no_grad():
-            output = run(teacher.eval(), batch)
-        return tap.features if tap else None, logits_of(output)
-
-    return known
 
 
 def _write_log(log: Any, history: Rows) -> None:

@@ -1,5 +1,7 @@
 """gather_batch over 2 and 3 gloo processes: values, gradients, unequal batches, DDP scaling."""
 
+import functools
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -9,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import kdops.distillers as kd
 from kdops.distributed import average_gradients, broadcast_state, gather_batch
+from kdops.training import fit
 
 ROWS = {2: [3, 5], 3: [2, 0, 4]}
 
@@ -179,6 +182,47 @@ def check_disagreement(rank, world):
     torch.testing.assert_close(same[0], torch.full((2,), (world - 1) / 2))
 
 
+def convolutions(width):
+    maps = [nn.Conv2d(3, width, 3), nn.Tanh(), nn.Conv2d(width, width, 3)]
+    return nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4))
+
+
+def fitted(batches, how, **options):
+    """Student and method after two epochs; every process begins with other weights than the first
+    where DDP is to take those."""
+    torch.manual_seed(0)
+    student, teacher = convolutions(4).double(), convolutions(6).double()
+    method = kd.KDSVD([4, 4], [6, 6]).double()
+    if how == "one module" and dist.get_rank():
+        nn.init.zeros_(student[0].weight)
+        nn.init.zeros_(next(method.parameters()))
+    parameters = [*student.parameters(), *method.parameters()]
+    student.register_parameter("unused", nn.Parameter(torch.zeros(2, dtype=torch.float64)))
+    ddp = functools.partial(DistributedDataParallel, find_unused_parameters=True)
+    net = ddp(student) if how == "student" else student
+    wrap = ddp if how == "one module" else None
+    fit(net, teacher, method, batches, epochs=2, layers=(["0", "2"], ["0", "2"]), wrap=wrap,
+        optimizer=torch.optim.SGD(parameters, 0.1), progress=False, **options)  # fmt: skip
+    return parameters
+
+
+FIT_OPTIONS = [{}, {"accumulate": 2}, {"clip": True}, {"clip": {"per": "global", "every": 2}}]
+
+
+def check_fit(rank, world):
+    """fit of a process per half of every batch is that of one process with the batches."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(3, 4, 3, 8, 8, generator=generator, dtype=torch.float64)
+    whole = [(x, torch.arange(4)) for x in images]
+    half = slice(2 * rank, 2 * rank + 2)
+    mine = [(x[half], y[half]) for x, y in whole]
+    for options in FIT_OPTIONS:
+        expected = fitted(whole, "alone", **options)
+        for how in ("student", "one module"):
+            for a, b in zip(fitted(mine, how, **options), expected, strict=True):
+                torch.testing.assert_close(a, b, msg=lambda m, how=how, o=options: f"{how} {o} {m}")
+
+
 def own_parameters(method):
     return {name: p for name, p in method.named_parameters() if p.requires_grad}
 
@@ -213,7 +257,7 @@ def check_method_parameters(rank, world):
         method([student], [teacher]) if rank == 0 else None
 
 
-@pytest.mark.parametrize("check", [check_disagreement, check_method_parameters])
+@pytest.mark.parametrize("check", [check_disagreement, check_method_parameters, check_fit])
 def test_two_processes(check, tmp_path):
     launch(check, 2, tmp_path)
 

@@ -6,6 +6,7 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <optional>
+#include <vector>
 
 #include "common/torch/check.h"
 #include "common/torch/tensors.h"
@@ -40,6 +41,37 @@ inline Tensor flat_maps(const char* op, const char* name, const Tensor& maps) {
   AtenTensorHandle view;
   STABLE_TORCH_ERROR_CODE_CHECK(
       aoti_torch__reinterpret_tensor(maps.get(), 3, sizes, strides, 0, &view));
+  return Tensor(view);
+}
+
+// Whether the channels of a position lie side by side, and the positions one after the other: tokens
+// (B, L, C) seen as maps, channels_last maps. kdops/ops/gram/registration.py says the same.
+inline bool channels_innermost(const Tensor& maps) {
+  int64_t expected = maps.size(1);
+  if (expected < 2 || maps.stride(1) != 1) return false;
+  for (int64_t i = maps.dim() - 1; i >= 2; --i) {
+    if (maps.size(i) == 1) continue;
+    if (maps.stride(i) != expected) return false;
+    expected *= maps.size(i);
+  }
+  return expected > maps.size(1);  // one position lies both ways
+}
+
+// Uninitialised, of the sizes of maps and with the channels innermost if theirs are, else
+// contiguous: autograd hands a cotangent that lies as its tensor on, and copies others.
+inline Tensor cotangent_for(const Tensor& like, const Tensor& maps) {
+  const Tensor made = empty_for(like, maps.sizes());
+  if (!channels_innermost(maps)) return made;
+  std::vector<int64_t> strides(maps.dim(), 1);
+  int64_t expected = maps.size(1);
+  for (int64_t i = maps.dim() - 1; i >= 2; --i) {
+    strides[i] = expected;
+    expected *= maps.size(i);
+  }
+  strides[0] = expected;
+  AtenTensorHandle view;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(
+      made.get(), maps.dim(), maps.sizes().data(), strides.data(), 0, &view));
   return Tensor(view);
 }
 

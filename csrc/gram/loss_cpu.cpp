@@ -19,16 +19,16 @@ namespace {
 
 using Losses = std::tuple<Tensor, Tensor, Tensor>;
 
-// sizes1, sizes2: of the cotangents of x1 and x2.
+// maps1, maps2: x1 and x2 as they were given, for their cotangents.
 template <class T>
-Losses gram_loss_of(const Sizes& sizes1, const Sizes& sizes2, const LossMaps& maps,
+Losses gram_loss_of(const Tensor& maps1, const Tensor& maps2, const LossMaps& maps,
                     const LossOptions& o) {
   const auto& [x1, x2, y1, y2] = maps;
   const int64_t batch = x1.size(0), c1 = x1.size(1), c2 = x2.size(1), length = x1.size(2);
   const bool second = o.gradients && !o.symmetric;
   Tensor loss = empty_for(x1, {});
-  Tensor g1 = o.gradients ? empty_for(x1, sizes1) : empty_for(x1, {0});
-  Tensor g2 = second ? empty_for(x1, sizes2) : empty_for(x1, {0});
+  Tensor g1 = o.gradients ? cotangent_for(x1, maps1) : empty_for(x1, {0});
+  Tensor g2 = second ? cotangent_for(x1, maps2) : empty_for(x1, {0});
   Scratch<T> partial(batch);
   const GramLoss<T> problem{.x1 = maps_of<T>(x1),
                             .x2 = maps_of<T>(x2),
@@ -46,7 +46,9 @@ Losses gram_loss_of(const Sizes& sizes1, const Sizes& sizes2, const LossMaps& ma
                             .symmetric = o.symmetric,
                             .loss = partial.get(),
                             .g1 = o.gradients ? static_cast<T*>(g1.data_ptr()) : nullptr,
-                            .g2 = second ? static_cast<T*>(g2.data_ptr()) : nullptr};
+                            .g2 = second ? static_cast<T*>(g2.data_ptr()) : nullptr,
+                            .inner1 = channels_innermost(maps1),
+                            .inner2 = channels_innermost(maps2)};
   const double flops = 8.0 * c1 * c2 * length;
   parallel_for(batch, flops,
                [&](int64_t begin, int64_t end) { KDOPS_BEST(gram_loss<T>)(problem, begin, end); });
@@ -61,20 +63,20 @@ Losses gram_loss_cpu(const Tensor& x1_maps, const std::optional<Tensor>& x2_maps
   const auto kind = variant_of(op, variant);
   const LossMaps maps = loss_maps(op, x1_maps, x2_maps, y1_maps, y2_maps, kind, positions);
   const LossOptions options = gram_loss_options(maps, kind, !x2_maps, positions, gradients);
-  const Sizes second = (x2_maps ? *x2_maps : x1_maps).sizes();
+  const Tensor& second = x2_maps ? *x2_maps : x1_maps;
   return for_real_type(op, x1_maps, [&](auto real) {
-    return gram_loss_of<decltype(real)>(x1_maps.sizes(), second, maps, options);
+    return gram_loss_of<decltype(real)>(x1_maps, second, maps, options);
   });
 }
 
-// sizes: of the student's cotangent.
+// student_maps: as they were given, for their cotangent.
 template <class T>
-std::tuple<Tensor, Tensor> nst_loss_of(const Sizes& sizes, const NstMaps& maps, bool positions,
-                                       bool gradients) {
+std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student_maps, const NstMaps& maps,
+                                       bool positions, bool gradients) {
   const auto& [student, teacher] = maps;
   const int64_t batch = student.size(0), channels = student.size(1), length = student.size(2);
   Tensor loss = empty_for(student, {});
-  Tensor gradient = gradients ? empty_for(student, sizes) : empty_for(student, {0});
+  Tensor gradient = gradients ? cotangent_for(student, student_maps) : empty_for(student, {0});
   Scratch<T> items(batch);
   const NstLoss<T> problem{.student = maps_of<T>(student),
                            .teacher = maps_of<T>(teacher),
@@ -84,7 +86,8 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Sizes& sizes, const NstMaps& maps, 
                            .coefficient = static_cast<T>(inverse_of(batch)),
                            .positions = positions,
                            .loss = items.get(),
-                           .gradient = gradients ? pointer<T>(gradient) : nullptr};
+                           .gradient = gradients ? pointer<T>(gradient) : nullptr,
+                           .inner = channels_innermost(student_maps)};
   const double flops = 4.0 * channels * length * std::min(channels, length);
   parallel_for(batch, flops,
                [&](int64_t begin, int64_t end) { KDOPS_BEST(nst_loss<T>)(problem, begin, end); });
@@ -97,7 +100,7 @@ std::tuple<Tensor, Tensor> nst_loss_cpu(const Tensor& student, const Tensor& tea
   const char* op = "nst_loss";
   const NstMaps maps = nst_maps(op, student, teacher, positions);
   return for_real_type(op, student, [&](auto real) {
-    return nst_loss_of<decltype(real)>(student.sizes(), maps, positions, gradients);
+    return nst_loss_of<decltype(real)>(student, maps, positions, gradients);
   });
 }
 

@@ -51,6 +51,30 @@ void add_gram(View<const T> a, View<const T> b, int64_t c1, int64_t c2, int64_t 
   gemm<T>(c1, c2, length, alpha, a, transposed(b), {out, c2, 1}, accumulate);
 }
 
+// Where the gradient of an item goes: (channels x length), or with the channels innermost.
+template <class T>
+struct Target {
+  T* data;
+  int64_t channels, length;
+  bool inner;
+};
+
+// target (+)= alpha * a b, a channels x depth and b depth x length.
+template <class T>
+void add_product(int64_t depth, T alpha, View<const T> a, View<const T> b, const Target<T>& to,
+                 bool accumulate = false) {
+  if (to.inner)
+    gemm<T>(to.length, to.channels, depth, alpha, transposed(b), transposed(a),
+            {to.data, to.channels, 1}, accumulate);
+  else
+    gemm<T>(to.channels, to.length, depth, alpha, a, b, {to.data, to.length, 1}, accumulate);
+}
+
+template <class T>
+Target<T> target_of(T* gradient, int64_t item, int64_t channels, int64_t length, bool inner) {
+  return {gradient + item * channels * length, channels, length, inner};
+}
+
 // The sum of squares of d, also where a square would leave the range of T.
 template <class T>
 double sum_of_squares(const T* d, int64_t count) {
@@ -117,9 +141,10 @@ void item_by_channels(const GramLoss<T>& p, int64_t b, T* d, T* spare) {
   const int64_t n = p.student_length;
   const T scale = p.symmetric && !p.columns ? 2 * p.scale_s : p.scale_s;
   if (p.symmetric && p.columns) add_transpose(d, p.c1);  // column norms pull unevenly
-  gemm<T>(p.c1, n, p.c2, scale, dense(d, p.c2), x2, {p.g1 + b * p.c1 * n, n, 1});
+  const View<const T> pull = dense<T>(d, p.c2);
+  add_product(p.c2, scale, pull, x2, target_of(p.g1, b, p.c1, n, p.inner1));
   if (!p.symmetric)
-    gemm<T>(p.c2, n, p.c1, scale, transposed(dense(d, p.c2)), x1, {p.g2 + b * p.c2 * n, n, 1});
+    add_product(p.c1, scale, transposed(pull), x1, target_of(p.g2, b, p.c2, n, p.inner2));
 }
 
 template <class T>
@@ -178,31 +203,32 @@ void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
   p.loss[b] = sum < 0 ? T(0) : static_cast<T>(square * sum);
   if (p.g1 == nullptr && p.g2 == nullptr) return;  // one alone: a side without channels
   const T scale = static_cast<T>(2 * square * (p.symmetric ? 2 : 1));
-  const View<T> g1{p.g1 + b * p.c1 * n, n, 1};
-  gemm<T>(p.c1, n, n, scale, e1, dense<T>(x2x2, n), g1);
+  const Target<T> g1 = target_of(p.g1, b, p.c1, n, p.inner1);
+  add_product(n, scale, e1, dense<T>(x2x2, n), g1);
   // E2T X2 = (X2T E2)T; gemm packs a transposed right side
-  gemm<T>(p.c1, n, n, scale, y1, transposed(dense<T>(x2e2, n)), g1, true);
+  add_product(n, scale, y1, transposed(dense<T>(x2e2, n)), g1, true);
   if (p.symmetric) return;
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < n; ++j) {  // X1 = E1 + Y1
       e1x1[i * n + j] = e1e1[i * n + j] + e1y1[i * n + j];
       y1x1[i * n + j] = e1y1[j * n + i] + y1y1[i * n + j];
     }
-  const View<T> g2{p.g2 + b * p.c2 * n, n, 1};
-  gemm<T>(p.c2, n, n, scale, x2, dense<T>(e1x1, n), g2);
-  gemm<T>(p.c2, n, n, scale, e2, dense<T>(y1x1, n), g2, true);
+  const Target<T> g2 = target_of(p.g2, b, p.c2, n, p.inner2);
+  add_product(n, scale, x2, dense<T>(e1x1, n), g2);
+  add_product(n, scale, e2, dense<T>(y1x1, n), g2, true);
 }
 
-// Work space of an item of nst_loss: unit rows, the inverse norms, D, and (through channels x
-// channels products) the gradient the other way round.
+// Work space of an item of nst_loss: unit rows, the inverse norms, D, and the gradient: by rows of
+// channels where its place is not, and (through channels x channels products) the other way round.
 template <class T>
 struct NstItem {
-  Scratch<T> student, teacher, inverse, d, turned;
+  Scratch<T> student, teacher, inverse, d, rows, turned;
   explicit NstItem(const NstLoss<T>& p)
       : student(p.student_channels * p.length),
         teacher(p.teacher_channels * p.length),
         inverse(std::max(p.student_channels, p.teacher_channels)),
         d(p.positions ? 0 : p.length * p.length),
+        rows(p.inner && p.gradient ? p.student_channels * p.length : 0),
         turned(p.positions && p.gradient ? p.student_channels * p.length : 0) {}
 };
 
@@ -242,7 +268,9 @@ void nst_by_channels(const NstLoss<T>& p, int64_t b, const NstItem<T>& item, T* 
                             .symmetric = true,
                             .loss = p.loss + b,
                             .g1 = gradient ? item.turned.get() : nullptr,
-                            .g2 = nullptr};
+                            .g2 = nullptr,
+                            .inner1 = false,
+                            .inner2 = false};
   item_by_positions(problem, 0, work);
   if (gradient != nullptr) transpose_block(item.turned.get(), c, n, c, gradient, n);
 }
@@ -253,20 +281,21 @@ template <class T>
 void nst_loss(const NstLoss<T>& p, int64_t begin, int64_t end) {
   const NstItem<T> item(p);
   Positions<T> work(p.length, 0, p.positions ? p.student_channels : 0);
-  const int64_t size = p.student_channels * p.length;
+  const int64_t channels = p.student_channels, n = p.length;
   for (int64_t b = begin; b < end; ++b) {
     make_unit_rows(rows_of(p.teacher, b), p.teacher_channels, p.length, item.teacher.get(),
                    item.inverse.get());
     make_unit_rows(rows_of(p.student, b), p.student_channels, p.length, item.student.get(),
                    item.inverse.get());
-    T* gradient = p.gradient ? p.gradient + b * size : nullptr;
+    T* target = p.gradient ? p.gradient + b * channels * n : nullptr;
+    T* gradient = target && p.inner ? item.rows.get() : target;
     if (p.positions)
       nst_by_channels(p, b, item, gradient, work);
     else
       nst_by_length(p, b, item, gradient);
-    if (gradient != nullptr)
-      unit_rows_back(item.student.get(), item.inverse.get(), p.student_channels, p.length,
-                     gradient);
+    if (gradient == nullptr) continue;
+    unit_rows_back(item.student.get(), item.inverse.get(), channels, n, gradient);
+    if (p.inner) transpose_block<T>(gradient, n, channels, n, target, channels);
   }
 }
 

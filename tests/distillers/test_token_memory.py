@@ -25,8 +25,8 @@ BACKWARD = "m(s, t).backward()"
 CASES = {
     "KDSVD": (BACKWARD, 33),  # both gradients, and one matrix of scratch per sample in flight
     "AttentionTransfer": (BACKWARD, 22),  # both gradients
-    "FSP": ("m([x.detach() for x in s], t)", 4),
-    "NST": ("m([x.detach() for x in s], t)", 4),
+    "FSP": (BACKWARD, 23),
+    "NST": (BACKWARD, 23),
 }
 
 

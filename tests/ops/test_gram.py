@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import kdops
+from kdops._library import missing
 from kdops.testing import relative_error
 
 LAYOUTS = {
@@ -55,3 +56,34 @@ def test_fsp_loss_of_maps_as_they_lie(layout):
     for a, b in zip(*results, strict=True):
         assert a.shape == b.shape
         assert relative_error(a, b) < 1e-13
+
+
+INNER = {
+    "tokens": lambda x: x.mT.contiguous().mT,
+    "tokens behind a prefix": lambda x: torch.cat([x[..., :1], x], 2).mT.contiguous()[:, 1:].mT,
+    "a grid of tokens": lambda x: x.mT.contiguous().mT.unflatten(2, (2, -1)),
+}
+SIZES = {"long": (3, 4, 60), "short": (9, 7, 2)}  # by channels, by positions
+LOSSES = {
+    "paper": lambda a, b, t: kdops.fsp_loss((a, b), t),
+    "columns": lambda a, b, t: kdops.fsp_loss((a, b), t, variant="columns"),
+    "nst": lambda a, b, t: kdops.nst_loss(a, t[0]) + kdops.nst_loss(b, t[1]),
+}
+
+
+@pytest.mark.skipif(missing is not None, reason=str(missing))
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("layout", INNER)
+def test_the_gradient_of_tokens_lies_as_they_do(layout, size, loss):
+    """And has the numbers of that of contiguous maps."""
+    c1, c2, length = SIZES[size]
+    maps = [torch.randn(2, c, length, dtype=torch.float64) for c in (c1, c2) * 2]
+    plain = [m.unflatten(2, (2, -1)) if layout == "a grid of tokens" else m for m in maps]
+    found = []
+    for a, b, *teacher in (plain, [INNER[layout](m) for m in maps]):
+        found.append(_value_and_gradients(lambda x, y, t=teacher: LOSSES[loss](x, y, t), a, b))
+    for ours, theirs in zip(*found, strict=True):
+        assert relative_error(ours, theirs) < 1e-12
+    for gradient in found[1][1:]:
+        assert gradient.movedim(1, -1).is_contiguous()

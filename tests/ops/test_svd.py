@@ -105,10 +105,12 @@ def test_eigh_reads_the_lower_triangle(backend):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(64, 64), (256, 32), (32, 256)], ids=str)
+@pytest.mark.parametrize("shape", [(64, 64), (256, 32), (32, 256), (150, 130), (130, 150)], ids=str)
 @pytest.mark.parametrize("condition", [1.0, 1e2, 1e4, 1e6])
-def test_fast_mode(condition, shape, dtype):
+def test_fast_mode(condition, shape, dtype, backend):
     """docs/svd.md: the short side as ever, the long one to eps condition², values to sqrt(eps)."""
+    if backend == "native" and min(shape) > 128:
+        pytest.skip("torch.linalg computes above 128")
     g = torch.Generator().manual_seed(0)
     values = condition ** -torch.linspace(0, 1, min(shape), dtype=torch.float64)
     A = torch.stack([with_values(values, *shape, g) for _ in range(16)]).to(dtype)

@@ -156,6 +156,12 @@ def _fsp_loss_spec(variant):
     calls = (
         lambda make: _gram_loss_call(make, 3, 4, 5, number, False, True),
         lambda make: _gram_loss_call(make, 6, 7, 2, min(number, 1), True, True),
+        lambda make: (
+            *(x.movedim(-1, 1) for x in _four_maps(make, 2, 2, 2, (3, 4))),
+            number,
+            False,
+            True,
+        ),
     )
     return OpSpec(
         name=f"fsp_loss[{variant}]",
@@ -220,6 +226,9 @@ _NST_CALLS = tuple(
         lambda make, c=c, by=by: (make.normal(2, c, 6), make.normal(2, 2, 6), by, True),
     )
     for c, by in ((2, True), (5, False))
+) + (
+    # tokens: the gradient lies as they do
+    ("nst_loss", lambda make: (make.normal(2, 6, 5).mT, make.normal(2, 2, 6), False, True)),
 )
 
 

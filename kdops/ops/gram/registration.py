@@ -81,17 +81,32 @@ def _fake_gram_backward(grad: Tensor, x: Tensor, y: Tensor | None) -> tuple[Tens
     return x.new_empty(x.shape), x.new_empty(0 if y is None else y.shape)
 
 
+def _cotangent_for(x: Tensor) -> Tensor:
+    """As the kernels for the CPU make it (csrc/gram/flat_maps.h): with the channels innermost where
+    those of x are (tokens seen as maps, channels_last), else contiguous."""
+    expected = channels = x.shape[1]
+    inner = x.device.type == "cpu" and channels > 1 and x.stride(1) == 1
+    for size, stride in zip(x.shape[:1:-1], x.stride()[:1:-1], strict=True):
+        if size != 1:
+            inner = inner and stride == expected
+            expected = expected * size
+    if not inner or expected == channels:
+        return x.new_empty(x.shape)
+    return x.new_empty((x.shape[0], *x.shape[2:], channels)).movedim(-1, 1)
+
+
 def _fake_gram_loss(
     x1: Tensor, x2: Tensor | None, y1: Tensor, y2: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     gradients = options[-1]
-    g1 = x1.new_empty(x1.shape if gradients else 0)
-    g2 = x1.new_empty(x2.shape if gradients and x2 is not None else 0)
+    g1 = _cotangent_for(x1) if gradients else x1.new_empty(0)
+    g2 = _cotangent_for(x2) if gradients and x2 is not None else x1.new_empty(0)
     return x1.new_empty(()), g1, g2
 
 
 def _fake_nst_loss(student: Tensor, teacher: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    return student.new_empty(()), student.new_empty(student.shape if options[-1] else 0)
+    cotangent = _cotangent_for(student) if options[-1] else student.new_empty(0)
+    return student.new_empty(()), cotangent
 
 
 def _gram_loss_formula(*inputs: Any) -> tuple[Tensor, Tensor]:

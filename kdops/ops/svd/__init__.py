@@ -76,8 +76,8 @@ def batched_svd(
             finite, and pairs of vectors that the loss does not use contribute exactly zero.
         mode: "fast" decomposes AᵀA (AAᵀ if m < n) without the clean-up that restores accuracy: the
             vectors of the longer side, U if m >= n, lose orthogonality, and singular values below
-            sqrt(eps) times the largest are noise (docs/svd.md has figures). Where that gains
-            nothing (top-k, CUDA, the reference) it is ignored.
+            sqrt(eps) times the largest are noise (docs/svd.md has figures). Top-k and the CUDA
+            kernels, up to r = 128, ignore it.
         full_matrices, driver, out: for code written for torch.linalg.svd. Only these values are
             offered, any other is an error that says what to do instead.
 

@@ -41,11 +41,12 @@ def topk(
 def full(
     A: Tensor, m: int, n: int, compute_u: bool, canonical: bool, degenerate: str, mode: str
 ) -> Triple:
-    with_u = compute_u or (min(m, n) <= CHEAP_U and wants_grad(A))
+    with_u, fast = compute_u or (min(m, n) <= CHEAP_U and wants_grad(A)), mode == "fast"
     if SVD.serves(A, m, n):
-        U, S, Vh = SVD.run(A, with_u, canonical, mode == "fast", degenerate == "lorentz")
+        U, S, Vh = SVD.run(A, with_u, canonical, fast, degenerate == "lorentz")
     else:
-        U, S, Vh = SVD.plain(A, compute_u=with_u, canonical=canonical, degenerate=degenerate)
+        options = {"canonical": canonical, "degenerate": degenerate, "fast": fast}
+        U, S, Vh = SVD.plain(A, compute_u=with_u, **options)
     return (U if compute_u else None), S, Vh
 
 

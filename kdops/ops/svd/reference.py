@@ -2,7 +2,7 @@
 
 Runs on any device, in float32 and float64 (callers bring half types to float32). The autograd of
 torch.linalg is not used: it is NaN wherever two values are equal or one is zero, even where the
-loss does not care. mode="fast" has no meaning here: the reference is always accurate.
+loss does not care. mode="fast" is eigh of the Gram matrix; a few triples are always accurate.
 """
 
 from __future__ import annotations
@@ -20,10 +20,15 @@ Triple = tuple[Tensor | None, Tensor, Tensor]
 
 
 def svd(
-    A: Tensor, *, compute_u: bool = True, canonical: bool = True, degenerate: str = "mask"
+    A: Tensor,
+    *,
+    compute_u: bool = True,
+    canonical: bool = True,
+    degenerate: str = "mask",
+    fast: bool = False,
 ) -> Triple:
     """U (..., m, r) or None, S (..., r), Vh (..., r, n) with r = min(m, n)."""
-    U, S, Vh = _decompose(A, compute_u, canonical, degenerate)
+    U, S, Vh = _decompose(A, compute_u, canonical, degenerate, fast)
     return (U if compute_u else None), S, Vh
 
 
@@ -53,15 +58,15 @@ def eigh(A: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _svd(
-    A: Tensor, compute_u: bool, canonical: bool, degenerate: str
+    A: Tensor, compute_u: bool, canonical: bool, degenerate: str, fast: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """U (no columns if unwanted), S, Vh."""
-    U, S, Vh = safe_svd(A, canonical)
+    U, S, Vh = safe_svd(A, canonical, fast)
     return U[..., : None if compute_u else 0].contiguous(), S.contiguous(), Vh.contiguous()
 
 
 def _fake_svd(
-    A: Tensor, compute_u: bool, canonical: bool, degenerate: str
+    A: Tensor, compute_u: bool, canonical: bool, degenerate: str, fast: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _triple(A, min(A.shape[-2:]), compute_u)
 
@@ -73,7 +78,7 @@ def _triple(A: Tensor, k: int, compute_u: bool) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _svd_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    A, ctx.compute_u, _, ctx.degenerate = inputs
+    A, ctx.compute_u, _, ctx.degenerate, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(A, *output)
 
@@ -85,7 +90,7 @@ def _svd_backward(ctx: Any, gU: Any, gS: Any, gVh: Any) -> Any:
     gA = None
     if not (gU is None and gS is None and gVh is None):
         gA = svd_backward(gU, gS, gVh, U, S, Vh, ctx.degenerate)
-    return gA, None, None, None
+    return gA, None, None, None, None
 
 
 def _topk(
@@ -131,7 +136,7 @@ def _values_setup(ctx: Any, inputs: Any, output: Any) -> None:
 def _values_backward(ctx: Any, gS: Tensor) -> Tensor:
     """The vectors, which only the gradient needs, are computed here."""
     (A,) = ctx.saved_tensors
-    U, S, Vh = _decompose(A, True, False, "mask")
+    U, S, Vh = _decompose(A, True, False, "mask", False)
     gA: Tensor = svd_backward(None, gS, None, U, S, Vh, "mask")
     return gA
 
@@ -154,7 +159,8 @@ def _eigh_backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
 
 
 _decompose = python_op(
-    "svd(Tensor A, bool compute_u, bool canonical, str degenerate) -> (Tensor, Tensor, Tensor)",
+    "svd(Tensor A, bool compute_u, bool canonical, str degenerate, bool fast)"
+    " -> (Tensor, Tensor, Tensor)",
     _svd,
     fake=_fake_svd,
     setup=_svd_setup,
