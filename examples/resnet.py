@@ -9,7 +9,7 @@ try:
     def resnet(depth: int, classes: int = 10) -> nn.Module:
         return ResNet(BasicBlock, [depth] * 4, num_classes=classes)
 
-except ImportError:
+except (ImportError, RuntimeError):  # the latter: a torchvision for another build of torch
 
     class BasicBlock(nn.Module):
         def __init__(self, inputs: int, outputs: int, stride: int) -> None:
