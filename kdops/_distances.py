@@ -36,6 +36,14 @@ def is_traced() -> bool:
     return torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
 
 
+def constant(x: Tensor) -> Tensor:
+    """x without a derivative. The vmap of batched gradients (is_grads_batched) knows no detach."""
+    if in_forward_mode() or is_traced():
+        return x.detach()
+    with torch.no_grad():
+        return x.clone()
+
+
 def differentiated() -> bool:
     """Whether what is computed may be asked for a derivative."""
     return torch.is_grad_enabled() or in_forward_mode()
@@ -47,14 +55,14 @@ def to_rows(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
     The value is what torch.cdist's backward, which has no derivative, sums up from differences for
     distances of one; the derivative is that of a product.
     """
-    exact: Tensor = torch.ops.aten._cdist_backward(
-        2 * weights.detach(), x.detach(), y.detach(), 2.0, torch.ones_like(weights)
-    )
+    with torch.no_grad():
+        values = 2 * constant(weights), constant(x), constant(y)
+        exact: Tensor = torch.ops.aten._cdist_backward(*values, 2.0, torch.ones_like(weights))
     if not differentiated():
         return exact
     x, y = centre(x, y)
     product = 2 * (weights.sum(-1, keepdim=True) * x - weights @ y)
-    return exact + (product - product.detach())  # zero, with a derivative
+    return exact + (product - constant(product))  # zero, with a derivative
 
 
 def exact_squares(x: Tensor, y: Tensor) -> Tensor:

@@ -288,6 +288,15 @@ def test_second_order_keeps_its_digits(kind):
     assert relative_error(penalty(torch.float32), penalty(torch.float64)) <= 2e-5
 
 
+@pytest.mark.parametrize("function", [kdops.pairwise_distance, kdops.rbf_affinity])
+def test_batched_gradients_of_the_reference(function):
+    """is_grads_batched maps its gradient by a vmap that knows few operators."""
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    with kdops.backend("reference"):
+        assert torch.autograd.gradcheck(function, x, check_batched_grad=True)
+        assert torch.autograd.gradgradcheck(function, x, check_batched_grad=True)
+
+
 @pytest.mark.parametrize("function", [*LOSSES, kdops.pairwise_cosine, kdops.pairwise_distance])
 def test_reference_under_autocast(function):
     """It computes in float32, not in the type of autocast."""
