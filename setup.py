@@ -3,7 +3,8 @@
 Under build isolation torch is not importable, so it is looked for, never imported: KDOPS_TORCH_DIR,
 then the import path, then the site-packages of the interpreter that will use kdops. Only where none
 is found does the build ask for torch. Environment: KDOPS_NATIVE=0 (pure Python), KDOPS_CUDA=0|1,
-KDOPS_TORCH_DIR, KDOPS_STRICT=1, KDOPS_SANITIZE=1, TORCH_CUDA_ARCH_LIST, MAX_JOBS, CXX, CUDA_HOME.
+KDOPS_TORCH_DIR, KDOPS_GLIBC=2.28 (a wheel for others), KDOPS_STRICT=1, KDOPS_SANITIZE=1,
+TORCH_CUDA_ARCH_LIST, MAX_JOBS, CXX, CUDA_HOME.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ class CMakeBuild(build_ext):
             *("cmake", "-S", str(ROOT), "-B", str(build)),
             f"-DKDOPS_TORCH_DIR={torch}",
             f"-DKDOPS_CUDA={os.environ.get('KDOPS_CUDA') or 'AUTO'}",
+            f"-DKDOPS_GLIBC={os.environ.get('KDOPS_GLIBC') or ''}",
             *(f"-D{name}={'ON' if os.environ.get(name) == '1' else 'OFF'}" for name in SWITCHES),
         ]
         ninja = shutil.which("ninja")
@@ -114,7 +116,10 @@ class AnyPython(bdist_wheel):
     """The library uses torch's symbols and none of Python's: a wheel serves every Python 3."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        platform = super().get_tag()[2]
+        if glibc := os.environ.get("KDOPS_GLIBC"):  # cmake/KdopsGlibc.cmake links for this one
+            platform = re.sub("^linux_", f"manylinux_{glibc.replace('.', '_')}_", platform)
+        return "py3", "none", platform
 
 
 torch_dir = find_torch()

@@ -10,9 +10,9 @@ import torch
 
 import kdops
 from benchmarks.measure import clock, paired
+from benchmarks.published.align import aligned
 from benchmarks.published.attention import attention_loss
 from benchmarks.published.relation import rkd_distance
-from benchmarks.published.svd import aligned
 from kdops.testing import relative_error
 
 CALLS = 200

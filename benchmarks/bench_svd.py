@@ -1,4 +1,4 @@
-"""The svd room: decompositions, values, top-k gradient and alignment, against torch.linalg."""
+"""The svd room: decompositions, values and top-k gradient, against torch.linalg."""
 
 from functools import partial
 
@@ -7,11 +7,10 @@ import torch
 
 import kdops
 from benchmarks.cases import floors
-from benchmarks.cases.shapes import BATCH, DTYPES, SQUARE, TALL, TOP, matrices, normal, separated
+from benchmarks.cases.shapes import BATCH, DTYPES, SQUARE, TALL, TOP, matrices, separated
 from benchmarks.measure.harness import identify, parametrise
 from benchmarks.measure.problem import MODES, Problem, compiled, reference_backend
 from benchmarks.published.svd import (
-    aligned,
     full,
     full_by_gram,
     nuclear_norm,
@@ -155,27 +154,6 @@ def _top(m, n, dtype, k=4, device="cpu"):
     )
 
 
-def _align(width, candidates, count):
-    """Right singular vectors as they come, rows of Vh."""
-
-    def of_rows(function):
-        return lambda student, teacher: function(student.mT, teacher.mT)
-
-    return Problem(
-        op="align_singular_vectors",
-        label=f"{candidates} to {count} of {width}",
-        make=normal((BATCH, candidates, width), (BATCH, count, width)),
-        providers={
-            "torch product + gather": of_rows(aligned),
-            "kdops": of_rows(kdops.align_singular_vectors),
-        },
-        reference=of_rows(aligned),
-        modes=("forward", "both"),
-        tolerance=1e-6,
-        slow=width > 64,
-    )
-
-
 def _polar(m, n, dtype):
     main = (m, n) in {(32, 32), (256, 32)}
     return Problem(
@@ -222,7 +200,6 @@ PROBLEMS = [
     *[_top(m, n, dtype) for dtype in DTYPES for m, n in TOP],
     _top(196, 256, torch.float32, device="cuda"),
     *[form(m, n, dtype) for form in (_polar, _nuclear) for dtype in DTYPES for m, n in POLAR],
-    *[_align(width, 4, 1) for width in (64, 256)],
 ]
 
 

@@ -22,8 +22,9 @@ function(kdops_parse_archs text out)
   set(${out} "${archs}" PARENT_SCOPE)
 endfunction()
 
-# What this machine's compiler knows of our default list; the newest also as PTX for later GPUs. A
-# binary runs on every later GPU of its major number (8.0 on 8.6 and 8.9), so one each is enough.
+# The GPUs present. Where none is (a login node, an image that is being built) 8.0, whose binary runs
+# on 8.6 and 8.9 too, and 9.0; Turing, and what is newer than 9.0, translate PTX when they load it
+# first. A binary for each of the five would double the time that a build takes.
 function(kdops_default_archs nvcc out)
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
                   OUTPUT_VARIABLE present OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET
@@ -33,15 +34,14 @@ function(kdops_default_archs nvcc out)
     list(REMOVE_DUPLICATES present)
     kdops_parse_archs("${present}" archs)
   else()
-    execute_process(COMMAND ${nvcc} --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
-    foreach(arch IN ITEMS 75 80 90 100 120)
-      if(known MATCHES "sm_${arch}[^0-9]")
-        list(APPEND archs ${arch}-real)
+    execute_process(COMMAND ${nvcc} --list-gpu-arch OUTPUT_VARIABLE known ERROR_QUIET)
+    foreach(arch IN ITEMS 75-virtual 80-real 90)
+      string(REGEX MATCH "^[0-9]+" number ${arch})
+      if(known MATCHES "compute_${number}[^0-9]")
+        list(APPEND archs ${arch})
       endif()
     endforeach()
-    list(POP_BACK archs newest)
-    string(REPLACE "-real" "" newest "${newest}")
-    list(APPEND archs ${newest})
+    message(STATUS "kdops: no GPU is present; TORCH_CUDA_ARCH_LIST chooses other architectures")
   endif()
   set(${out} "${archs}" PARENT_SCOPE)
 endfunction()
@@ -63,7 +63,7 @@ if(NOT KDOPS_CUDA STREQUAL "0")
     enable_language(CUDA)
     set(KDOPS_WITH_CUDA TRUE)
     set(KDOPS_CUDA_VERSION ${CMAKE_CUDA_COMPILER_VERSION})
-    string(REPLACE "-real" "" KDOPS_ARCH_NAMES "${CMAKE_CUDA_ARCHITECTURES}")
+    string(REGEX REPLACE "-(real|virtual)" "" KDOPS_ARCH_NAMES "${CMAKE_CUDA_ARCHITECTURES}")
     string(REPLACE ";" "," KDOPS_ARCH_NAMES "${KDOPS_ARCH_NAMES}")
     message(STATUS "kdops: CUDA kernels with nvcc ${KDOPS_CUDA_VERSION} for sm ${KDOPS_ARCH_NAMES}")
   elseif(KDOPS_CUDA STREQUAL "1")

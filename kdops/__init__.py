@@ -19,6 +19,7 @@ from kdops.ops.relation import (
     rkd_distance_loss,
     similarity_loss,
 )
+from kdops.ops.similarity_kl import similarity_kl_loss
 from kdops.ops.svd import (
     batched_eigh,
     batched_nuclear_norm,
@@ -26,6 +27,7 @@ from kdops.ops.svd import (
     batched_svd,
     batched_svdvals,
 )
+from kdops.ops.token_gram import cka_loss, gram_anchoring_loss
 
 __version__ = VERSION
 
@@ -41,10 +43,12 @@ __all__ = [
     "batched_svd",
     "batched_svdvals",
     "build_info",
+    "cka_loss",
     "explain",
     "fsp_loss",
     "fsp_matrix",
     "gram",
+    "gram_anchoring_loss",
     "nst_loss",
     "pairwise_angle",
     "pairwise_cosine",
@@ -53,6 +57,7 @@ __all__ = [
     "rbf_affinity_loss",
     "rkd_angle_loss",
     "rkd_distance_loss",
+    "similarity_kl_loss",
     "similarity_loss",
     "svd_rbf_loss",
 ]

@@ -25,7 +25,7 @@ from torch.autograd import forward_ad
 from kdops import _forward
 from kdops._precision import full_precision
 from kdops._saved import after_its_level, save, saved
-from kdops._vmap import Outputs, VmapOf, as_tuple, fold_vmap, leading_vmap
+from kdops._vmap import Outputs, VmapOf, as_tuple, fold_vmap, leading_vmap, loop_vmap
 
 Formula = Callable[..., Outputs]
 Cotangents = Sequence["Tensor | None"]
@@ -95,14 +95,12 @@ def map_op(
     return _differentiable(name, op, setup, backward, vmap)
 
 
-def loss_op(
-    name: str, *, formula: Formula, vmap: VmapOf | None = None
-) -> Callable[..., tuple[Tensor, ...]]:
+def loss_op(name: str, *, formula: Formula) -> Callable[..., tuple[Tensor, ...]]:
     """`kdops::<name>` returning (loss, gradients...) in one pass, as a differentiable function.
 
     The gradients belong to the first inputs of the op, in order. `formula(*inputs)` gives the same
     gradients in plain PyTorch; it is used when somebody differentiates the gradient. The op may
-    return empty gradients when its inputs say that none are wanted.
+    return empty gradients when its inputs say that none are wanted. vmap calls it in turn.
     """
     op = _overload(name)
 
@@ -123,7 +121,8 @@ def loss_op(
                     full[i] = first if full[i] is None else full[i] + first
         return tuple(full)
 
-    result: Callable[..., tuple[Tensor, ...]] = _differentiable(name, op, setup, backward, vmap)
+    result: Callable[..., tuple[Tensor, ...]]
+    result = _differentiable(name, op, setup, backward, loop_vmap)
     return result
 
 

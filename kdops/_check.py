@@ -1,4 +1,8 @@
-"""Argument checks with one voice: every message names op, argument, what was expected and found."""
+"""What every op does with its arguments first.
+
+Checks with one voice: every message names op, argument, what was expected and found. Below them,
+the dtype and the shape in which an op computes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_HALVES = (torch.float16, torch.bfloat16)
+HALVES = (torch.float16, torch.bfloat16)  # computed in float32
+_NAMES = [str(dtype).removeprefix("torch.") for dtype in FLOATS]
 
 
 def describe(value: object) -> str:
@@ -25,7 +30,7 @@ def tensor(op: str, name: str, value: object, of_complex: str = "") -> Tensor:
     if value.dtype not in FLOATS:
         advice = of_complex if value.is_complex() else ""
         raise TypeError(
-            f"{op}: expected {name} of dtype float64, float32, float16 or bfloat16, "
+            f"{op}: expected {name} of dtype {', '.join(_NAMES[:-1])} or {_NAMES[-1]}, "
             f"got {str(value.dtype).removeprefix('torch.')}{advice}"
         )
     if value.layout is not torch.strided:
@@ -53,6 +58,12 @@ def same_kind(op: str, **tensors: Tensor) -> None:
                 f"{op}: expected {name} of the dtype of {first_name}, {first.dtype}, "
                 f"got {value.dtype}"
             )
+        same_device(op, **{first_name: first, name: value})
+
+
+def same_device(op: str, **tensors: Tensor) -> None:
+    (first_name, first), *rest = tensors.items()
+    for name, value in rest:
         if value.device != first.device:
             raise ValueError(
                 f"{op}: expected {name} on the device of {first_name}, {first.device}, "
@@ -88,7 +99,7 @@ def positive(op: str, name: str, value: float) -> None:
 
 def widened(x: Tensor) -> Tensor:
     """Half types are computed in float32."""
-    return x.float() if x.dtype in _HALVES else x
+    return x.float() if x.dtype in HALVES else x
 
 
 def of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -113,12 +124,12 @@ def outside_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
     device = tensors[0].device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return tuple(t.float() if t.dtype in _HALVES else t for t in tensors)
+        return tuple(t.float() if t.dtype in HALVES else t for t in tensors)
     return tensors
 
 
 def computed(x: Tensor) -> tuple[Tensor, torch.dtype]:
     """x as an op of one tensor computes with it, and the dtype of the result."""
-    if x.dtype in _HALVES:
+    if x.dtype in HALVES:
         (x,) = outside_autocast(x)
     return widened(x), x.dtype

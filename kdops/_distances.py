@@ -53,11 +53,13 @@ def to_rows(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """2 Σ_j W_ij (x_i - y_j), what the squared distances' cotangents W (..., N, M) give to x.
 
     The value is what torch.cdist's backward, which has no derivative, sums up from differences for
-    distances of one; the derivative is that of a product.
+    distances of a half; the derivative is that of a product.
     """
+    values, half = (weights, x, y), torch.full_like(weights, 0.5)
+    if in_forward_mode() or is_traced():  # which look into no_grad as well
+        values = (weights.detach(), x.detach(), y.detach())
     with torch.no_grad():
-        values = 2 * constant(weights), constant(x), constant(y)
-        exact: Tensor = torch.ops.aten._cdist_backward(*values, 2.0, torch.ones_like(weights))
+        exact: Tensor = torch.ops.aten._cdist_backward(*values, 2.0, half)
     if not differentiated():
         return exact
     x, y = centre(x, y)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-VERSION = "0.1.0"  # the one place; pyproject.toml must agree (tests/test_build.py)
+VERSION = "0.1.0"  # the one place; pyproject.toml must agree (tests/package/test_build.py)
 _NAME = "_C.abi3.so"
 _INSTRUCTION_SETS = ("baseline", "avx2", "avx512")  # the names of csrc: isa_name
 _CURE = "run `pip install .` or `make build` again"

@@ -218,14 +218,15 @@ class TeacherCache:
         return first
 
 
-def index_of(batch: Any) -> Tensor:
-    """Which samples a batch of an Indexed dataset holds."""
+def index_of(batch: Any, owner: str = "TeacherCache") -> Tensor:
+    """Which samples a batch of an Indexed dataset holds; owner: who asks."""
     found: Any = batch.get(INDEX) if isinstance(batch, dict) else batch[-1]
     whole = isinstance(found, Tensor) and found.ndim == 1 and not found.is_floating_point()
     if not whole or (not isinstance(batch, dict) and len(batch) < 3):
         raise ValueError(
-            "TeacherCache: the batch does not say which samples it holds; collate_fn must keep "
-            f"what Indexed adds, the last part of a tuple or {INDEX!r} of a dict"
+            f"{owner}: the batch does not say which samples it holds: give the loader "
+            "kdops.training.Indexed(dataset), and collate_fn must keep what Indexed adds, the last "
+            f"part of a tuple or {INDEX!r} of a dict"
         )
     return torch.as_tensor(found)
 

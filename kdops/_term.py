@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdops._batches import logits_of, mask_of, run
-from kdops._teacher_cache import Known, TeacherCache
+from kdops._batches import logits_of, mask_of, run, target_of
+from kdops._teacher_cache import Known, TeacherCache, index_of
 from kdops.features import FeatureTap
 
 Layers = tuple[Sequence[str] | FeatureTap, Sequence[str] | FeatureTap]
@@ -50,8 +50,16 @@ class Term:
         if mask is not None and self.tap is not None:
             mask = mask[:, self.tap.prefix :]
         options = {} if mask is None else {"mask": mask}
+        if hasattr(self.method, "batch_options"):
+            options |= self.method.batch_options(lambda name: self._part(batch, name))
         loss = self.method(*(self.method.inputs_from(f, z) for f, z in pairs), **options)
         return loss
+
+    def _part(self, batch: Any, name: str) -> Any:
+        """What a method needs of a batch besides features; no target in a batch of inputs alone."""
+        if name == "index":
+            return index_of(batch, type(self.method).__name__)
+        return None if isinstance(batch, Tensor) else target_of(batch)
 
 
 def own_parameters(method: nn.Module | None) -> dict[str, nn.Parameter]:

@@ -16,6 +16,10 @@ LOSSY_FACTOR = tl.constexpr(8.0)
 
 PROGRAMS = 512  # enough to fill a large GPU a few times
 
+# Columns of a gradient that a program of a streamed loss adds up. For each chunk of them all
+# similarities are made again, so that it is as wide as the registers of a thread allow.
+CHUNK = tl.constexpr(128)
+
 
 def tiling(_: torch.dtype) -> dict[str, int]:
     """TILE: rows and columns of a tile; DEPTH: step of a product along the width of the rows.
@@ -29,11 +33,34 @@ def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def streamed_grid(
+    batch: int, n: int, m: int, width: int, tile: int, gradients: bool
+) -> tuple[int, int, int]:
+    """The programs of a streamed loss: blocks of n rows of all batch entries; chunks of the
+    gradient; parts into which the tiles of m columns are dealt out where these do not fill a GPU.
+    The parts, and so the order of all sums, are the same with and without a gradient."""
+    blocks, chunks = batch * cdiv(n, tile), max(cdiv(width, CHUNK.value), 1)
+    parts = min(cdiv(m, tile), PROGRAMS // max(blocks * chunks, 1))
+    return blocks, chunks if gradients else 1, max(parts, 1)
+
+
 @triton.jit
 def tile_of(base, rows, cols, row_stride, col_stride, n, m):
     """The tile base[rows, cols], zero outside n x m."""
     inside = (rows[:, None] < n) & (cols[None, :] < m)
     return tl.load(base + rows[:, None] * row_stride + cols[None, :] * col_stride, inside, 0.0)
+
+
+@triton.jit
+def inner_products(x, rows, y, cols, n, m, width, DEPTH: tl.constexpr):
+    """<x_i, y_j> for a tile of pairs, zero outside n x m."""
+    products = tl.zeros((rows.shape[0], cols.shape[0]), x.dtype.element_ty)
+    for k0 in range(0, width, DEPTH):
+        k = k0 + tl.arange(0, DEPTH)
+        left = tile_of(x, rows, k, width, 1, n, width)
+        right = tile_of(y, k, cols, 1, width, width, m)
+        products = tl.dot(left, right, products, input_precision="ieee", out_dtype=products.dtype)
+    return products
 
 
 @triton.jit

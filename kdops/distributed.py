@@ -106,7 +106,8 @@ def gather_batch(x: Tensor, group: Group = None) -> Tensor:
     names both sides. A no-op without a process group or with one process. Every process must call
     it, and must run the backward: both are collective. Double backward raises an error.
 
-    >>> loss = RKD()(gather_batch(student), gather_batch(teacher))    # or RKD(group=group)
+    >>> student, teacher = gather_batch(student_embedding), gather_batch(teacher_embedding)
+    >>> loss = RKD()(student, teacher)    # or RKD(group=group) of what is this process's own
     """
     if world_size(group) == 1:
         return x

@@ -3,14 +3,22 @@
 A new op gets all of it by an OpSpec in specs/<op>.py. `--device cuda` runs the same on a GPU.
 """
 
-import functools
-
 import pytest
 import torch
-from op_specs import SPECS
+from specs import SPECS
+from support.contract_cases import (
+    backends_for,
+    contract,
+    energy,
+    like,
+    on_reference,
+    runs_on,
+    tensors_in_tuple,
+    through,
+)
 
 import kdops
-from kdops import _backends
+from kdops import _backends, _check
 from kdops.testing import (
     Maker,
     assert_close,
@@ -18,54 +26,6 @@ from kdops.testing import (
     gradients,
     tensors_in,
 )
-
-
-def contract(check):
-    """Runs `check` for every spec that does not skip it with a reason."""
-
-    @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-    @functools.wraps(check)
-    def run(spec, device, *args, **kwargs):
-        if reason := spec.skips.get(check.__name__.removeprefix("test_")):
-            pytest.skip(reason)
-        if device not in spec.devices:
-            pytest.skip(f"only the reference serves these sizes on {device}")
-        return check(spec, device, *args, **kwargs)
-
-    return run
-
-
-def on_reference(spec, arguments):
-    """The float64 reference on the values that `arguments` hold, on the CPU."""
-    exact = tuple(
-        a.detach().double().cpu().requires_grad_(a.requires_grad) if torch.is_tensor(a) else a
-        for a in arguments
-    )
-    return spec.reference, exact
-
-
-def _through(invariant, function):
-    return lambda *arguments: invariant(function(*arguments))
-
-
-def tensors_in_tuple(result):
-    return tuple(tensors_in(result))
-
-
-def backends_for(device):
-    return ("native", "reference") if device == "cpu" else ("native", "triton", "reference")
-
-
-def runs_on(name, function, arguments):
-    """Whether every op inside function(arguments) has backend `name` for this problem."""
-    try:
-        with kdops.backend(name):
-            function(*arguments)
-    except ValueError as error:
-        if "was asked for, but" not in str(error):
-            raise
-        return False
-    return True
 
 
 @contract
@@ -92,11 +52,11 @@ def test_gradient(spec, device, dtype):
     for case in spec.cases:
         arguments = case.build(Maker(dtype, device, requires_grad=True))
         reference, exact = on_reference(spec, arguments)
-        expected = gradients(_through(spec.invariant, reference), exact)
+        expected = gradients(through(spec.invariant, reference), exact)
         for name in backends_for(device):
             if runs_on(name, spec.function, arguments):
                 with kdops.backend(name):
-                    actual = gradients(_through(spec.invariant, spec.function), arguments)
+                    actual = gradients(through(spec.invariant, spec.function), arguments)
                 assert_close(actual, expected, dtype, factor=4)
 
 
@@ -108,12 +68,12 @@ def test_hard_cases(spec, device, dtype):
         arguments = case.build(Maker(dtype, device, requires_grad=True))
         reference, exact = on_reference(spec, arguments)
         expected = spec.invariant(reference(*exact))
-        expected_grads = gradients(_through(spec.invariant, reference), exact)
+        expected_grads = gradients(through(spec.invariant, reference), exact)
         for name in backends_for(device):
             if runs_on(name, spec.function, arguments):
                 with kdops.backend(name):
                     result = spec.invariant(spec.function(*arguments))
-                    actual = gradients(_through(spec.invariant, spec.function), arguments)
+                    actual = gradients(through(spec.invariant, spec.function), arguments)
                 assert_close(result, expected, dtype)
                 assert_close(actual, expected_grads, dtype, factor=4)
 
@@ -139,7 +99,7 @@ def test_value_without_gradient(spec, device):
 def test_gradcheck(spec, device):
     for case in spec.small_cases:
         arguments = case.build(Maker(device=device, requires_grad=True))
-        function = _through(tensors_in_tuple, _through(spec.invariant, spec.function))
+        function = through(tensors_in_tuple, through(spec.invariant, spec.function))
         assert torch.autograd.gradcheck(function, arguments, check_batched_grad=True)
 
 
@@ -147,7 +107,7 @@ def test_gradcheck(spec, device):
 def test_gradgradcheck(spec, device):
     for case in spec.small_cases:
         arguments = case.build(Maker(device=device, requires_grad=True))
-        function = _through(tensors_in_tuple, _through(spec.invariant, spec.function))
+        function = through(tensors_in_tuple, through(spec.invariant, spec.function))
         assert torch.autograd.gradgradcheck(function, arguments)
 
 
@@ -162,7 +122,10 @@ def test_opcheck(spec, device):
 
 
 @contract
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize(
+    "dynamic",
+    [pytest.param(False, id="static", marks=pytest.mark.slow), pytest.param(True, id="dynamic")],
+)
 def test_compile(spec, device, dynamic):
     torch._dynamo.reset()
     compiled = torch.compile(spec.function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
@@ -170,8 +133,8 @@ def test_compile(spec, device, dynamic):
         arguments = case.build(Maker(device=device, requires_grad=True))
         eager = spec.invariant(spec.function(*arguments))
         assert_close(spec.invariant(compiled(*arguments)), eager, torch.float64)
-        actual = gradients(_through(spec.invariant, compiled), arguments)
-        expected = gradients(_through(spec.invariant, spec.function), arguments)
+        actual = gradients(through(spec.invariant, compiled), arguments)
+        expected = gradients(through(spec.invariant, spec.function), arguments)
         assert_close(actual, expected, torch.float64)
 
 
@@ -199,26 +162,8 @@ def test_vmap(spec, device):
         for i in range(3):
             single = spec.function(*(a[i] for a in stacked))
             expected = spec.invariant(single)
-            rebuilt = _like(single, [t[i] for t in mapped])
+            rebuilt = like(single, [t[i] for t in mapped])
             assert_close(spec.invariant(rebuilt), expected, torch.float64)
-
-
-def _like(result, tensors):
-    """`tensors` in the structure of `result` (a tensor, a tuple or a named tuple)."""
-    if torch.is_tensor(result):
-        return tensors[0]
-    rest = iter(tensors)
-    values = [next(rest) if torch.is_tensor(item) else item for item in result]
-    return type(result)(*values) if hasattr(result, "_fields") else type(result)(values)
-
-
-def _energy(spec):
-    """A smooth scalar of the result: what torch.func differentiates."""
-
-    def energy(*arguments):
-        return sum((t * t).sum() for t in tensors_in(spec.invariant(spec.function(*arguments))))
-
-    return energy
 
 
 @contract
@@ -226,17 +171,17 @@ def test_torch_func_grad(spec, device):
     arguments = spec.small_cases[0].build(Maker(device=device, requires_grad=True))
     places = tuple(i for i, a in enumerate(arguments) if torch.is_tensor(a) and a.requires_grad)
     plain = tuple(a.detach() if torch.is_tensor(a) else a for a in arguments)
-    actual = torch.func.grad(_energy(spec), argnums=places)(*plain)
-    expected = torch.autograd.grad(_energy(spec)(*arguments), differentiable(arguments))
+    actual = torch.func.grad(energy(spec), argnums=places)(*plain)
+    expected = torch.autograd.grad(energy(spec)(*arguments), differentiable(arguments))
     assert_close(actual, expected, torch.float64)
 
 
 @contract
 def test_vmap_of_grad(spec, device):
     stacked = spec.small_cases[0].build(Maker(device=device, batch=3))
-    per_item = torch.func.vmap(torch.func.grad(_energy(spec)))(*stacked)
+    per_item = torch.func.vmap(torch.func.grad(energy(spec)))(*stacked)
     for i in range(3):
-        expected = torch.func.grad(_energy(spec))(*(a[i] for a in stacked))
+        expected = torch.func.grad(energy(spec))(*(a[i] for a in stacked))
         assert_close(per_item[i], expected, torch.float64)
 
 
@@ -255,7 +200,7 @@ def test_autocast(spec, device):
 
 
 @contract
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", _check.HALVES, ids=str)
 def test_half(spec, device, dtype):
     """Half types give the float32 result, rounded once."""
     for case in spec.cases:
@@ -263,7 +208,7 @@ def test_half(spec, device, dtype):
         reference, exact = on_reference(spec, arguments)
         result = spec.function(*arguments)
         assert_close(spec.invariant(result), spec.invariant(reference(*exact)), dtype)
-        grads = gradients(_through(spec.invariant, spec.function), arguments)
+        grads = gradients(through(spec.invariant, spec.function), arguments)
         assert all(g.dtype == dtype and g.isfinite().all() for g in grads), case.label
 
 
@@ -281,7 +226,7 @@ def test_layouts(spec, device):
                 else a
                 for a in arguments
             )
-            function = _through(spec.invariant, spec.function)
+            function = through(spec.invariant, spec.function)
             assert_close(function(*arguments), function(*dense), torch.float64)
             assert_close(gradients(function, arguments), gradients(function, dense), torch.float64)
 
@@ -305,19 +250,18 @@ def test_empty(spec, device):
 
 @contract
 def test_deterministic(spec, device):
-    """Bitwise the same in 20 runs, and for one thread as for two."""
+    """Bitwise the same in 20 runs, and for one thread as for three."""
     for case in spec.cases[:2]:
         arguments = case.build(Maker(torch.float32, device, requires_grad=True))
 
         def run(arguments=arguments):
             return tensors_in(spec.function(*arguments)) + gradients(spec.function, arguments)
 
-        first = run()
+        first, before = run(), torch.get_num_threads()
         for i in range(20):
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1 if i == 0 else threads)
+            torch.set_num_threads(1 if i == 0 else 3)
             again = run()
-            torch.set_num_threads(threads)
+            torch.set_num_threads(before)
             assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), case.label
 
 

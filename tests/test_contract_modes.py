@@ -6,7 +6,14 @@ backend. One parametrised test per promise, for every spec of specs/ and every b
 
 import pytest
 import torch
-from test_contract import backends_for, contract, on_reference, runs_on
+from support.contract_cases import (
+    backends_for,
+    contract,
+    energy,
+    on_reference,
+    outcome,
+    runs_on,
+)
 from torch.autograd import forward_ad
 
 import kdops
@@ -21,16 +28,6 @@ def serving(spec, device, arguments):
         if runs_on(name, spec.function, arguments):
             with kdops.backend(name):
                 yield name
-
-
-def outcome(spec):
-    """What is comparable of the result, as a tuple of tensors."""
-    return lambda *arguments: tuple(tensors_in(spec.invariant(spec.function(*arguments))))
-
-
-def energy(spec):
-    function = outcome(spec)
-    return lambda *arguments: sum((t * t).sum() for t in function(*arguments))
 
 
 def directions(arguments):

@@ -33,7 +33,6 @@ BARS = [(196, 384), (196, 1024), (784, 512), (3136, 256)]
 FSP = [((32, 32), 16, 16), ((8, 8), 256, 256), ((7, 7), 512, 512)]
 MAPS = [(64, 8, 8), (256, 8, 8), (512, 7, 7)]
 # embeddings: rows, width
-EMBEDDINGS = [(64, 512), (128, 512), (256, 512)]
 
 Make = Callable[[torch.Generator, torch.dtype, str], tuple[torch.Tensor, ...]]
 

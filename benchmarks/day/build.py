@@ -19,7 +19,7 @@ def info() -> list[str]:
     from kdops import __main__ as command
 
     text = io.StringIO()
-    arguments, sys.argv = sys.argv, ["kdops", "info"]
+    arguments, sys.argv = sys.argv, ["kdops", "info", "--all"]
     try:
         with contextlib.redirect_stdout(text):
             command.main()

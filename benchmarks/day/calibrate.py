@@ -50,11 +50,12 @@ def measured(case: Any) -> dict[str, Any]:
 def calibrate() -> dict[str, Any]:
     import torch
 
-    from benchmarks.predict import budgets
+    from benchmarks import budgets
+    from benchmarks.predict.budgets import FILE
     from benchmarks.predict.cases import CASES
 
     emulated = torch.cuda.get_device_name() == "emulated"
-    predicted, found, problems = budgets.load(), {}, []
+    predicted, found, problems = budgets.load(FILE), {}, []
     for case in CASES:
         if emulated and case.name not in REHEARSED:
             continue

@@ -116,7 +116,7 @@ class Session:
         return self._known
 
     def _measure_on_gpu(self, benchmark: Any, problem: Problem, provider: str, mode: str) -> None:
-        run, seeds = self._run(problem, provider, mode), iter(range(1, 1_000_000))
+        run, seeds = self.run_of(problem, provider, mode), iter(range(1, 1_000_000))
 
         def fresh() -> Arguments:
             return run.arguments(next(seeds))
@@ -132,7 +132,7 @@ class Session:
         if provider not in timed.get(mode, {}):
             selected = self._selected.get((problem.name, mode), [provider])
             names = [name for name in selected if self._is_right(problem, name)]
-            runs = {name: self._run(problem, name, mode) for name in names}
+            runs = {name: self.run_of(problem, name, mode) for name in names}
             rounds = partial(rounds_for, quick=self.quick, budget=problem.budget)
             compiled = [name for name in names if _compiles(name)]
             timed[mode] = paired.interleave(runs, problem.device, rounds, compiled)
@@ -146,7 +146,8 @@ class Session:
             return False
         return not (provider.startswith("kdops") and error > problem.tolerance)
 
-    def _run(self, problem: Problem, provider: str, mode: str) -> paired.Run:
+    def run_of(self, problem: Problem, provider: str, mode: str) -> paired.Run:
+        """What is timed of a provider, and how its fresh arguments are made."""
         function = problem.providers[provider]
 
         def fresh(seed: int) -> Arguments:

@@ -4,11 +4,6 @@ import torch
 import torch.nn.functional as F
 
 
-def fsp_broadcast(f1, f2):
-    """Every product of every channel pair stored, then averaged: B x C1 x C2 x L memory."""
-    return (f1.flatten(2).unsqueeze(2) * f2.flatten(2).unsqueeze(1)).mean(-1)
-
-
 def fsp_bmm(f1, f2):
     """The form of most libraries: one batched matrix product."""
     x, y = f1.flatten(2), f2.flatten(2)

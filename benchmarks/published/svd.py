@@ -89,14 +89,6 @@ def nuclear_norm(A):
     return torch.linalg.matrix_norm(A, ord="nuc")
 
 
-def aligned(student, teacher):
-    """For each teacher vector (columns) the student vector of largest |cosine|, with its sign."""
-    cosine = student.detach().mT @ teacher
-    best = cosine.abs().argmax(1, keepdim=True)
-    chosen = student.gather(2, best.expand(-1, student.shape[1], -1))
-    return torch.where(cosine.gather(1, best) < 0, -chosen, chosen)
-
-
 def projectors(result):
     """S and v (v·p) of every right vector v for two fixed probes p: what no sign changes."""
     S, Vh = result[-2:]

@@ -3,8 +3,8 @@
     python -m benchmarks.report RESULTS.json [--out DIR | --readme README.md | --record FILE.json]
 
 The tables go to standard output. With --out DIR/report.md and plots are written, among them one per
-sweep. With --readme the README's own table and plots are renewed. With --record the compact form
-is written that belongs in benchmarks/results/.
+sweep. With --readme its table and plots and those of docs/performance.md are renewed. With --record
+the compact form is written that belongs in benchmarks/results/.
 """
 
 from __future__ import annotations

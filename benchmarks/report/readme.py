@@ -1,15 +1,17 @@
-"""The README's table: one line per case of the plan's targets, losses and spread included.
+"""The tables of README.md and docs/performance.md: one line per case, spread included.
 
-`python -m benchmarks.report RESULTS.json --readme README.md` puts it between the markers BEGIN and
-END and the plots (plots.headlines) into docs/img beside the README.
+`python -m benchmarks.report RESULTS.json --readme README.md` puts them between the markers BEGIN
+and END of both pages and the plots (plots.headlines) into docs/img. The README has a few cases and
+one plot, docs/performance.md all of them, what is left of an iteration's surcharge, and the losses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.report.records import Groups, Record, Row, duration, facts, ours
-from benchmarks.report.selection import CASES, baseline, best_plain, losses
+from benchmarks.report.selection import CASES, FEW, baseline, best_plain, losses
 from benchmarks.report.surcharges import iterations
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
@@ -23,19 +25,19 @@ def _plain_cell(rows: list[Row]) -> str:
     return "inaccurate" if others else ""
 
 
-def table(groups: Groups) -> list[str]:
-    """The cases that the record has."""
+def table(groups: Groups, cases: Iterable[str]) -> list[str]:
+    """Those of the cases that the record has."""
     lines = [
         "| case | today | best plain PyTorch | kdops | faster than today | than the plain form |",
         "|---|---|---|---|---|---|",
     ]
-    for group, name in CASES.items():
+    for group in cases:
         rows = groups.get(group, [])
         mine, today, plain = ours(rows), baseline(rows), best_plain(rows)
         if mine is None or today is None or not mine.green:
             continue
         spread = f"{duration(mine.median)} ± {50 * mine.iqr / mine.median:.0f} %"
-        cells = [name, duration(today.median), _plain_cell(rows), spread]
+        cells = [CASES[group], duration(today.median), _plain_cell(rows), spread]
         cells += [f"{r.median / mine.median:.1f}x" if r else "" for r in (today, plain)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -60,18 +62,31 @@ def iteration_lines(groups: Groups) -> list[str]:
     return ["", intro, "", *lines]
 
 
-def text(record: Record, plots: list[str]) -> str:
-    """All that stands between the markers."""
+def intro(record: Record) -> list[str]:
+    return [
+        f"Medians of one run ({', '.join(facts(record).values())}); ± is half the",
+        "interquartile range. Today: the published form or torch.linalg. Inaccurate: above the",
+        "tolerance that kdops is held to, so not a form to compare with.",
+        "",
+    ]
+
+
+def images(plots: list[Path], page: Path) -> list[str]:
+    return [f"![{path.stem}]({path.relative_to(page.parent)})" for path in plots]
+
+
+def short_text(record: Record, images: list[str]) -> str:
+    """All that stands between the README's markers."""
+    return "\n".join([*intro(record), *table(record.groups, FEW), "", *images])
+
+
+def long_text(record: Record, images: list[str]) -> str:
+    """All that stands between the markers of docs/performance.md."""
     groups = record.groups
     slower = losses(groups)[3:]
-    lines = [f"Medians of one run ({', '.join(facts(record).values())}); ± is half the"]
-    lines += [
-        "interquartile range. Today: the published form or torch.linalg. Inaccurate: above the"
-    ]
-    lines += ["tolerance that kdops is held to, so not a form to compare with.", ""]
-    lines += [*table(groups), *iteration_lines(groups)]
+    lines = [*intro(record), *table(groups, CASES), *iteration_lines(groups)]
     lines += ["", "Slower with kdops, the worst ten of all cases:", "", *slower[:10]]
-    return "\n".join([*lines, "", *(f"![{Path(p).stem}]({p})" for p in plots)])
+    return "\n".join([*lines, "", *images])
 
 
 def replace(page: str, new: str) -> str:
@@ -84,10 +99,16 @@ def replace(page: str, new: str) -> str:
 
 
 def write(page: Path, record: Record) -> None:
-    """Renews the page and its plots."""
+    """Renews the README, docs/performance.md beside it, and their plots."""
     from benchmarks.report.plots import headlines  # matplotlib, wanted for plots only
 
-    folder = page.parent / "docs" / "img"
-    folder.mkdir(parents=True, exist_ok=True)
-    plots = [f"docs/img/{path.name}" for path in headlines(record.groups, folder)]
-    page.write_text(replace(page.read_text(), text(record, plots)))
+    docs = page.parent / "docs"
+    long = docs / "performance.md"
+    before = {path: replace(path.read_text(), "") for path in (page, long)}  # or an error, early
+    (docs / "img").mkdir(exist_ok=True)
+    plots = headlines(record.groups, docs / "img")
+    for path, text in (
+        (page, short_text(record, images(plots[:1], page))),
+        (long, long_text(record, images(plots, long))),
+    ):
+        path.write_text(replace(before[path], text))

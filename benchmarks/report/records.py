@@ -106,7 +106,18 @@ def _digits(value: Any) -> Any:
 
 def _usual(machine: dict[str, Any]) -> dict[str, Any]:
     """What a case is unless it says otherwise."""
-    return {"device": "cpu", "dtype": "float32", "threads": machine.get("threads")}
+    return {
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": machine.get("threads"),
+        "slow": True,
+    }
+
+
+def _usual_group(info: dict[str, Any]) -> str:
+    """The group of a case that is a problem in one mode (measure/problem.py)."""
+    place = "" if info["device"] == "cpu" else f" {info['device']}"
+    return f"{info.get('op')} {info.get('label')} {info['dtype']}{place} {info.get('mode')}"
 
 
 def _case(group: str, rows: list[Row], usual: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +125,10 @@ def _case(group: str, rows: list[Row], usual: dict[str, Any]) -> dict[str, Any]:
     first = rows[0].info
     common = {k: v for k, v in first.items() if all(r.info.get(k) == v for r in rows)}
     told = {k: _digits(v) for k, v in common.items() if k not in usual or usual[k] != v}
+    if common.get("device", "cpu") == "cpu":  # floors are those of a GPU
+        told = {k: v for k, v in told.items() if k not in ("bytes", "flop")}
+    if group != _usual_group(usual | common):
+        told = {"group": group, **told}
     own = [
         {
             "provider": row.provider,
@@ -122,7 +137,7 @@ def _case(group: str, rows: list[Row], usual: dict[str, Any]) -> dict[str, Any]:
         }
         for row in rows
     ]
-    return {"group": group, **told, "rows": own}
+    return {**told, "rows": own}
 
 
 def _of_compact(text: dict[str, Any]) -> Record:
@@ -130,10 +145,11 @@ def _of_compact(text: dict[str, Any]) -> Record:
     usual = _usual(text["machine"])
     for case in text["cases"]:
         common = usual | {k: v for k, v in case.items() if k not in ("group", "rows")}
-        rows = groups.setdefault(case["group"], [])
+        group = case.get("group") or _usual_group(common)
+        rows = groups.setdefault(group, [])
         for own in case["rows"]:
             info = common | {k: v for k, v in own.items() if k not in ("provider", *TIMES)}
-            rows.append(Row(case["group"], own["provider"], *(own[n] for n in TIMES), info))
+            rows.append(Row(group, own["provider"], *(own[n] for n in TIMES), info))
     return Record(text["date"], text["commit"], text["machine"], groups)
 
 

@@ -1,10 +1,10 @@
-"""Which rows of a case are compared, and which cases the README shows."""
+"""Which rows of a case are compared, and which cases README and docs/performance.md show."""
 
 from __future__ import annotations
 
 from benchmarks.report.records import Groups, Row, ours
 
-# groups of the record (Problem.name and mode) and what the README calls them
+# groups of the record (Problem.name and mode) and what the pages call them
 CASES = {
     **{f"svd {s} float32 forward": f"SVD, 128 of {s}" for s in
        ("8x8", "16x16", "32x32", "64x64", "128x128", "64x16", "256x32", "1024x16")},
@@ -22,6 +22,16 @@ CASES = {
     "rbf_affinity (512, 128) float32 both": "RBF matrix, 512 x 128",
     "similarity_loss N=512 D=128 float32 both": "similarity loss, 512 x 128",
 }  # fmt: skip
+FEW = (
+    "svd 64x64 float32 forward",
+    "svd 256x32 float32 forward",
+    "svd top 4, S and V 49x512 float32 both",
+    "rkd_angle_loss N=256 D=512 float32 both",
+    "svd_rbf_loss (128; 256,256; 4) vectors float32 both",
+    "fsp_loss (128; 256,256; 8x8) float32 both",
+    "nst_loss (64; 256, 8x8) float32 both",
+    "similarity_loss N=512 D=128 float32 both",
+)  # of them the README
 
 
 def baseline(rows: list[Row]) -> Row | None:

@@ -106,10 +106,7 @@ void align_vectors_backward(const AlignmentGradient<T>& p, int64_t begin, int64_
     }
 }
 
-#define KDOPS_INSTANTIATE(T)                                             \
-  template void align_vectors<T>(const Alignment<T>&, int64_t, int64_t); \
-  template void align_vectors_backward<T>(const AlignmentGradient<T>&, int64_t, int64_t);
-KDOPS_INSTANTIATE(float)
-KDOPS_INSTANTIATE(double)
+KDOPS_COMPILE_REAL(align_vectors)
+KDOPS_COMPILE_REAL(align_vectors_backward)
 
 }  // namespace kdops::align::KDOPS_ISA

@@ -7,10 +7,7 @@
 
 namespace kdops::align {
 
-KDOPS_PER_ISA(template <class T>
-              void align_vectors(const Alignment<T>& p, int64_t begin, int64_t end);)
-
-KDOPS_PER_ISA(template <class T> void align_vectors_backward(const AlignmentGradient<T>& p,
-                                                             int64_t begin, int64_t end);)
+KDOPS_ENTRY(align_vectors, Alignment)
+KDOPS_ENTRY(align_vectors_backward, AlignmentGradient)
 
 }  // namespace kdops::align

@@ -266,11 +266,8 @@ void attention_loss(const AttentionLoss<T>& o, int64_t begin, int64_t end) {
   }
 }
 
-#define KDOPS_INSTANTIATE(T)                                                                  \
-  template void attention_forward<T>(const AttentionMaps<T>&, T, bool, T*, int64_t, int64_t); \
-  template void attention_backward<T>(const AttentionGradient<T>&, int64_t, int64_t);         \
-  template void attention_loss<T>(const AttentionLoss<T>&, int64_t, int64_t);
-KDOPS_INSTANTIATE(float)
-KDOPS_INSTANTIATE(double)
+KDOPS_COMPILE_REAL(attention_forward)
+KDOPS_COMPILE_REAL(attention_backward)
+KDOPS_COMPILE_REAL(attention_loss)
 
 }  // namespace kdops::attention::KDOPS_ISA

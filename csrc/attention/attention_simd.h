@@ -33,8 +33,7 @@ struct AttentionGradient {
   int64_t gx_batch, gx_channel, gx_position;
 };
 
-KDOPS_PER_ISA(template <class T>
-              void attention_backward(const AttentionGradient<T>& o, int64_t begin, int64_t end);)
+KDOPS_ENTRY(attention_backward, AttentionGradient)
 
 template <class T>
 struct AttentionLoss {
@@ -48,7 +47,6 @@ struct AttentionLoss {
 };
 
 // Losses and derivatives of the items begin..end; see attention.cpp for the formula.
-KDOPS_PER_ISA(template <class T>
-              void attention_loss(const AttentionLoss<T>& problem, int64_t begin, int64_t end);)
+KDOPS_ENTRY(attention_loss, AttentionLoss)
 
 }  // namespace kdops::attention

@@ -32,8 +32,12 @@ Tensor gram_cuda(const Tensor& x_maps, const std::optional<Tensor>& y_maps) {
   check_extent("gram", "the result", out);
   for_storage_type<gpu::Half, gpu::BFloat16>("gram", x, [&](auto kind) {
     using T = decltype(kind);
-    launch_product<T>(device, "gram", out, operand<T>(x), operand<T>(y), x.size(2), !y_maps, false,
-                      inverse_of(x.size(2)));
+    launch_product<T>(device, "gram", out,
+                      {.a = operand<T>(x),
+                       .b = operand<T>(y),
+                       .depth = x.size(2),
+                       .scale = inverse_of(x.size(2)),
+                       .symmetric = !y_maps});
   });
   return out;
 }
@@ -59,11 +63,18 @@ std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& 
   Tensor gy = symmetric ? empty_for(x, {0}) : empty_for(y, y_maps->sizes());
   for_storage_type<gpu::Half, gpu::BFloat16>(op, x, [&](auto kind) {
     using T = decltype(kind);
-    launch_product<T>(device, op, gx, operand<T>(grad), operand<T>(y, true), y.size(1), false,
-                      symmetric, scale);
-    if (!symmetric)
-      launch_product<T>(device, op, gy, operand<T>(grad, true), operand<T>(x, true), x.size(1),
-                        false, false, scale);
+    launch_product<T>(device, op, gx,
+                      {.a = operand<T>(grad),
+                       .b = operand<T>(y, true),
+                       .depth = y.size(1),
+                       .scale = scale,
+                       .add_transpose = symmetric});
+    if (symmetric) return;
+    launch_product<T>(device, op, gy,
+                      {.a = operand<T>(grad, true),
+                       .b = operand<T>(x, true),
+                       .depth = x.size(1),
+                       .scale = scale});
   });
   return {gx, gy};
 }

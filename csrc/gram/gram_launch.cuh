@@ -24,20 +24,28 @@ GramOperand<T> operand(const Tensor& x, bool transposed = false) {
   return {pointer<T>(x), x.stride(0), transposed ? depth : row, transposed ? row : depth};
 }
 
-// out (B, rows, *cols) = scale * a bT; out is contiguous.
+// scale * a bT; symmetric and add_transpose as in GramProblem.
 template <class T>
-void launch_product(const OnDevice& device, const char* op, const Tensor& out, GramOperand<T> a,
-                    GramOperand<T> b, int64_t depth, bool symmetric, bool add_transpose,
-                    double scale) {
+struct Product {
+  GramOperand<T> a, b;
+  int64_t depth;
+  double scale = 1;
+  bool symmetric = false, add_transpose = false;
+};
+
+// out (B, rows, *cols), contiguous, becomes the product.
+template <class T>
+void launch_product(const OnDevice& device, const char* op, const Tensor& out,
+                    const Product<T>& product) {
   using A = gpu::Accum<T>;
   if (out.numel() == 0) return;
   GramProblem<T> p{};
-  p.a = a, p.b = b;
+  p.a = product.a, p.b = product.b;
   p.rows = static_cast<int>(out.size(1));
   p.cols = static_cast<int>(out.numel() / (out.size(0) * out.size(1)));
-  p.depth = static_cast<int>(depth);
-  p.symmetric = symmetric, p.add_transpose = add_transpose;
-  p.scale = static_cast<A>(scale);
+  p.depth = static_cast<int>(product.depth);
+  p.symmetric = product.symmetric, p.add_transpose = product.add_transpose;
+  p.scale = static_cast<A>(product.scale);
   p.out = pointer<T>(out);
   std::optional<Tensor> partial;
   gpu::for_gram_tile<T>(p.rows, p.cols, [&](auto tile) {

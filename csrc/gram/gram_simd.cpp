@@ -70,7 +70,7 @@ void gram_forward(const GramForward<In>& problem, int64_t begin, int64_t end) {
     const View<const T> xb = left.at(b), yb = symmetric ? xb : right.at(b);
     T* ob = problem.out + b * c1 * c2;
     if (xb.col == 1 && yb.col == 1 && length >= kLongRow)
-      gram_by_dots(c1, c2, length, symmetric, scale, xb.data, xb.row, yb.data, yb.row, ob);
+      gram_by_dots(c1, c2, length, symmetric, scale, xb, yb, ob);
     else
       gemm<T>(c1, c2, length, scale, xb, {yb.data, yb.col, yb.row}, {ob, c2, 1}, false,
               symmetric ? Part::upper : Part::all);
@@ -98,13 +98,11 @@ void gram_backward(const GramBackward<In>& problem, int64_t begin, int64_t end) 
   }
 }
 
-KDOPS_ENTRY_OF(gram_forward, GramForward, float)
-KDOPS_ENTRY_OF(gram_forward, GramForward, double)
-KDOPS_ENTRY_OF(gram_forward, GramForward, Fp16)
-KDOPS_ENTRY_OF(gram_forward, GramForward, Bf16)
-KDOPS_ENTRY_OF(gram_backward, GramBackward, float)
-KDOPS_ENTRY_OF(gram_backward, GramBackward, double)
-KDOPS_ENTRY_OF(gram_backward, GramBackward, Fp16)
-KDOPS_ENTRY_OF(gram_backward, GramBackward, Bf16)
+KDOPS_COMPILE_REAL(gram_forward)
+KDOPS_COMPILE(gram_forward, Fp16)
+KDOPS_COMPILE(gram_forward, Bf16)
+KDOPS_COMPILE_REAL(gram_backward)
+KDOPS_COMPILE(gram_backward, Fp16)
+KDOPS_COMPILE(gram_backward, Bf16)
 
 }  // namespace kdops::gram::KDOPS_ISA

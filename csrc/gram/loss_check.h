@@ -67,15 +67,16 @@ struct NstMaps {
   Tensor student, teacher;  // (B, C, L)
 };
 
-// `positions` is the route of nst_loss through channels x channels products.
+// by_channels: the route of nst_loss through channels x channels products, which is the
+// route by positions of a Gram loss of the maps read the other way round.
 inline NstMaps nst_maps(const char* op, const Tensor& student_maps, const Tensor& teacher_maps,
-                        bool positions) {
+                        bool by_channels) {
   const Tensor student = flat_maps(op, "student", student_maps);
   const Tensor teacher = flat_maps(op, "teacher", teacher_maps);
   check_like(op, "teacher", teacher, student);
   check_size(op, "teacher", teacher, 0, student.size(0));
   check_size(op, "teacher", teacher, 2, student.size(2));
-  if (positions) check_size(op, "teacher", teacher, 1, student.size(1));
+  if (by_channels) check_size(op, "teacher", teacher, 1, student.size(1));
   return {student, teacher};
 }
 

@@ -72,7 +72,7 @@ Losses gram_loss_cpu(const Tensor& x1_maps, const std::optional<Tensor>& x2_maps
 // student_maps: as they were given, for their cotangent.
 template <class T>
 std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student_maps, const NstMaps& maps,
-                                       bool positions, bool gradients) {
+                                       bool by_channels, bool gradients) {
   const auto& [student, teacher] = maps;
   const int64_t batch = student.size(0), channels = student.size(1), length = student.size(2);
   Tensor loss = empty_for(student, {});
@@ -84,7 +84,7 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student_maps, const NstMaps
                            .teacher_channels = teacher.size(1),
                            .length = length,
                            .coefficient = static_cast<T>(inverse_of(batch)),
-                           .positions = positions,
+                           .by_channels = by_channels,
                            .loss = items.get(),
                            .gradient = gradients ? pointer<T>(gradient) : nullptr,
                            .inner = channels_innermost(student_maps)};
@@ -96,11 +96,11 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student_maps, const NstMaps
 }
 
 std::tuple<Tensor, Tensor> nst_loss_cpu(const Tensor& student, const Tensor& teacher,
-                                        bool positions, bool gradients) {
+                                        bool by_channels, bool gradients) {
   const char* op = "nst_loss";
-  const NstMaps maps = nst_maps(op, student, teacher, positions);
+  const NstMaps maps = nst_maps(op, student, teacher, by_channels);
   return for_real_type(op, student, [&](auto real) {
-    return nst_loss_of<decltype(real)>(student, maps, positions, gradients);
+    return nst_loss_of<decltype(real)>(student, maps, by_channels, gradients);
   });
 }
 

@@ -87,16 +87,24 @@ void nst_loss_of(const OnDevice& device, const char* op, const Tensor& student,
   const UnitRows<T> s(device, op, student), t(device, op, teacher);
   const GramOperand<T> x = operand<T>(s.rows, true), y = operand<T>(t.rows, true);
   const int64_t length = student.size(2);
-  const LossOperands<T> operands{
-      x, x, y, y, student.size(0), length, length, student.size(1), teacher.size(1), true};
+  const LossOperands<T> operands{.x1 = x,
+                                 .x2 = x,
+                                 .y1 = y,
+                                 .y2 = y,
+                                 .items = student.size(0),
+                                 .rows = length,
+                                 .cols = length,
+                                 .student_length = student.size(1),
+                                 .teacher_length = teacher.size(1),
+                                 .turned = true};
   LossLaunch<T>(op, device, student, operands, options).run(loss, gradient, gradient);
   if (options.gradients) s.pull_back(device, op, gradient);
 }
 
 std::tuple<Tensor, Tensor> nst_loss_cuda(const Tensor& student_maps, const Tensor& teacher_maps,
-                                         bool positions, bool gradients) {
+                                         bool by_channels, bool gradients) {
   const char* op = "nst_loss";
-  const NstMaps maps = nst_maps(op, student_maps, teacher_maps, positions);
+  const NstMaps maps = nst_maps(op, student_maps, teacher_maps, by_channels);
   const Tensor &student = maps.student, &teacher = maps.teacher;
   check_extent(op, "student", student);
   check_extent(op, "teacher", teacher);
@@ -105,7 +113,7 @@ std::tuple<Tensor, Tensor> nst_loss_cuda(const Tensor& student_maps, const Tenso
                             .scale_t = inverse_of(teacher.size(1)),
                             .coefficient = inverse_of(student.size(0)),
                             .columns = false,
-                            .positions = positions,
+                            .positions = by_channels,
                             .gradients = gradients,
                             .symmetric = true};
   Tensor loss = empty_for(student, {});

@@ -52,7 +52,9 @@ class LossLaunch {
   void cotangent(const Tensor& g, GramOperand<T> a, GramOperand<T> b, int64_t depth, double scale,
                  bool add_transpose = false) const {
     if (maps_.turned) std::swap(a, b);
-    launch_product<T>(device_, op_, g, a, b, depth, false, add_transpose, scale);
+    launch_product<T>(
+        device_, op_, g,
+        {.a = a, .b = b, .depth = depth, .scale = scale, .add_transpose = add_transpose});
   }
 
   void by_channels(const Tensor& loss, const Tensor& g1, const Tensor& g2) const {
@@ -167,8 +169,10 @@ class LossLaunch {
     const Stack q = stack(maps_.x2, maps_.y2, maps_.cols, false);
     const Tensor a = empty_for(like_, {maps_.items, side, side});
     const Tensor b = empty_for(like_, {maps_.items, side, side});
-    launch_product<T>(device_, op_, a, p.rows, p.rows, maps_.rows, true, false, 1);
-    launch_product<T>(device_, op_, b, q.rows, q.rows, maps_.cols, true, false, 1);
+    launch_product<T>(device_, op_, a,
+                      {.a = p.rows, .b = p.rows, .depth = maps_.rows, .symmetric = true});
+    launch_product<T>(device_, op_, b,
+                      {.a = q.rows, .b = q.rows, .depth = maps_.cols, .symmetric = true});
     std::optional<Tensor> sums;
     if (maps_.items > 0) {
       sums = losses(maps_.items);

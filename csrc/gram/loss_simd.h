@@ -1,4 +1,4 @@
-// CPU entry point of the fused Gram losses (fsp_loss, nst_loss), one copy per instruction set.
+// CPU entry points of the fused Gram losses (fsp_loss, nst_loss), one copy per instruction set.
 #pragma once
 
 #include "common/simd/isa.h"
@@ -29,10 +29,10 @@ struct NstLoss {
   Maps<T> student, teacher;
   int64_t student_channels, teacher_channels, length;
   T coefficient;
-  bool positions;  // through channels x channels products (equal channels): see loss_simd.cpp
-  T* loss;         // one value per item
-  T* gradient;     // (B, student_channels, length), or null
-  bool inner;      // the gradient is (B, length, student_channels) instead
+  bool by_channels;  // through channels x channels products (equal channels): see loss_simd.cpp
+  T* loss;           // one value per item
+  T* gradient;       // (B, student_channels, length), or null
+  bool inner;        // the gradient is (B, length, student_channels) instead
 };
 
 KDOPS_ENTRY(nst_loss, NstLoss)

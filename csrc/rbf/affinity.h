@@ -11,7 +11,7 @@
 #include <numbers>
 
 #include "common/simd/transpose.h"
-#include "rbf/affinity_problem.h"
+#include "rbf/affinity_simd.h"
 #include "rbf/rows.h"
 
 namespace kdops::rbf::KDOPS_ISA {
@@ -25,7 +25,7 @@ T rate_of(T gamma) {
 
 // out[j0..j1) of row i: exp(-gamma |x_i - y_j|^2), from the inner products that lie there.
 template <class T>
-void exponentiate_row(const Rows<T>& x, int64_t i, const Rows<T>& y, int64_t j0, int64_t j1,
+void exponentiate_row(const RowSet<T>& x, int64_t i, const RowSet<T>& y, int64_t j0, int64_t j1,
                       T gamma, T* out) {
   using P = Pack<T>;
   const P rate(rate_of(gamma));
@@ -44,7 +44,7 @@ void mirror_block(T* out, int64_t n, int64_t i0, int64_t i1) {
 
 // Rows i0..i1 of one K.
 template <class T>
-void affinity_block(const Rows<T>& x, const Rows<T>& y, bool symmetric, T gamma, int64_t i0,
+void affinity_block(const RowSet<T>& x, const RowSet<T>& y, bool symmetric, T gamma, int64_t i0,
                     int64_t i1, T* out) {
   const int64_t m = y.count, j0 = symmetric ? i0 : 0;
   gemm<T>(i1 - i0, m - j0, x.width, T(1), {x.centred + i0 * x.width, x.width, 1},
@@ -63,11 +63,19 @@ T length_of(T k) {
   return std::sqrt(std::max(T(0), T(1) - std::numeric_limits<T>::epsilon() - k));
 }
 
+// Two n x m matrices, to be multiplied entry by entry.
+template <class T>
+struct GradTimesK {
+  const T *grad, *k;
+  int64_t n, m;
+};
+
 // weights (i1 - i0) x m: grad * K of rows i0..i1, or of columns i0..i1 (transposed), or their sum;
 // and in `lengths` the length_of the K's.
 template <class T>
-void weight_block(const T* grad, const T* k, int64_t n, int64_t m, Sides sides, int64_t i0,
-                  int64_t i1, T* weights, T* lengths) {
+void weight_block(const GradTimesK<T>& product, Sides sides, int64_t i0, int64_t i1, T* weights,
+                  T* lengths) {
+  const auto [grad, k, n, m] = product;
   const int64_t width = sides == Sides::columns ? n : m;
   if (sides != Sides::columns)
     for (int64_t i = i0; i < i1; ++i)
@@ -99,7 +107,7 @@ T sum_of(const T* values, int64_t count) {
 
 // Whether row i of x cancels with its weights; lengths are in units of 1 / sqrt(gamma).
 template <class T>
-bool is_lossy(const T* weights, const T* lengths, const Rows<T>& x, int64_t i, const Rows<T>& y,
+bool is_lossy(const T* weights, const T* lengths, const RowSet<T>& x, int64_t i, const RowSet<T>& y,
               T gamma) {
   using P = Pack<T>;
   Cancellation<T> cancellation;
@@ -112,8 +120,8 @@ bool is_lossy(const T* weights, const T* lengths, const Rows<T>& x, int64_t i, c
 
 // Rows i0..i1 of g: -2 gamma (sum_j w_ij x_i - (w y)_i).
 template <class T>
-void pull_block(const T* weights, const T* lengths, const Rows<T>& x, const Rows<T>& y, int64_t i0,
-                int64_t i1, T gamma, T* g) {
+void pull_block(const T* weights, const T* lengths, const RowSet<T>& x, const RowSet<T>& y,
+                int64_t i0, int64_t i1, T gamma, T* g) {
   const int64_t width = x.width, others = y.count;
   gemm<T>(i1 - i0, width, others, T(1), {weights, others, 1}, {y.centred, width, 1}, {g, width, 1});
   for (int64_t i = i0; i < i1; ++i, weights += others, lengths += others, g += width) {
@@ -131,7 +139,7 @@ void pull_block(const T* weights, const T* lengths, const Rows<T>& x, const Rows
 
 // Sum of grad * K * d^2 over rows i0..i1; products: scratch for these rows.
 template <class T>
-double slope_block(const Rows<T>& x, const Rows<T>& y, const T* grad, const T* k, int64_t i0,
+double slope_block(const RowSet<T>& x, const RowSet<T>& y, const T* grad, const T* k, int64_t i0,
                    int64_t i1, T* products) {
   using P = Pack<T>;
   const int64_t m = y.count;

@@ -28,13 +28,22 @@ inline Pack<T> first_lanes(Pack<T> value, int count) {
   return Pack<T>::load_partial(lanes, count);
 }
 
-// One row i of a tile, columns j0..j1: products in `student` and `teacher`, weights out in
-// `student`. True if these weights cancel.
+// Columns j0..j1 of both sides.
 template <class T>
-bool loss_row(const Rows<T>& s, const Rows<T>& t, int64_t i, int64_t j0, int64_t j1, T gamma,
-              T* student, const T* teacher, LossSums& sums) {
+struct LossTile {
+  const RowSet<T>&s, &t;
+  T gamma;
+  int64_t j0, j1;
+};
+
+// One row i of a tile: products in `student` and `teacher`, weights out in `student`. True if these
+// weights cancel.
+template <class T>
+bool loss_row(const LossTile<T>& tile, int64_t i, T* student, const T* teacher, LossSums& sums) {
   using P = Pack<T>;
-  const P g(rate_of(gamma)), zero(T(0)), large(T(1e30));
+  const RowSet<T>&s = tile.s, &t = tile.t;
+  const int64_t j0 = tile.j0, j1 = tile.j1;
+  const P g(rate_of(tile.gamma)), zero(T(0)), large(T(1e30));
   P loss = zero, slope = zero;
   Cancellation<T> cancellation;
   for (int64_t j = j0; j < j1; j += P::kLanes) {
@@ -72,7 +81,7 @@ struct LossPull {
     std::fill(direct.get(), direct.get() + rows * width, T(0));
   }
   // Weights of row i of s with the columns j0..j1; lossy ones are taken out of the product.
-  void add(const Rows<T>& s, int64_t i, int64_t place, int64_t j0, int64_t j1, bool lossy,
+  void add(const RowSet<T>& s, int64_t i, int64_t place, int64_t j0, int64_t j1, bool lossy,
            T* weights) {
     if (!lossy) {
       sums[place] += sum_of(weights, j1 - j0);
@@ -86,7 +95,7 @@ struct LossPull {
 
 // Rows i0..i1 against all: sums, and rows i0..i1 of the gradient times `factor` when wanted.
 template <class T>
-LossSums loss_block(const Rows<T>& s, const Rows<T>& t, int64_t i0, int64_t i1, T gamma,
+LossSums loss_block(const RowSet<T>& s, const RowSet<T>& t, int64_t i0, int64_t i1, T gamma,
                     bool gradients, T factor, T* gradient) {
   const int64_t rows = i1 - i0, n = s.count, width = s.width;
   Scratch<T> student(rows * kLossColumns), teacher(rows * kLossColumns);
@@ -94,14 +103,14 @@ LossSums loss_block(const Rows<T>& s, const Rows<T>& t, int64_t i0, int64_t i1, 
   LossSums sums;
   for (int64_t j0 = 0; j0 < n; j0 += kLossColumns) {
     const int64_t j1 = std::min(j0 + kLossColumns, n), columns = j1 - j0;
+    const LossTile<T> tile{s, t, gamma, j0, j1};
     gemm<T>(rows, columns, width, T(1), {s.centred + i0 * width, width, 1},
             {s.transposed + j0, n, 1}, {student.get(), kLossColumns, 1});
     gemm<T>(rows, columns, t.width, T(1), {t.centred + i0 * t.width, t.width, 1},
             {t.transposed + j0, n, 1}, {teacher.get(), kLossColumns, 1});
     for (int64_t i = 0; i < rows; ++i) {
       T* weights = student.get() + i * kLossColumns;
-      const bool lossy =
-          loss_row(s, t, i0 + i, j0, j1, gamma, weights, teacher.get() + i * kLossColumns, sums);
+      const bool lossy = loss_row(tile, i0 + i, weights, teacher.get() + i * kLossColumns, sums);
       if (gradients) pull.add(s, i0 + i, i, j0, j1, lossy, weights);
     }
     if (gradients)

@@ -9,7 +9,7 @@ namespace {
 
 // The rows of batch entry b.
 template <class T>
-Rows<T> rows_of(const RowSet<T>& set, int64_t b) {
+RowSet<T> rows_of(const RowSet<T>& set, int64_t b) {
   const int64_t at = b * set.count * set.width;
   return {set.given + at,
           set.centred + at,
@@ -41,11 +41,8 @@ void rbf_centre(const RowSet<T>& set, const T* centre, int64_t begin, int64_t en
   while (begin < end) {
     const int64_t b = begin / set.count;
     const int64_t stop = std::min(end, (b + 1) * set.count);
-    const int64_t at = b * set.count * set.width;
-    centre_rows(set.given + at, centre + b * set.width, set.count, set.width, begin - b * set.count,
-                stop - b * set.count, set.centred + at,
-                set.transposed == nullptr ? nullptr : set.transposed + at,
-                set.norms + b * set.count, set.sizes + b * set.count);
+    centre_rows(rows_of(set, b), centre + b * set.width, begin - b * set.count,
+                stop - b * set.count);
     begin = stop;
   }
 }
@@ -70,8 +67,8 @@ void rbf_affinity_backward_blocks(const AffinityBackward<T>& problem, int64_t be
   for (int64_t item = begin; item < end; ++item) {
     const int64_t b = item / q.blocks, i0 = item % q.blocks * q.block;
     const int64_t i1 = std::min(i0 + q.block, q.own.count), row = b * q.own.count + i0;
-    weight_block(q.grad + b * n * m, q.k + b * n * m, n, m, q.sides, i0, i1, weights.get(),
-                 lengths.get());
+    const GradTimesK<T> product{q.grad + b * n * m, q.k + b * n * m, n, m};
+    weight_block(product, q.sides, i0, i1, weights.get(), lengths.get());
     pull_block(weights.get(), lengths.get(), rows_of(q.own, b), rows_of(q.other, b), i0, i1,
                q.gamma[b], q.out + row * q.own.width);
   }
@@ -92,7 +89,7 @@ void rbf_affinity_slopes(const AffinitySlope<T>& problem, int64_t begin, int64_t
 template <class T>
 void rbf_affinity_loss_blocks(const AffinityLossProblem<T>& problem, int64_t begin, int64_t end) {
   const auto& q = problem;
-  const Rows<T> student = rows_of(q.student, 0), teacher = rows_of(q.teacher, 0);
+  const RowSet<T> student = rows_of(q.student, 0), teacher = rows_of(q.teacher, 0);
   const int64_t n = student.count, width = student.width;
   // d/dx_i of the mean: both orders of a pair, times 2 for the square, times -2 gamma
   const double factor = -8 * q.gamma / (static_cast<double>(n) * static_cast<double>(n));
@@ -105,14 +102,11 @@ void rbf_affinity_loss_blocks(const AffinityLossProblem<T>& problem, int64_t beg
   }
 }
 
-#define KDOPS_INSTANTIATE(T)                                                                   \
-  template void rbf_means<T>(const RowSet<T>&, const RowSet<T>&, T*, int64_t, int64_t);        \
-  template void rbf_centre<T>(const RowSet<T>&, const T*, int64_t, int64_t);                   \
-  template void rbf_affinity_blocks<T>(const AffinityProblem<T>&, int64_t, int64_t);           \
-  template void rbf_affinity_backward_blocks<T>(const AffinityBackward<T>&, int64_t, int64_t); \
-  template void rbf_affinity_slopes<T>(const AffinitySlope<T>&, int64_t, int64_t);             \
-  template void rbf_affinity_loss_blocks<T>(const AffinityLossProblem<T>&, int64_t, int64_t);
-KDOPS_INSTANTIATE(float)
-KDOPS_INSTANTIATE(double)
+KDOPS_COMPILE_REAL(rbf_means)
+KDOPS_COMPILE_REAL(rbf_centre)
+KDOPS_COMPILE_REAL(rbf_affinity_blocks)
+KDOPS_COMPILE_REAL(rbf_affinity_backward_blocks)
+KDOPS_COMPILE_REAL(rbf_affinity_slopes)
+KDOPS_COMPILE_REAL(rbf_affinity_loss_blocks)
 
 }  // namespace kdops::rbf::KDOPS_ISA

@@ -1,10 +1,61 @@
-// CPU entry points of rbf_affinity and rbf_affinity_loss, one copy per instruction set.
+// CPU entry points of rbf_affinity and rbf_affinity_loss, one copy per instruction set, and what the
+// glue hands them: plain structs, no torch.
 #pragma once
 
+#include <cstdint>
+
 #include "common/simd/isa.h"
-#include "rbf/affinity_problem.h"
 
 namespace kdops::rbf {
+
+// A set of rows over the batch: (batch, count, width) contiguous, with what is derived from it.
+// A kernel that does not need `transposed` may find null there. Norms are squared, sizes are not.
+template <class T>
+struct RowSet {
+  const T* given;
+  T *centred, *transposed, *norms, *sizes;  // transposed: (batch, width, count) of the centred rows
+  int64_t count, width;
+};
+
+template <class T>
+struct AffinityProblem {
+  RowSet<T> x, y;
+  bool symmetric;         // y is x
+  const T* gamma;         // one for every batch entry
+  T* out;                 // (batch, x.count, y.count)
+  int64_t block, blocks;  // rows in a block, blocks in a batch entry
+};
+
+// Which of grad * K a gradient gathers: its rows (for x), its columns (for y), both (y = x).
+enum class Sides { rows, columns, both };
+
+template <class T>
+struct AffinityBackward {
+  RowSet<T> own, other;  // the rows whose gradient is taken, and those they meet
+  Sides sides;
+  const T *gamma, *grad, *k;  // grad and k (batch, x.count, y.count)
+  T* out;                     // (batch, own.count, width)
+  int64_t block, blocks;
+};
+
+// The gradient of the bandwidths, in parts.
+template <class T>
+struct AffinitySlope {
+  RowSet<T> x, y;
+  const T *grad, *k;      // (batch, x.count, y.count)
+  double* sums;           // (batch, blocks): sum of grad * k * distance^2
+  int64_t block, blocks;  // rows in a block, blocks in a batch entry
+};
+
+template <class T>
+struct AffinityLossProblem {
+  RowSet<T> student, teacher;  // one batch entry
+  double gamma;
+  bool gradients;
+  T* out;                     // (N, D_S) gradient of the mean
+  double *losses, *g_gammas;  // one per block: sums over its pairs
+  int64_t block;
+};
 
 // The centre (batch, width) of the rows of x, and of y unless y.given is null, for the batch
 // entries begin..end.
@@ -17,21 +68,15 @@ KDOPS_PER_ISA(template <class T>
               void rbf_centre(const RowSet<T>& set, const T* centre, int64_t begin, int64_t end);)
 
 // Blocks begin..end of K; their order evens out the triangle of the symmetric case.
-KDOPS_PER_ISA(template <class T> void rbf_affinity_blocks(const AffinityProblem<T>& problem,
-                                                          int64_t begin, int64_t end);)
+KDOPS_ENTRY(rbf_affinity_blocks, AffinityProblem)
 
 // Blocks begin..end of the gradient of one set of rows.
-KDOPS_PER_ISA(template <class T>
-              void rbf_affinity_backward_blocks(const AffinityBackward<T>& problem, int64_t begin,
-                                                int64_t end);)
+KDOPS_ENTRY(rbf_affinity_backward_blocks, AffinityBackward)
 
 // Blocks begin..end of the sums of the bandwidths' gradient.
-KDOPS_PER_ISA(template <class T> void rbf_affinity_slopes(const AffinitySlope<T>& problem,
-                                                          int64_t begin, int64_t end);)
+KDOPS_ENTRY(rbf_affinity_slopes, AffinitySlope)
 
 // Blocks begin..end of the loss and its gradient.
-KDOPS_PER_ISA(template <class T>
-              void rbf_affinity_loss_blocks(const AffinityLossProblem<T>& problem, int64_t begin,
-                                            int64_t end);)
+KDOPS_ENTRY(rbf_affinity_loss_blocks, AffinityLossProblem)
 
 }  // namespace kdops::rbf

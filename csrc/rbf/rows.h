@@ -13,20 +13,10 @@
 #include "common/blas/differences.h"
 #include "common/blas/gemm.h"
 #include "common/simd/exp.h"
+#include "rbf/affinity_simd.h"
 
 namespace kdops::rbf::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
-
-// A set of `count` rows of `width` values.
-template <class T>
-struct Rows {
-  const T* given;       // count x width
-  const T* centred;     // count x width
-  const T* transposed;  // width x count of the centred rows
-  const T* norms;       // squared, of the centred rows
-  const T* sizes;       // their roots
-  int64_t count, width;
-};
 
 // Sum of left * right, in the order of the packs.
 template <class T>
@@ -58,7 +48,7 @@ T distance_of(const T* x, const T* y, int64_t width) {
 
 // Squared distances of row i of x to `count` <= kLanes rows j.. of y, from their inner products.
 template <class T>
-inline Pack<T> distances(const Rows<T>& x, int64_t i, const Rows<T>& y, int64_t j, int count,
+inline Pack<T> distances(const RowSet<T>& x, int64_t i, const RowSet<T>& y, int64_t j, int count,
                          Pack<T> products) {
   using P = Pack<T>;
   const P norms = P(x.norms[i]) + load_some(y.norms + j, count);
@@ -97,24 +87,25 @@ void mean_of(const T* x, int64_t n, const T* y, int64_t m, int64_t width, T* mea
   for (int64_t k = 0; k < width; ++k) mean[k] = finite ? mean[k] * scale : T(0);
 }
 
-// Rows begin..end of x, minus the centre, into `centred`; norms, sizes, the transpose where wanted.
+// Rows begin..end of x.given, minus the centre, into x.centred; norms, sizes, the transpose where
+// it has a place.
 template <class T>
-void centre_rows(const T* x, const T* centre, int64_t count, int64_t width, int64_t begin,
-                 int64_t end, T* centred, T* transposed, T* norms, T* sizes) {
+void centre_rows(const RowSet<T>& x, const T* centre, int64_t begin, int64_t end) {
   constexpr T kMostSize = std::numeric_limits<T>::max() / 4;  // no weight times it is NaN
+  const int64_t width = x.width;
   for (int64_t i = begin; i < end; ++i) {
-    T* row = centred + i * width;
-    for (int64_t k = 0; k < width; ++k) row[k] = x[i * width + k] - centre[k];
-    norms[i] = dot(row, row, width);
-    sizes[i] = std::min(std::sqrt(norms[i]), kMostSize);  // NaN stays
+    T* row = x.centred + i * width;
+    for (int64_t k = 0; k < width; ++k) row[k] = x.given[i * width + k] - centre[k];
+    x.norms[i] = dot(row, row, width);
+    x.sizes[i] = std::min(std::sqrt(x.norms[i]), kMostSize);  // NaN stays
   }
-  if (transposed == nullptr) return;
+  if (x.transposed == nullptr) return;
   constexpr int64_t kBlock = 16;
   for (int64_t i0 = begin; i0 < end; i0 += kBlock)
     for (int64_t k0 = 0; k0 < width; k0 += kBlock)
       for (int64_t k = k0; k < std::min(k0 + kBlock, width); ++k)
         for (int64_t i = i0; i < std::min(i0 + kBlock, end); ++i)
-          transposed[k * count + i] = centred[i * width + k];
+          x.transposed[k * x.count + i] = x.centred[i * width + k];
 }
 
 }  // namespace kdops::rbf::KDOPS_ISA

@@ -23,11 +23,10 @@ gpu::SvdRbfInput<T> input_of(const Tensor& x) {
   return {static_cast<const T*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
 }
 
+// Without the places of the results.
 template <class T>
-void launch(const OnDevice& device, const Tensor& sf, const Tensor& sb, const Tensor& tf,
-            const Tensor& tb, double beta, double scale, Tensor& loss, Tensor& gf, Tensor& gb) {
-  const int64_t items = sf.size(0) * sf.size(2);
-  Tensor losses = empty_for(sf, {items}, ScalarType::Double);
+gpu::SvdRbfLaunch<T> problem_of(const Tensor& sf, const Tensor& sb, const Tensor& tf,
+                                const Tensor& tb, double beta, double scale) {
   gpu::SvdRbfLaunch<T> problem{};
   problem.student_front = input_of<T>(sf), problem.student_back = input_of<T>(sb);
   problem.teacher_front = input_of<T>(tf), problem.teacher_back = input_of<T>(tb);
@@ -35,20 +34,23 @@ void launch(const OnDevice& device, const Tensor& sf, const Tensor& sb, const Te
   problem.components = static_cast<int>(sf.size(2));
   problem.root = static_cast<T>(std::sqrt(1 / beta));
   problem.factor = static_cast<T>(-4 * scale * std::sqrt(1 / beta));
-  problem.gradients = gf.dim() == 3;
-  problem.losses = static_cast<double*>(losses.data_ptr());
-  problem.gradient_front = static_cast<T*>(gf.data_ptr());
-  problem.gradient_back = static_cast<T*>(gb.data_ptr());
+  return problem;
+}
+
+// One item per sample and component; the sum of their losses, times `scale`, goes to `loss`.
+template <class T>
+void launch(const OnDevice& device, const gpu::SvdRbfLaunch<T>& problem, int64_t items,
+            double scale, T* loss) {
   if (items > 0) {
-    const int64_t bytes = kNumbersPerBackValue * sb.size(1) * static_cast<int64_t>(sizeof(T));
+    const int64_t bytes = kNumbersPerBackValue * problem.back * static_cast<int64_t>(sizeof(T));
     allow_shared_memory(kOp, gpu::svd_rbf_kernel<T>, bytes);
     gpu::svd_rbf_kernel<T>
         <<<grid_of(kOp, items), gpu::kSvdRbfThreads, static_cast<size_t>(bytes), device.stream()>>>(
             problem);
     check_launch(kOp);
   }
-  gpu::svd_rbf_sum_kernel<T><<<1, gpu::kSvdRbfThreads, 0, device.stream()>>>(
-      problem.losses, items, scale, static_cast<T*>(loss.data_ptr()));
+  gpu::svd_rbf_sum_kernel<T>
+      <<<1, gpu::kSvdRbfThreads, 0, device.stream()>>>(problem.losses, items, scale, loss);
   check_launch(kOp);
 }
 
@@ -62,8 +64,13 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cuda(const Tensor& sf, const Ten
   Tensor loss = empty_for(sf, {});
   Tensor gf = gradients ? empty_for(sf, {batch, sf.size(1), k}) : empty_for(sf, {0});
   Tensor gb = gradients ? empty_for(sb, {batch, sb.size(1), k}) : empty_for(sb, {0});
-  for_real_type(kOp, sf, [&](auto real) {
-    launch<decltype(real)>(device, sf, sb, tf, tb, beta, scale, loss, gf, gb);
+  const Tensor losses = empty_for(sf, {batch * k}, ScalarType::Double);
+  for_real_type(kOp, sf, [&]<class T>(T) {
+    auto problem = problem_of<T>(sf, sb, tf, tb, beta, scale);
+    problem.gradients = gradients;
+    problem.losses = pointer<double>(losses);
+    problem.gradient_front = pointer<T>(gf), problem.gradient_back = pointer<T>(gb);
+    launch<T>(device, problem, batch * k, scale, pointer<T>(loss));
   });
   return {loss, gf, gb};
 }

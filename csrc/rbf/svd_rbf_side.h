@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "common/simd/pack.h"
-#include "rbf/svd_rbf_problem.h"
+#include "rbf/svd_rbf_simd.h"
 
 namespace kdops::rbf::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

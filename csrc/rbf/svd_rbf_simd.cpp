@@ -97,7 +97,6 @@ void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end) 
   }
 }
 
-template void svd_rbf_items<float>(const SvdRbfProblem<float>&, int64_t, int64_t);
-template void svd_rbf_items<double>(const SvdRbfProblem<double>&, int64_t, int64_t);
+KDOPS_COMPILE_REAL(svd_rbf_items)
 
 }  // namespace kdops::rbf::KDOPS_ISA

@@ -141,32 +141,40 @@ __global__ void __launch_bounds__(kSideThreads* kSideThreads, 2)
   if (thread == 0) losses[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = total;
 }
 
-// V_ij = r_ij (w_ij + w_ji) - m_ij, from the weights and the opposite sides above; zero for i = j.
-template <class P, class T = typename P::Real>
-KDOPS_DEVICE T angle_weight(const P* pairs, int n, const T* w, const T* m, int splits, int64_t i,
-                            int64_t j) {
-  if (i == j) return T(0);
-  const int64_t here = i * n + j, mirror = j * n + i, square = static_cast<int64_t>(n) * n;
-  T weight = 0;
-  for (int s = 0; s < splits; ++s) weight -= m[s * square + (i < j ? here : mirror)];
-  return fma(pairs[here].inverse_s, w[here] + w[mirror], weight);
-}
+// What the kernels above have left of n rows, in so many splits; the loss of all triples; and for
+// which kind of pairs it is (is_for).
+template <class P>
+struct AngleWeights {
+  using T = typename P::Real;
+  const P* pairs;
+  int n, splits;
+  const T *w, *m;
+  const double* loss;
+  const int* near;
+
+  // V_ij = r_ij (w_ij + w_ji) - m_ij; zero for i = j.
+  KDOPS_DEVICE T at(int64_t i, int64_t j) const {
+    if (i == j) return T(0);
+    const int64_t here = i * n + j, mirror = j * n + i, square = static_cast<int64_t>(n) * n;
+    T weight = 0;
+    for (int s = 0; s < splits; ++s) weight -= m[s * square + (i < j ? here : mirror)];
+    return fma(pairs[here].inverse_s, w[here] + w[mirror], weight);
+  }
+};
 
 // Block i: row i of factor * (diag(V 1) - V); factor = 2 scale_inside / n^3, NaN if the loss is.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    rkd_angle_laplacian_kernel(const AnglePair<T>* __restrict__ pairs, int n,
-                               const T* __restrict__ w, const T* __restrict__ m, int splits,
-                               const double* __restrict__ loss, const double* __restrict__ scale,
-                               const int* __restrict__ near, T* __restrict__ out) {
-  if (!is_for<AnglePair<T>>(near)) return;
-  const int i = static_cast<int>(blockIdx.x);
+    rkd_angle_laplacian_kernel(AngleWeights<AnglePair<T>> weights, const double* __restrict__ scale,
+                               T* __restrict__ out) {
+  if (!is_for<AnglePair<T>>(weights.near)) return;
+  const int i = static_cast<int>(blockIdx.x), n = weights.n;
   double factor = 2 * scale_inside<T>(*scale) / (static_cast<double>(n) * n * n);
-  if (*loss != *loss) factor = *loss;
+  if (*weights.loss != *weights.loss) factor = *weights.loss;
   const int64_t first = static_cast<int64_t>(i) * n;
   T sum = 0;
   for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
-    const T weight = angle_weight(pairs, n, w, m, splits, i, j) * static_cast<T>(factor);
+    const T weight = weights.at(i, j) * static_cast<T>(factor);
     sum += weight;
     out[first + j] = -weight;
   }
@@ -178,24 +186,19 @@ __global__ void __launch_bounds__(kRowThreads)
 // V_ij (x_i - x_j) in double, over what a product has left there.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    rkd_angle_far_gradient_kernel(const FarPair* __restrict__ pairs, int n,
-                                  const double* __restrict__ w, const double* __restrict__ m,
-                                  int splits, const double* __restrict__ loss,
-                                  const T* __restrict__ given, int d,
-                                  const double* __restrict__ scale, const int* __restrict__ near,
+    rkd_angle_far_gradient_kernel(AngleWeights<FarPair> weights, GivenRows<T> rows,
                                   T* __restrict__ grad) {
-  if (!is_for<FarPair>(near)) return;
+  if (!is_for<FarPair>(weights.near)) return;
+  const int n = rows.n, d = rows.d;
+  const double scale = *rows.scale;
   double factor = 2 / (static_cast<double>(n) * n * n);
-  if (*loss != *loss) factor = *loss;
+  if (*weights.loss != *weights.loss) factor = *weights.loss;
   const int64_t i = blockIdx.x;
   for (int c = static_cast<int>(threadIdx.x); c < d; c += kRowThreads) {
-    const double mine = given[i * d + c] * *scale;
+    const double mine = rows.row(i)[c] * scale;
     double sum = 0;
-    for (int64_t j = 0; j < n; ++j) {
-      const double difference = mine - given[j * d + c] * *scale;
-      sum = fma(angle_weight(pairs, n, w, m, splits, i, j), difference, sum);
-    }
-    grad[i * d + c] = static_cast<T>(factor * sum * *scale);
+    for (int64_t j = 0; j < n; ++j) sum = fma(weights.at(i, j), mine - rows.row(j)[c] * scale, sum);
+    grad[i * d + c] = static_cast<T>(factor * sum * scale);
   }
 }
 

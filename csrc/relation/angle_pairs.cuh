@@ -37,19 +37,17 @@ KDOPS_DEVICE bool is_for(const int* near) {
 // threads that do write the same) where the losses need FarPair.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    relation_pairs_kernel(const T* __restrict__ gram, const T* __restrict__ given, int n, int d,
-                          const T* __restrict__ norms, const double* __restrict__ scale,
-                          bool teacher, AnglePair<T>* __restrict__ pairs, int* __restrict__ near) {
-  const int i = static_cast<int>(blockIdx.x);
+    relation_pairs_kernel(const T* __restrict__ gram, GivenRows<T> rows, bool teacher,
+                          AnglePair<T>* __restrict__ pairs, int* __restrict__ near) {
+  const int i = static_cast<int>(blockIdx.x), n = rows.n;
   const int64_t first = static_cast<int64_t>(i) * n;
   T longest = 0;
   for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads)
-    if (norms[j] - norms[j] == T(0)) longest = max(longest, norms[j]);
+    if (rows.norms[j] - rows.norms[j] == T(0)) longest = max(longest, rows.norms[j]);
   const T far_square = kFarPart<T> * block_max<kRowThreads>(longest);
   bool found = false;
   for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
-    const T distance = pair_distance(given, d, static_cast<T>(*scale), norms, gram[first + j], i, j,
-                                     far_square, found);
+    const T distance = pair_distance(rows, gram[first + j], i, j, far_square, found);
     const T inverse = inverse_distance(distance);
     AnglePair<T>& pair = pairs[first + j];
     if (teacher)
@@ -63,16 +61,17 @@ __global__ void __launch_bounds__(kRowThreads)
 // Block i: the pairs (i, j) in double, from the differences of the given rows.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    rkd_angle_far_pairs_kernel(const T* __restrict__ student, int d_s,
-                               const double* __restrict__ scale_s, const T* __restrict__ teacher,
-                               int d_t, const double* __restrict__ scale_t, int n,
+    rkd_angle_far_pairs_kernel(GivenRows<T> student, GivenRows<T> teacher,
                                const int* __restrict__ near, FarPair* __restrict__ pairs) {
   if (!is_for<FarPair>(near)) return;
   const int64_t i = blockIdx.x;
-  for (int64_t j = threadIdx.x; j < n; j += kRowThreads) {
-    const LongSquare<double> s = long_square(student + i * d_s, student + j * d_s, d_s, *scale_s);
-    const LongSquare<double> t = long_square(teacher + i * d_t, teacher + j * d_t, d_t, *scale_t);
-    pairs[i * n + j] = {inverse_distance(sqrt(s.square)), inverse_distance(sqrt(t.square)), s, t};
+  const auto square = [&](const GivenRows<T>& rows, int64_t j) {
+    return long_square(rows.row(i), rows.row(j), rows.d, *rows.scale);
+  };
+  for (int64_t j = threadIdx.x; j < student.n; j += kRowThreads) {
+    const LongSquare<double> s = square(student, j), t = square(teacher, j);
+    pairs[i * student.n + j] = {inverse_distance(sqrt(s.square)), inverse_distance(sqrt(t.square)),
+                                s, t};
   }
 }
 

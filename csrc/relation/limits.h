@@ -1,5 +1,5 @@
 // What the kernels of this room take: in one place for CUDA and Python, where
-// kdops/ops/relation/limits.py repeats it (tests/test_limits.py compares).
+// kdops/ops/relation/limits.py repeats it (tests/package/test_limits.py compares).
 #pragma once
 
 namespace kdops::relation {

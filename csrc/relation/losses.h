@@ -29,44 +29,46 @@ inline P huber_slope(P difference) {
 }
 
 template <class T>
-void distance_losses(const T* student, const T* teacher, int64_t n, T inverse_mean_s,
-                     T inverse_mean_t, double* losses, double* slopes, int64_t begin, int64_t end) {
+void distance_losses(const DistanceLosses<T>& problem, int64_t begin, int64_t end) {
   using P = Pack<T>;
+  const DistancePair<T>& d = problem.d;
   for (int64_t i = begin; i < end; ++i) {
     P loss(T(0)), slope(T(0));
-    for_packs<T>(n, [&](int64_t j, int lanes) {
-      const P ratio = load_some(student + i * n + j, lanes) * P(inverse_mean_s);
-      const P difference = ratio - load_some(teacher + i * n + j, lanes) * P(inverse_mean_t);
+    for_packs<T>(d.n, [&](int64_t j, int lanes) {
+      const int64_t at = i * d.n + j;
+      const P ratio = load_some(d.student + at, lanes) * P(d.inverse_mean_s);
+      const P difference = ratio - load_some(d.teacher + at, lanes) * P(d.inverse_mean_t);
       const P h = huber_slope(difference);
       loss = fma(h, difference - P(T(0.5)) * h, loss);
       slope = fma(h, ratio, slope);
     });
-    losses[i] = static_cast<double>(reduce_add(loss));
-    slopes[i] = static_cast<double>(reduce_add(slope));
+    problem.losses[i] = static_cast<double>(reduce_add(loss));
+    problem.slopes[i] = static_cast<double>(reduce_add(slope));
   }
 }
 
 template <class T>
-void distance_laplacian(T* student, const T* teacher, int64_t n, T inverse_mean_s, T inverse_mean_t,
-                        T shift, T scale, const T* sizes, uint8_t* lossy, int64_t begin,
-                        int64_t end) {
+void distance_laplacian(const DistanceLaplacian<T>& problem, int64_t begin, int64_t end) {
   using P = Pack<T>;
   constexpr T kLeast = std::numeric_limits<T>::min();  // a finite reciprocal
+  const DistancePair<T>& d = problem.d;
+  const T* sizes = problem.sizes;
   for (int64_t i = begin; i < end; ++i) {
     P sum(T(0));
     Cancellation<T> cancellation;
-    for_packs<T>(n, [&](int64_t j, int lanes) {
-      const P d = load_some(student + i * n + j, lanes);
-      const P h = huber_slope(d * P(inverse_mean_s) -
-                              load_some(teacher + i * n + j, lanes) * P(inverse_mean_t));
-      const auto zero = d == P(T(0));
-      const P weight = select(zero, P(T(0)), P(scale) * (h - P(shift)) / max(P(kLeast), d));
-      cancellation.add(abs(weight), P(sizes[i]) + load_some(sizes + j, lanes), d);
+    for_packs<T>(d.n, [&](int64_t j, int lanes) {
+      const int64_t at = i * d.n + j;
+      const P own = load_some(d.student + at, lanes);
+      const P h = huber_slope(own * P(d.inverse_mean_s) -
+                              load_some(d.teacher + at, lanes) * P(d.inverse_mean_t));
+      const P pull = P(problem.scale) * (h - P(problem.shift)) / max(P(kLeast), own);
+      const P weight = select(own == P(T(0)), P(T(0)), pull);
+      cancellation.add(abs(weight), P(sizes[i]) + load_some(sizes + j, lanes), own);
       sum += weight;
-      store_some(-weight, student + i * n + j, lanes);
+      store_some(-weight, d.student + at, lanes);
     });
-    student[i * n + i] = reduce_add(sum);
-    lossy[i] = cancellation.lossy();
+    d.student[i * d.n + i] = reduce_add(sum);
+    problem.lossy[i] = cancellation.lossy();
   }
 }
 

@@ -70,40 +70,28 @@ Tensor pairwise_angle_cpu(const Tensor& x_any) {
 
 Tensor far_angle_backward_of(const Tensor& grad, const Tensor& x) {
   const FarRows rows(x);
-  return far_gradient(rows, 1, [&](double* w, double* m, int64_t, int64_t begin, int64_t end) {
-    KDOPS_BEST(far_angles_backward)(pointer<double>(grad), rows.pairs, w, m, begin, end);
-  });
+  Tensor w =
+      angle_weights<double>(x, 24, [&](double* w, double* m, int64_t, int64_t begin, int64_t end) {
+        KDOPS_BEST(far_angles_backward)(pointer<double>(grad), rows.pairs, w, m, begin, end);
+      });
+  return far_gradient(rows, 1, w);
 }
 
 template <class T>
 Tensor angle_backward_of(const Tensor& grad, const Tensor& x) {
-  const int64_t n = x.size(0), groups = std::min<int64_t>(n, 4);  // fixed: the order of sums
+  const int64_t n = x.size(0);
   const HalfAndInverse<T> known(x);
   if (known.near) {
     if constexpr (sizeof(T) == 8) return far_angle_backward_of(grad, x);
     return in_double(&angle_backward_of<double>, grad, x);
   }
-  Tensor w = empty_for(x, {1, n, n});
-  Scratch<T> opposite(groups * n * n);
-  parallel_for(groups, 12.0 * n * n * n / std::max<int64_t>(groups, 1),
-               [&](int64_t g0, int64_t g1) {
-                 for (int64_t g = g0; g < g1; ++g) {
-                   T* m = opposite.get() + g * n * n;
-                   std::memset(m, 0, sizeof(T) * n * n);
-                   KDOPS_BEST(angles_backward<T>)
-                   (pointer<T>(grad), known.inverse.get(), known.half.get(), n, pointer<T>(w), m,
-                    n * g / groups, n * (g + 1) / groups);
-                 }
-               });
-  T* total = pointer<T>(w);
-  for (int64_t g = 0; g < groups; ++g)
-    for (int64_t e = 0; e < n * n; ++e) total[e] += opposite[g * n * n + e];
-  add_transposes<T>(w);
-  const SplitScale<T> scale(known.prepared.centred.scale);
-  over_batch(w, kPairFlops * n, [&](int64_t, int64_t begin, int64_t end) {
-    KDOPS_BEST(laplacian<T>)(total, n, 2 * scale.inside, begin, end);
+  Tensor w = angle_weights<T>(x, 12, [&](T* w, T* m, int64_t, int64_t begin, int64_t end) {
+    KDOPS_BEST(angles_backward<T>)
+    (pointer<T>(grad), known.inverse.get(), known.half.get(), n, w, m, begin, end);
   });
-  const Tensor out = product(total, known.prepared.centred.rows, x);
+  const SplitScale<T> scale(known.prepared.centred.scale);
+  to_laplacians<T>(w, 2 * scale.inside);
+  const Tensor out = product(pointer<T>(w), known.prepared.centred.rows, x);
   multiply_by(scale.after, out);
   return out;
 }

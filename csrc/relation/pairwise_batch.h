@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <cstring>
 #include <optional>
 #include <tuple>
 
@@ -55,6 +56,40 @@ inline void add_transposes(Tensor& w) {
       KDOPS_BEST(add_transpose<T>)(pointer<T>(w) + b * n * n, n, first, last);
     });
   });
+}
+
+// Rows of scale (diag(V 1) - V) in the place of the weights V, of every matrix of a batch (B, n, n).
+template <class T>
+inline void to_laplacians(Tensor& w, T scale) {
+  const int64_t n = w.size(1);
+  over_batch(w, kPairFlops * n, [&](int64_t b, int64_t begin, int64_t end) {
+    KDOPS_BEST(laplacian<T>)(pointer<T>(w) + b * n * n, n, scale, begin, end);
+  });
+}
+
+// Groups of anchors that sum their opposite sides apart: fixed, so that the order of sums is.
+inline int64_t anchor_groups(int64_t n) { return std::min<int64_t>(n, 4); }
+
+// dL/dD (1, n, n) of the angles, both places of a pair added: weights(w, m, group, first anchor,
+// last) is a kernel of the kind of angles_backward, with so many flops a triple.
+template <class T, class Weights>
+Tensor angle_weights(const Tensor& x, double flops, const Weights& weights) {
+  const int64_t n = x.size(0), groups = anchor_groups(n);
+  Tensor w = empty_for(x, {1, n, n});
+  Scratch<T> opposite(groups * n * n);
+  T* total = pointer<T>(w);
+  parallel_for(groups, flops * n * n * n / std::max<int64_t>(groups, 1),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t g = begin; g < end; ++g) {
+                   T* m = opposite.get() + g * n * n;
+                   std::memset(m, 0, sizeof(T) * n * n);
+                   weights(total, m, g, n * g / groups, n * (g + 1) / groups);
+                 }
+               });
+  for (int64_t g = 0; g < groups; ++g)
+    for (int64_t e = 0; e < n * n; ++e) total[e] += opposite[g * n * n + e];
+  add_transposes<T>(w);
+  return w;
 }
 
 }  // namespace kdops::relation

@@ -142,9 +142,7 @@ Pair distance_backward_of(const Tensor& grad, const Tensor& x, const std::option
     return {one_side<T>(pairs, w, out, squared, left, right),
             one_side<T>(pairs, turned(w), turned(out), squared, right, left)};
   add_transposes<T>(w);
-  over_batch(w, kPairFlops * m, [&](int64_t b, int64_t begin, int64_t end) {
-    KDOPS_BEST(laplacian<T>)(pointer<T>(w) + b * n * n, n, T(2), begin, end);
-  });
+  to_laplacians<T>(w, T(2));
   const Tensor grad_x = product(w, pairs.x);
   mend(pairs, w, out, squared, left, left, T(-1), grad_x);
   return {grad_x, none(x)};

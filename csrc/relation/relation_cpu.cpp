@@ -78,15 +78,14 @@ LossAndGrad rkd_angle_far(const Tensor& student, const Tensor& teacher, bool wan
   const FarRows s(student), t(teacher);
   const int64_t n = student.size(0);
   const double cube = static_cast<double>(n) * n * n;
-  std::vector<double> losses(far_groups(n));
-  Tensor grad =
-      far_gradient(s, 1 / cube, [&](double* w, double* m, int64_t g, int64_t i, int64_t j) {
-        losses[g] = KDOPS_BEST(far_angle_loss)(s.pairs, t.pairs, w, m, i, j);
+  std::vector<double> losses(anchor_groups(n));
+  Tensor w = angle_weights<double>(
+      student, 24, [&](double* w, double* m, int64_t g, int64_t begin, int64_t end) {
+        losses[g] = KDOPS_BEST(far_angle_loss)(s.pairs, t.pairs, w, m, begin, end);
       });
   const double loss = sum_of(losses) / cube;
   if (!want_grad) return {scalar<double>(student, loss), empty_for(student, {0})};
-  if (std::isnan(loss)) multiply_by(loss, grad);
-  return {scalar<double>(student, loss), grad};
+  return {scalar<double>(student, loss), far_gradient(s, std::isnan(loss) ? loss : 1 / cube, w)};
 }
 
 template <class T>
@@ -165,11 +164,15 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
   const int64_t n = student.size(0);
   MeanDistances<T> s(student), t(teacher);
   for_both_sides(student, teacher, [&](int64_t side) { (side == 0 ? s : t).compute(); });
-  const T mean_s = static_cast<T>(s.inverse_mean), mean_t = static_cast<T>(t.inverse_mean);
+  const DistancePair<T> pair{.student = s.d,
+                             .teacher = t.d,
+                             .n = n,
+                             .inverse_mean_s = static_cast<T>(s.inverse_mean),
+                             .inverse_mean_t = static_cast<T>(t.inverse_mean)};
   std::vector<double> losses(n), slopes(n);
+  const DistanceLosses<T> sums{.d = pair, .losses = losses.data(), .slopes = slopes.data()};
   parallel_for(n, kPairFlops * n, [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(distance_losses<T>)
-    (s.d, t.d, n, mean_s, mean_t, losses.data(), slopes.data(), begin, end);
+    KDOPS_BEST(distance_losses<T>)(sums, begin, end);
   });
   const double pairs = static_cast<double>(n) * n, loss = sum_of(losses) / pairs;
   if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
@@ -180,14 +183,24 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
   const double factor = std::isnan(loss) ? loss : 2 * s.inverse_mean * scale.inside / pairs;
   const std::vector<T> sizes = centred.sizes();
   std::vector<uint8_t> lossy(n);
+  const DistanceLaplacian<T> weights{.d = pair,
+                                     .shift = static_cast<T>(shift),
+                                     .scale = static_cast<T>(factor),
+                                     .sizes = sizes.data(),
+                                     .lossy = lossy.data()};
   const auto laplacian = [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(distance_laplacian<T>)
-    (s.d, t.d, n, mean_s, mean_t, static_cast<T>(shift), static_cast<T>(factor), sizes.data(),
-     lossy.data(), begin, end);
+    KDOPS_BEST(distance_laplacian<T>)(weights, begin, end);
   };
   const Tensor grad = product(s.d, centred.rows, student, laplacian);
   const Rows<T> given = rows_of<T>(student);
-  finish<T>({lossy.data(), s.d, given, given, centred.scale, T(-1), scale.after, pointer<T>(grad)});
+  finish<T>({.lossy = lossy.data(),
+             .w = s.d,
+             .x = given,
+             .y = given,
+             .scale = centred.scale,
+             .factor = T(-1),
+             .unit = scale.after,
+             .out = pointer<T>(grad)});
   return {scalar<T>(student, loss), grad};
 }
 

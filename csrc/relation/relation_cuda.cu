@@ -69,11 +69,17 @@ struct Side {
         <<<grid_of(op, blocks), dim3(gpu::kStatsCols, gpu::kStatsRows), 0, device.stream()>>>(
             pointer<T>(x), n, d, pointer<T>(mean), pointer<T>(tops));
     check_launch(op);
+    const gpu::RowStats<T> stats{pointer<T>(mean), pointer<T>(tops), static_cast<int>(blocks)};
+    const gpu::CentredRows<T> centred{pointer<T>(rows), pointer<T>(norms), pointer<double>(scale),
+                                      near};
     gpu::relation_centre_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
-        pointer<T>(x), d, pointer<T>(mean), pointer<T>(tops), static_cast<int>(blocks),
-        pointer<T>(rows), pointer<T>(norms), pointer<double>(scale), near);
+        pointer<T>(x), d, stats, centred);
     check_launch(op);
     gram = product(rows, nullptr);
+  }
+
+  gpu::GivenRows<T> as_given() const {
+    return {pointer<T>(given), n, d, pointer<T>(norms), pointer<double>(scale)};
   }
 };
 
@@ -96,8 +102,7 @@ Tensor pull_back(const OnDevice& device, const char* op, const Side<T>& student,
   const Tensor columns = torch::stable::transpose(student.rows, 0, 1);
   const Tensor grad = contiguous_of(product(student.gram, &columns));
   gpu::relation_finish_kernel<T><<<grid_of(op, student.n), gpu::kRowThreads, 0, device.stream()>>>(
-      pointer<T>(student.gram), pointer<T>(student.given), student.n, student.d,
-      pointer<double>(student.scale), lossy, pointer<T>(grad));
+      pointer<T>(student.gram), student.as_given(), lossy, pointer<T>(grad));
   check_launch(op);
   return grad;
 }
@@ -113,8 +118,7 @@ void launch_distances(const OnDevice& device, const Side<T>& side, const Tensor&
                       const Tensor& counts, double* totals) {
   const char* op = "rkd_distance";
   gpu::relation_distance_kernel<T><<<grid_of(op, side.n), gpu::kRowThreads, 0, device.stream()>>>(
-      pointer<T>(side.gram), pointer<T>(side.given), side.n, side.d, pointer<T>(side.norms),
-      pointer<double>(side.scale), pointer<double>(sums), pointer<double>(counts));
+      pointer<T>(side.gram), side.as_given(), pointer<double>(sums), pointer<double>(counts));
   check_launch(op);
   launch_total(device, op, pointer<double>(sums), pointer<double>(counts), side.n, 1.0, totals);
 }
@@ -184,6 +188,16 @@ struct Angles {
   static T* room(const Tensor& x) {
     return static_cast<T*>(x.data_ptr());
   }
+  template <class P>
+  gpu::AngleWeights<P> weights() const {
+    return {.pairs = table<P>(),
+            .n = n,
+            .splits = splits,
+            .w = room<typename P::Real>(w),
+            .m = room<typename P::Real>(m),
+            .loss = pointer<double>(total),
+            .near = near};
+  }
 };
 
 constexpr const char* kAngle = "rkd_angle";
@@ -191,8 +205,7 @@ constexpr const char* kAngle = "rkd_angle";
 template <class T>
 void launch_pairs(const Angles& a, const Side<T>& side, bool teacher, int* near) {
   gpu::relation_pairs_kernel<T><<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
-      pointer<T>(side.gram), pointer<T>(side.given), a.n, side.d, pointer<T>(side.norms),
-      pointer<double>(side.scale), teacher, a.table<gpu::AnglePair<T>>(), near);
+      pointer<T>(side.gram), side.as_given(), teacher, a.table<gpu::AnglePair<T>>(), near);
   check_launch(kAngle);
 }
 
@@ -218,8 +231,7 @@ template <class T>
 void launch_far_pairs(const Angles& a, const Side<T>& s, const Side<T>& t) {
   gpu::rkd_angle_far_pairs_kernel<T>
       <<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
-          pointer<T>(s.given), s.d, pointer<double>(s.scale), pointer<T>(t.given), t.d,
-          pointer<double>(t.scale), a.n, a.near, a.table<gpu::FarPair>());
+          s.as_given(), t.as_given(), a.near, a.table<gpu::FarPair>());
   check_launch(kAngle);
 }
 
@@ -227,9 +239,7 @@ template <class T>
 void launch_far_gradient(const Angles& a, const Side<T>& s, const Tensor& grad) {
   gpu::rkd_angle_far_gradient_kernel<T>
       <<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
-          a.table<gpu::FarPair>(), a.n, pointer<double>(a.w), pointer<double>(a.m), a.splits,
-          pointer<double>(a.total), pointer<T>(s.given), s.d, pointer<double>(s.scale), a.near,
-          pointer<T>(grad));
+          a.weights<gpu::FarPair>(), s.as_given(), pointer<T>(grad));
   check_launch(kAngle);
 }
 
@@ -252,8 +262,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   if (!want_grad) return {loss, empty_for(student, {0})};
   gpu::rkd_angle_laplacian_kernel<T>
       <<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, device.stream()>>>(
-          a.table<Pair>(), a.n, Angles::room<T>(a.w), Angles::room<T>(a.m), a.splits,
-          pointer<double>(a.total), pointer<double>(s.scale), near, pointer<T>(s.gram));
+          a.weights<Pair>(), pointer<double>(s.scale), pointer<T>(s.gram));
   check_launch(kAngle);
   const Tensor grad = pull_back(device, kAngle, s, nullptr);
   launch_far_gradient(a, s, grad);

@@ -42,30 +42,41 @@ __global__ void __launch_bounds__(kStatsCols* kStatsRows)
   if (threadIdx.x == 0 && threadIdx.y == 0) tops[blockIdx.x] = top;
 }
 
-// Block i: row i of (x - mean) * scale, and its squared norm. Block 0 stores the scale, and clears
-// what relation_pairs_kernel marks; near may be null.
+// What relation_stats_kernel has found, in `blocks` blocks.
+template <class T>
+struct RowStats {
+  const T *mean, *tops;
+  int blocks;
+};
+// What relation_centre_kernel writes: the rows, their squared norms and their scale; near, which may
+// be null, is what relation_pairs_kernel marks, and is cleared.
+template <class T>
+struct CentredRows {
+  T *rows, *norms;
+  double* scale;
+  int* near;
+};
+
+// Block i: row i of (x - mean) * scale, and its squared norm. Block 0 stores the scale.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    relation_centre_kernel(const T* __restrict__ x, int d, const T* __restrict__ mean,
-                           const T* __restrict__ tops, int blocks, T* __restrict__ out,
-                           T* __restrict__ norms, double* __restrict__ scale_out,
-                           int* __restrict__ near) {
+    relation_centre_kernel(const T* __restrict__ x, int d, RowStats<T> stats, CentredRows<T> out) {
   const int thread = static_cast<int>(threadIdx.x);
   T top = 0;
-  for (int b = thread; b < blocks; b += kRowThreads) top = max(top, tops[b]);
+  for (int b = thread; b < stats.blocks; b += kRowThreads) top = max(top, stats.tops[b]);
   const T scale = row_scale(block_max<kRowThreads>(top));
   const int64_t row = static_cast<int64_t>(blockIdx.x) * d;
   T norm = 0;
   for (int c = thread; c < d; c += kRowThreads) {
-    const T value = (x[row + c] - mean[c]) * scale;
-    out[row + c] = value;
+    const T value = (x[row + c] - stats.mean[c]) * scale;
+    out.rows[row + c] = value;
     norm = fma(value, value, norm);
   }
   norm = block_sum<kRowThreads>(norm);
-  if (thread == 0) norms[blockIdx.x] = norm;
+  if (thread == 0) out.norms[blockIdx.x] = norm;
   if (thread == 0 && blockIdx.x == 0) {
-    *scale_out = scale;
-    if (near != nullptr) *near = 0;
+    *out.scale = scale;
+    if (out.near != nullptr) *out.near = 0;
   }
 }
 
@@ -85,23 +96,34 @@ KDOPS_DEVICE Difference<T> difference_of(const T* x, const T* y, int d, T scale,
   return {square, largest};
 }
 
+// One side's rows (n, d) as given, with the squared norms and the scale of the centred ones.
+template <class T>
+struct GivenRows {
+  const T* data;
+  int n, d;
+  const T* norms;
+  const double* scale;
+
+  KDOPS_DEVICE const T* row(int64_t i) const { return data + i * d; }
+};
+
 // Distance of rows i and j, in scaled units, from their Gram entry, which is a mean over the d
 // columns as the gram room gives it. Below kClosePart of the norms the digits are gone, and the
 // differences of the given rows are summed: equal rows give exactly zero, others never do; `near`
 // is set where T says too little of the direction (close_pair.h; far_square: kFarPart of the longest
 // row's). NaN stays NaN.
 template <class T>
-KDOPS_DEVICE T pair_distance(const T* given, int d, T scale, const T* norms, T gram, int i, int j,
-                             T far_square, bool& near) {
-  if (i == j) return norms[i] - norms[i];
-  const T both = norms[i] + norms[j], square = fma(T(-2) * d, gram, both);
+KDOPS_DEVICE T pair_distance(const GivenRows<T>& rows, T gram, int i, int j, T far_square,
+                             bool& near) {
+  if (i == j) return rows.norms[i] - rows.norms[i];
+  const T both = rows.norms[i] + rows.norms[j], square = fma(T(-2) * rows.d, gram, both);
   if (!(square <= max(T(kClosePart) * both, far_square))) return sqrt(square);
-  const T *x = given + static_cast<int64_t>(i) * d, *y = given + static_cast<int64_t>(j) * d;
-  const Difference<T> exact = difference_of(x, y, d, scale, T(1));
+  const T *x = rows.row(i), *y = rows.row(j), scale = static_cast<T>(*rows.scale);
+  const Difference<T> exact = difference_of(x, y, rows.d, scale, T(1));
   near |= exact.largest > 0 && exact.square < max(kNearPart<T> * both, far_square);
   if (!(exact.square < (sizeof(T) == 4 ? T(1e-30) : T(1e-280)))) return sqrt(exact.square);
   const T more = row_scale(exact.largest);  // their squares would vanish
-  return sqrt(difference_of(x, y, d, scale, more).square) / more;
+  return sqrt(difference_of(x, y, rows.d, scale, more).square) / more;
 }
 
 // 1/d, or 0 where d is; a distance without a finite reciprocal has the largest number.
@@ -116,16 +138,14 @@ KDOPS_DEVICE T inverse_distance(T distance) {
 // zero.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    relation_distance_kernel(T* __restrict__ gram, const T* __restrict__ given, int n, int d,
-                             const T* __restrict__ norms, const double* __restrict__ scale,
-                             double* __restrict__ sums, double* __restrict__ counts) {
-  const int i = static_cast<int>(blockIdx.x);
+    relation_distance_kernel(T* __restrict__ gram, GivenRows<T> rows, double* __restrict__ sums,
+                             double* __restrict__ counts) {
+  const int i = static_cast<int>(blockIdx.x), n = rows.n;
   T* row = gram + static_cast<int64_t>(i) * n;
   double sum = 0, count = 0;
   bool near = false;
   for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
-    const T distance =
-        pair_distance(given, d, static_cast<T>(*scale), norms, row[j], i, j, T(0), near);
+    const T distance = pair_distance(rows, row[j], i, j, T(0), near);
     row[j] = distance;
     sum += distance;
     count += distance == T(0) ? 0 : 1;
@@ -230,19 +250,19 @@ __global__ void __launch_bounds__(kRowThreads)
 // of the given rows; then it gets the scale's rest. lossy may be null.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    relation_finish_kernel(const T* __restrict__ laplacian, const T* __restrict__ given, int n,
-                           int d, const double* __restrict__ scale, const int* __restrict__ lossy,
-                           T* __restrict__ grad) {
-  const T rest = static_cast<T>(*scale / scale_inside<T>(*scale)), unit = static_cast<T>(*scale);
+    relation_finish_kernel(const T* __restrict__ laplacian, GivenRows<T> rows,
+                           const int* __restrict__ lossy, T* __restrict__ grad) {
+  const double scale = *rows.scale;
+  const T rest = static_cast<T>(scale / scale_inside<T>(scale)), unit = static_cast<T>(scale);
+  const int n = rows.n, d = rows.d;
   const int64_t i = blockIdx.x;
   const bool again = lossy != nullptr && lossy[i] != 0;
   const T* weights = laplacian + i * n;
   for (int c = static_cast<int>(threadIdx.x); c < d; c += kRowThreads) {
-    const T mine = given[i * d + c] * unit;
+    const T mine = rows.row(i)[c] * unit;
     T sum = 0;
     for (int j = 0; again && j < n; ++j)
-      if (weights[j] != T(0))
-        sum = fma(-weights[j], mine - given[static_cast<int64_t>(j) * d + c] * unit, sum);
+      if (weights[j] != T(0)) sum = fma(-weights[j], mine - rows.row(j)[c] * unit, sum);
     grad[i * d + c] = (again ? sum : grad[i * d + c] * n) * rest;
   }
 }

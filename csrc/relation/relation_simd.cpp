@@ -11,37 +11,30 @@
 namespace kdops::relation::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-#define KDOPS_INSTANTIATE(T)                                                                       \
-  template T column_sums<T>(Rows<T>, T*, int64_t, int64_t);                                        \
-  template void centre_rows<T>(Rows<T>, const T*, T, T*, int64_t, T*, int64_t, int64_t);           \
-  template bool distances<T>(const GramRows<T>&, bool, T, T*, int64_t, int64_t);                   \
-  template bool angle_fields<T>(const GramRows<T>&, int, T*, int64_t, int64_t);                    \
-  template void multiply_strips<T>(const Products<T>&, int64_t, int64_t);                          \
-  template void multiply_symmetric<T>(const Products<T>&, int64_t, int64_t);                       \
-  template void transpose_rows<T>(Rows<T>, T*, int64_t, int64_t, int64_t);                         \
-  template AngleShape angle_shape<T>(int64_t);                                                     \
-  template double angle_sweep<T>(T*, int64_t, int64_t, int64_t, T*);                               \
-  template void angle_laplacian<T>(const T*, int64_t, const T*, int64_t, T, T*, int64_t, int64_t); \
-  template void distance_sums<T>(const T*, int64_t, double*, double*, int64_t, int64_t);           \
-  template void distance_losses<T>(const T*, const T*, int64_t, T, T, double*, double*, int64_t,   \
-                                   int64_t);                                                       \
-  template void distance_laplacian<T>(T*, const T*, int64_t, T, T, T, T, const T*, uint8_t*,       \
-                                      int64_t, int64_t);                                           \
-  template void finish_rows<T>(const Finish<T>&, int64_t, int64_t);                                \
-  template void mark_lossy<T>(const PairLengths<T>&, const T*, uint8_t*, int64_t, int64_t);        \
-  template void similarity_rows<T>(const T*, const T*, int64_t, T, double*, SimilarityFactors<T>,  \
-                                   int64_t, int64_t);                                              \
-  template void similarity_weights<T>(T*, const T*, int64_t, SimilarityFactors<T>, int64_t,        \
-                                      int64_t);                                                    \
-  template void add_transpose<T>(T*, int64_t, int64_t, int64_t);                                   \
-  template void unit_rows<T>(Rows<T>, T*, T*, int64_t, int64_t);                                   \
-  template void unit_rows_backward<T>(Rows<T>, const T*, T*, int64_t, int64_t);                    \
-  template void distance_weights<T>(const PairLengths<T>&, const T*, T*, int64_t, int64_t);        \
-  template void laplacian<T>(T*, int64_t, T, int64_t, int64_t);                                    \
-  template void combine_rows<T>(const T*, int64_t, Rows<T>, T*, int64_t, int64_t);                 \
-  template void angles<T>(const T*, const T*, int64_t, T*, int64_t, int64_t);                      \
-  template void angles_backward<T>(const T*, const T*, const T*, int64_t, T*, T*, int64_t, int64_t);
-KDOPS_INSTANTIATE(float)
-KDOPS_INSTANTIATE(double)
+KDOPS_COMPILE_REAL(column_sums)
+KDOPS_COMPILE_REAL(centre_rows)
+KDOPS_COMPILE_REAL(distances)
+KDOPS_COMPILE_REAL(angle_fields)
+KDOPS_COMPILE_REAL(multiply_strips)
+KDOPS_COMPILE_REAL(multiply_symmetric)
+KDOPS_COMPILE_REAL(transpose_rows)
+KDOPS_COMPILE_REAL(angle_shape)
+KDOPS_COMPILE_REAL(angle_sweep)
+KDOPS_COMPILE_REAL(angle_laplacian)
+KDOPS_COMPILE_REAL(distance_sums)
+KDOPS_COMPILE_REAL(distance_losses)
+KDOPS_COMPILE_REAL(distance_laplacian)
+KDOPS_COMPILE_REAL(finish_rows)
+KDOPS_COMPILE_REAL(mark_lossy)
+KDOPS_COMPILE_REAL(similarity_rows)
+KDOPS_COMPILE_REAL(similarity_weights)
+KDOPS_COMPILE_REAL(add_transpose)
+KDOPS_COMPILE_REAL(unit_rows)
+KDOPS_COMPILE_REAL(unit_rows_backward)
+KDOPS_COMPILE_REAL(distance_weights)
+KDOPS_COMPILE_REAL(laplacian)
+KDOPS_COMPILE_REAL(combine_rows)
+KDOPS_COMPILE_REAL(angles)
+KDOPS_COMPILE_REAL(angles_backward)
 
 }  // namespace kdops::relation::KDOPS_ISA

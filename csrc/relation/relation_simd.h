@@ -84,15 +84,13 @@ struct Products {
 // b less often, narrow ones keep more threads busy.
 inline int64_t strip_rows(int64_t n) { return n >= 1024 ? 64 : n >= 512 ? 32 : 16; }
 inline int64_t product_strips(int64_t n) { return (n + strip_rows(n) - 1) / strip_rows(n); }
-KDOPS_PER_ISA(template <class T>
-              void multiply_strips(const Products<T>& p, int64_t begin, int64_t end);)
+KDOPS_ENTRY(multiply_strips, Products)
 
 // The same for a product that is symmetric: half of it is computed and mirrored. An item is a strip
 // from the top and one from the bottom, so that all are equal work; there are batch *
 // symmetric_strips(n).
 inline int64_t symmetric_strips(int64_t n) { return (product_strips(n) + 1) / 2; }
-KDOPS_PER_ISA(template <class T>
-              void multiply_symmetric(const Products<T>& p, int64_t begin, int64_t end);)
+KDOPS_ENTRY(multiply_symmetric, Products)
 
 // target (length, count) = xT, rows `stride` apart, for tile rows begin..end of x.
 KDOPS_PER_ISA(template <class T> void transpose_rows(Rows<T> x, T* target, int64_t stride,
@@ -123,19 +121,34 @@ KDOPS_PER_ISA(template <class T> void angle_laplacian(const T* data, int64_t n, 
 KDOPS_PER_ISA(template <class T> void distance_sums(const T* d, int64_t n, double* sums,
                                                     double* counts, int64_t begin, int64_t end);)
 
+// Distances (n, n) of both sides, and one over their means.
+template <class T>
+struct DistancePair {
+  T* student;
+  const T* teacher;
+  int64_t n;
+  T inverse_mean_s, inverse_mean_t;
+};
+
 // Per row: sum of huber(p - q) and of h p, with p = student / mean, q = teacher / mean and h the
 // Huber slope.
-KDOPS_PER_ISA(template <class T> void distance_losses(const T* student, const T* teacher, int64_t n,
-                                                      T inverse_mean_s, T inverse_mean_t,
-                                                      double* losses, double* slopes, int64_t begin,
-                                                      int64_t end);)
+template <class T>
+struct DistanceLosses {
+  DistancePair<T> d;
+  double *losses, *slopes;
+};
+KDOPS_ENTRY(distance_losses, DistanceLosses)
 
 // Rows of diag(V 1) - V, V_ij = scale * (h_ij - shift) / student_ij, in the place of student; and
 // lossy as from mark_lossy, `sizes` being the norms of the student's centred rows.
-KDOPS_PER_ISA(template <class T>
-              void distance_laplacian(T* student, const T* teacher, int64_t n, T inverse_mean_s,
-                                      T inverse_mean_t, T shift, T scale, const T* sizes,
-                                      uint8_t* lossy, int64_t begin, int64_t end);)
+template <class T>
+struct DistanceLaplacian {
+  DistancePair<T> d;
+  T shift, scale;
+  const T* sizes;
+  uint8_t* lossy;
+};
+KDOPS_ENTRY(distance_laplacian, DistanceLaplacian)
 
 // out (x.count, x.length) holds what a product with w (x.count, y.count) made of centred rows. Its
 // lossy rows become factor * sum_j w_ij (x_i - y_j) scale for the given rows x and y; then all are
@@ -148,8 +161,7 @@ struct Finish {
   T scale, factor, unit;
   T* out;
 };
-KDOPS_PER_ISA(template <class T>
-              void finish_rows(const Finish<T>& finish, int64_t begin, int64_t end);)
+KDOPS_ENTRY(finish_rows, Finish)
 
 // What similarity_weights must know of each row: with s and t the entries of student and teacher
 // dL/dG_ij = factor_i (student_i s_ij - teacher_i t_ij).

@@ -1,5 +1,5 @@
 // What the kernels of this room take: in one place for the CPU, CUDA and Python, where
-// kdops/ops/svd/limits.py repeats it (tests/test_limits.py compares).
+// kdops/ops/svd/limits.py repeats it (tests/package/test_limits.py compares).
 #pragma once
 
 namespace kdops::svd {
@@ -11,7 +11,8 @@ inline constexpr int kLargestSmallSide = 128;
 inline constexpr int kLargestK = 16, kLargestKAbove = 32;
 // min(m, n) of top-k on CUDA, which keeps a few vectors of the small side in shared memory.
 inline constexpr int kLargestTopkOnCuda = 2048;
-// Where a Krylov basis costs less than the tridiagonal form, on the CPU.
+// Where a Krylov basis costs less than the tridiagonal form: on the CPU from this small side on, on
+// CUDA wherever the small side is above kLargestSmallSide.
 inline constexpr int kKrylovFromSmallSide = 224, kLargestKrylovK = 8;
 
 }  // namespace kdops::svd

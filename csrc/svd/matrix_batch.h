@@ -1,4 +1,4 @@
-// What the CPU glue of the svd room shares: a contiguous batch of matrices and its result tensors.
+// What the glue of the svd room shares on every device: a batch of matrices and its result tensors.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>

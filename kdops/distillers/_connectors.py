@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdops._layout import is_tokens
+from kdops._maths import of_one_size
 from kdops.distillers._base import Distiller, Pair, as_list, full, shapes
-from kdops.ops.gram import reference
 
 NEEDS_GRID = (
     "; tokens need a grid here: FeatureTap(..., layout='tokens', prefix=..., grid='square') or "
@@ -78,7 +78,7 @@ def pool_pair(method: str, level: int, s: Tensor, t: Tensor) -> Pair:
             f"{method}: level {level}: expected student and teacher maps with equally many "
             f"spatial dimensions, got {shapes(s, t)}"
         )
-    return reference.pool_pair(s, t, "avg")
+    return of_one_size(s, t, "avg")
 
 
 def check_pooling(where: str, *maps: Tensor) -> None:

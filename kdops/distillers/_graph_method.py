@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdops._progress import Progress
-from kdops.distillers._base import Levels, Pair, channel_numbers, check_positions
+from kdops.distillers._base import Levels, Pair, check_positions
 from kdops.distillers._connectors import connectors
 from kdops.distillers._masks import Mask
 from kdops.distillers._prepared import PreparedDistiller
@@ -46,10 +46,6 @@ class GraphDistiller(PreparedDistiller):
         self.channels, self.connectors = connectors(self.name, student_channels, teacher_channels)
         if len(self.connectors) < 2:
             raise ValueError(f"{self.name}: needs at least 2 levels, got {len(self.connectors)}")
-
-    @classmethod
-    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
-        return channel_numbers(pairs)
 
     def pairs(self, student: Levels, teacher: Levels, mask: Mask = None) -> list[Pair]:
         pairs = super().pairs(student, teacher, mask)

@@ -58,6 +58,18 @@ def gathered(x: Tensor, mask: Tensor | None) -> Tensor:
     return marked(x.flatten(2).transpose(1, 2)[mask].unsqueeze(2), "tokens")
 
 
+def hidden(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x (B, C, N) with the lowest number in the place of padding: softmax gives it nothing."""
+    if mask is None:
+        return x
+    return torch.where(mask.unsqueeze(1), x, x.new_full((), torch.finfo(x.dtype).min))
+
+
+def centroids(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Every sample as one vector (B, C), the mean over its positions, padding being zero."""
+    return x if x.ndim == 2 else per_length(x, mask).flatten(2).mean(2)
+
+
 def over_valid(mean: Tensor, mask: Tensor | None) -> Tensor:
     """A mean over (B, N) whose padding added nothing, as the mean over the valid positions."""
     if mask is None:

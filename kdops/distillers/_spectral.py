@@ -11,7 +11,8 @@ from torch import Tensor
 
 from kdops.distillers._base import Pair, shapes, unit
 from kdops.distillers._masks import within
-from kdops.ops.svd import align_singular_vectors, batched_svd
+from kdops.ops.align import align_singular_vectors
+from kdops.ops.svd import batched_svd
 
 
 def matrix(f: Tensor) -> Tensor:

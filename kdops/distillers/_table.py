@@ -26,6 +26,7 @@ def _row(method: type[Distiller]) -> list[str]:
     mask = {"zeros": "yes", "valid": "yes"}.get(method.padding, "")
     prepares = "yes" if issubclass(method, PreparedDistiller) else ""
     given = inspect.signature(method).parameters
-    inside = [f"{name} = {given[name].default:g}" for name in CONSTANTS if name in given]
+    numbers = {name: given[name].default for name in CONSTANTS if name in given}
+    inside = [f"{name} = {x:g}" for name, x in numbers.items() if x is not None]
     rest = [prepares, ", ".join(inside), f"{method.default_weight:g}", method.paper]
     return [method.__name__, *takes, mask, method.channels_rule, method.positions_rule, *rest]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
-from kdops.distillers._base import Distiller, Levels, Pair, channel_numbers, halving, samples
+from kdops.distillers._base import Distiller, Levels, halving, samples
 from kdops.distillers._connectors import channel_lists, connect, pointwise, pool_pair
 from kdops.distillers._masks import Mask
 
@@ -56,10 +55,6 @@ class ActivationBoundary(Distiller):
                 equal = connector == "auto" and a == b
                 made = nn.Identity() if equal else pointwise(a, b, batch_norm=True)
                 self.connectors.append(made)
-
-    @classmethod
-    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
-        return channel_numbers(pairs)
 
     def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
         pairs = self.pairs(student, teacher, mask)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdops._progress import planned, say
-from kdops.distillers._base import Levels, Pair, channel_numbers, mean, unit
+from kdops.distillers._base import Levels, mean, unit
 from kdops.distillers._connectors import apply, channel_lists, check_planes, pool_pair
 from kdops.distillers._masks import Mask
 from kdops.distillers._prepared import PreparedDistiller
@@ -73,10 +72,6 @@ class FactorTransfer(PreparedDistiller):
         self.translators = nn.ModuleList(_stack(nn.Conv2d, [s, s, k, k]) for (s, _), k in rows)
         self.encoders.requires_grad_(False)
         self.decoders.requires_grad_(False)
-
-    @classmethod
-    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
-        return channel_numbers(pairs)
 
     def prepare(
         self,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from kdops.distillers._base import Levels, Pair, channel_numbers, shapes
+from kdops.distillers._base import Levels, shapes
 from kdops.distillers._connectors import ConnectedDistiller, check_pooling
 from kdops.distillers._masks import Mask, level_masks, per_length
 from kdops.ops.gram import fsp_loss
@@ -40,10 +39,6 @@ class FSP(ConnectedDistiller):
     ) -> None:
         super().__init__(student_channels, teacher_channels, weights=weights, layout=layout)
         self.pool, self.variant = pool, variant
-
-    @classmethod
-    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
-        return channel_numbers(pairs)
 
     def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
         pairs = self.pairs(student, teacher, mask)

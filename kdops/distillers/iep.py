@@ -108,25 +108,26 @@ class IEP(GraphDistiller):
                 cast(IncrementalPCA, pca).update(plane_map(v))
         return self.train_networks(found, epochs, lr, progress)
 
-    def _codes(self, pairs: list[Pair]) -> list[Pair]:
-        """PCA codes (P_S, P_T) of every level."""
+    def codes_of(self, student: Levels, teacher: Levels, mask: Mask = None) -> list[Pair]:
+        """PCA codes (P_S, P_T) of every level, (B, D / 2); with group, of the global batch."""
+        self.require_prepared()
+        pairs = self.pairs(student, teacher, mask)
+        self.check_maps(pairs, least=2)
         found = []
-        for i, pair in enumerate(connect(self, self.connectors, pairs)):
-            both = projected_vectors(self.name, i, pair, 1, canonical=True)
-            planes = [plane_map(over_group(v.squeeze(2), self.group)) for v in both]
-            found.append((self.codes[i](planes[0]), self.codes[i](planes[1])))
+        with outside_autocast(pairs[0][0]):
+            for i, pair in enumerate(connect(self, self.connectors, pairs)):
+                both = projected_vectors(self.name, i, pair, 1, canonical=True)
+                planes = [plane_map(over_group(v.squeeze(2), self.group)) for v in both]
+                found.append((self.codes[i](planes[0]), self.codes[i](planes[1])))
         return found
 
     def knowledge(
         self, student: Levels, teacher: Levels, *, mask: Mask = None
     ) -> dict[str, Tensor]:
         """The terms "int", "alt" and, with black_box, "black", each summed over level pairs."""
-        self.require_prepared()
         terms: dict[str, list[Tensor]] = {}
-        pairs = self.pairs(student, teacher, mask)
-        self.check_maps(pairs, least=2)
-        with outside_autocast(pairs[0][0]):
-            codes = self._codes(pairs)
+        codes = self.codes_of(student, teacher, mask)
+        with outside_autocast(codes[0][0]):
             for i, ((f_s, f_t), (b_s, b_t)) in enumerate(pairwise(codes)):
                 with torch.no_grad():
                     graph_t, messages_t = self.graphs[i](f_t, b_t)

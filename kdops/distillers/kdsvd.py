@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from kdops.distillers._base import Levels, Pair, channel_numbers, outside_autocast
+from kdops.distillers._base import Levels, Pair, outside_autocast
 from kdops.distillers._connectors import ConnectedDistiller
 from kdops.distillers._masks import Mask, level_masks
 from kdops.distillers._spectral import aligned_vectors, projected_vectors, vector_counts
@@ -56,10 +55,6 @@ class KDSVD(ConnectedDistiller):
             raise ValueError(f"KDSVD: k >= 1 and candidates >= 0, got {k} and {candidates}")
         self.k, self.candidates, self.beta, self.variant = k, candidates, float(beta), variant
         self.student_svd, self.canonical_teacher = student_svd, canonical_teacher
-
-    @classmethod
-    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
-        return channel_numbers(pairs)
 
     def vectors(self, student: Levels, teacher: Levels, mask: Mask = None) -> list[Pair]:
         """(V_S, V_T) of every level, (B, D, k), scaled by σ̂."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kdops.distillers._base import Levels, as_list, outside_autocast
+from kdops.distillers._base import Levels, Pair, as_list, outside_autocast
 from kdops.distillers._connectors import connect
 from kdops.distillers._graph import GraphAttention
 from kdops.distillers._graph_method import GraphDistiller, Vectors
@@ -93,18 +93,24 @@ class MHGD(GraphDistiller):
         vectors = self.teacher_vectors(batches, keep, progress)
         return self.train_networks(vectors, epochs, lr, progress)
 
-    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
+    def vectors(self, student: Levels, teacher: Levels, mask: Mask = None) -> list[Pair]:
+        """(V_S, V_T) of every level, (B, D); with group, of the global batch."""
         self.require_prepared()
         pairs = self.pairs(student, teacher, mask)
         self.check_maps(pairs, least=2)
         masks = level_masks(self.name, mask, [s for s, _ in pairs])
-        vectors = []
+        found = []
         with outside_autocast(pairs[0][0]):
             for i, pair in enumerate(connect(self, self.connectors, pairs)):
                 count = vector_counts(self.name, i, pair, 1, self.candidates)
                 both = aligned_vectors(pair, 1, count, True, masks[i])
                 v_s, v_t = (over_group(v.squeeze(2), self.group) for v in both)
-                vectors.append((v_s, v_t))
+                found.append((v_s, v_t))
+        return found
+
+    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
+        vectors = self.vectors(student, teacher, mask)
+        with outside_autocast(vectors[0][0]):
             terms = [
                 cast(GraphAttention, head).divergence(front, back, self.tanh)
                 for head, (front, back) in zip(self.heads, pairwise(vectors), strict=True)

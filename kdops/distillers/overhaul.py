@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdops.distillers._base import Levels, Pair, channel_numbers, full, halving, samples
+from kdops.distillers._base import Levels, full, halving, samples
 from kdops.distillers._connectors import apply_pointwise, channel_lists, pointwise, pool_pair
 from kdops.distillers._margins import batch_norm_margin, negative_means
 from kdops.distillers._masks import Mask
@@ -46,10 +45,6 @@ class Overhaul(PreparedDistiller):
         self.connectors = nn.ModuleList(pointwise(a, b, batch_norm=True) for a, b in self.channels)
         for i, (_, c) in enumerate(self.channels):
             self.register_buffer(f"margin_{i}", torch.zeros(c))
-
-    @classmethod
-    def _numbers(cls, pairs: Sequence[Pair]) -> dict[str, Any]:
-        return channel_numbers(pairs)
 
     @property
     def margins(self) -> list[Tensor]:

@@ -7,13 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from kdops.distillers._base import Distiller, Levels, outside_autocast, rows
-from kdops.distillers._masks import Mask
-from kdops.distributed import over_group
+from kdops.distillers._relations import BatchRelation
 from kdops.ops.relation import rkd_angle_loss, rkd_distance_loss
 
 
-class RKD(Distiller):
+class RKD(BatchRelation):
     """L = w_D · L_D + w_A · L_A on the embeddings of a batch, (N, D), or maps or tokens, flattened.
 
     L_D = mean_ij smooth_l1(ψ_S - ψ_T), ψ_ij = ‖x_i - x_j‖ / μ, μ the mean of the distances > 0;
@@ -42,17 +40,12 @@ class RKD(Distiller):
         self.distance_weight, self.angle_weight = float(distance_weight), float(angle_weight)
         self.normalize, self.group = normalize, group
 
-    def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
-        terms = []
-        for s, t in self.pairs(student, teacher, mask):
-            with outside_autocast(s):
-                s, t = over_group(rows(s), self.group), over_group(rows(t), self.group)
-                term = s.new_zeros(())
-                if self.distance_weight:
-                    distance = rkd_distance_loss(s, t, normalize=self.normalize)
-                    term = term + self.distance_weight * distance
-                if self.angle_weight:
-                    angle = rkd_angle_loss(s, t, normalize=self.normalize)
-                    term = term + self.angle_weight * angle
-            terms.append(term)
-        return self.total(terms)
+    def _level(self, student: Tensor, teacher: Tensor) -> Tensor:
+        term = student.new_zeros(())
+        if self.distance_weight:
+            distance = rkd_distance_loss(student, teacher, normalize=self.normalize)
+            term = term + self.distance_weight * distance
+        if self.angle_weight:
+            angle = rkd_angle_loss(student, teacher, normalize=self.normalize)
+            term = term + self.angle_weight * angle
+        return term

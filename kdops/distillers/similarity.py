@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from kdops.distillers._base import Distiller, Levels, outside_autocast, rows
+from kdops.distillers._base import Levels
 from kdops.distillers._masks import Mask
-from kdops.distributed import over_group
+from kdops.distillers._relations import BatchRelation
 from kdops.ops.relation import similarity_loss
 
 
-class SimilarityPreserving(Distiller):
+class SimilarityPreserving(BatchRelation):
     """SP: L = β · ‖Ĝ_T - Ĝ_S‖_F² / B², Ĝ = G = Q Qᵀ with L2-normalised rows, Q = flatten(F).
 
     Student and teacher features may have any shapes; β = 3000, summed over levels.
@@ -35,7 +35,7 @@ class SimilarityPreserving(Distiller):
         self.beta, self.group = float(beta), group
 
     def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
-        pairs = self.pairs(student, teacher, mask)
-        with outside_autocast(pairs[0][0]):
-            levels = [[over_group(rows(x), self.group) for x in pair] for pair in pairs]
-            return self.beta * self.total([similarity_loss(s, t) for s, t in levels])
+        return self.beta * super().forward(student, teacher, mask=mask)
+
+    def _level(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return similarity_loss(student, teacher)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdops._layout import as_map, is_tokens, layout_of
+from kdops._layout import as_map, carried, is_tokens, layout_of
 from kdops.distillers._base import (
     Distiller,
     Pair,
@@ -20,6 +20,14 @@ from kdops.distillers._base import (
     shapes,
 )
 from kdops.distillers._masks import Mask, gathered, level_masks
+from kdops.distillers._standard import largest_at_hand, standardised
+
+
+def divergence(log_s: Tensor, log_t: Tensor, dim: int) -> Tensor:
+    """Σ p_T (log p_T - log p_S) over dim; where the teacher has no mass, nothing is added."""
+    p_t = log_t.exp()
+    gap = log_t - log_s
+    return (p_t * torch.where(p_t == 0, torch.zeros_like(gap), gap)).sum(dim)
 
 
 def soft_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -29,7 +37,7 @@ def soft_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) 
         student, teacher, dim = student.transpose(1, 2), teacher.transpose(1, 2), 2
     log_p = F.log_softmax(student / temperature, dim)
     log_t = F.log_softmax(teacher / temperature, dim)
-    return (log_t.exp() * (log_t - log_p)).sum(dim)
+    return divergence(log_p, log_t, dim)
 
 
 def check_logits(method: str, student: Tensor, teacher: Tensor) -> None:
@@ -62,6 +70,12 @@ def hard_loss(method: str, logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(full(logits), target) if logits.numel() else full(logits).sum()
 
 
+def over_labels(losses: Tensor, labels: Tensor) -> Tensor:
+    """The mean of the rows' losses (n,) without rows of a class below 0, which say "ignore"."""
+    known = labels >= 0
+    return torch.where(known, losses, losses.new_zeros(())).sum() / known.sum().clamp_min(1)
+
+
 class LogitDistiller(Distiller):
     """A method of logits: (B, classes), maps (B, classes, *S), or tokens (B, N, classes) with
     layout="tokens", whose padding a mask leaves out."""
@@ -78,6 +92,35 @@ class LogitDistiller(Distiller):
         check_logits(self.name, student, teacher)
         [pair] = self.pairs(student, teacher, mask)
         return pair
+
+    def class_rows(self, student: Tensor, teacher: Tensor, mask: Mask = None) -> Pair:
+        """Both as rows (n, classes), one for every valid position of every sample."""
+        s, t = (z.movedim(1, -1).flatten(0, -2) for z in self.logits(student, teacher, mask))
+        return s, t
+
+    def labels(self, logits: Tensor, target: Tensor | None, mask: Mask = None) -> Tensor:
+        """The class of every row of class_rows, (n,)."""
+        if target is None:
+            raise ValueError(
+                f"{self.name}: needs the classes of the samples: pass target=, int64 of the "
+                "logits' shape without the classes; fit passes what its loader gives"
+            )
+        where = f"{self.name}: level 0: the student"
+        z = as_map(logits, layout_of(where, logits, self.layout))
+        check_target(self.name, z, target)
+        if target.is_floating_point():
+            raise ValueError(
+                f"{self.name}: needs class indices, got probabilities {shapes(target)}; pass "
+                "their argmax over the classes"
+            )
+        [m] = level_masks(self.name, mask, [z])
+        found = target.flatten() if m is None else target.flatten(1)[m]
+        if (largest := largest_at_hand(found)) >= z.shape[1]:
+            raise ValueError(
+                f"{self.name}: the target holds class {largest}, the logits have {z.shape[1]} "
+                f"classes, {shapes(logits)}"
+            )
+        return found.long()
 
     def hard(self, logits: Tensor, target: Tensor, mask: Mask = None) -> Tensor:
         """Cross-entropy with the target of the logits as they were given, padding left out."""
@@ -103,6 +146,8 @@ class SoftTarget(LogitDistiller):
     maps and tokens the mean over samples and positions. Computed with log_softmax.
 
     temperature: T, 4. alpha: 0.9. variant: "paper", or "mean": the mean over B · classes.
+    standardise: z <- (z - mean) / (std + 1e-7) over the classes before T, which is then 2 (logit
+    standardisation, Sun et al. 2024; published weight 9); a constant row becomes zero.
     Differs from several codes that use the mean over B · classes (100 times smaller at 100
     classes), omit T² or drop it when no targets are given.
     """
@@ -111,13 +156,17 @@ class SoftTarget(LogitDistiller):
 
     def __init__(
         self,
-        temperature: float = 4.0,
+        temperature: float | None = None,
         alpha: float = 0.9,
         *,
         variant: str = "paper",
+        standardise: bool = False,
         layout: str | None = None,
     ) -> None:
         super().__init__(layout=layout)
+        self.standardise = bool(standardise)
+        if temperature is None:
+            temperature = 2.0 if standardise else 4.0
         if temperature <= 0:
             raise ValueError(f"{self.name}: the temperature must be positive, got {temperature}")
         if variant not in ("paper", "mean"):
@@ -127,6 +176,8 @@ class SoftTarget(LogitDistiller):
     def divergence(self, student: Tensor, teacher: Tensor, mask: Mask = None) -> Tensor:
         """T² · KL alone."""
         s, t = self.logits(student, teacher, mask)
+        if self.standardise:
+            s, t = (carried(standardised(z, 1, eps=1e-7, correction=1), z) for z in (s, t))
         loss = mean(soft_divergence(s, t, self.temperature))
         if self.variant == "mean":
             loss = loss / s.shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -64,7 +64,10 @@ class VID(Distiller):
 
     def forward(self, student: Levels, teacher: Levels, *, mask: Mask = None) -> Tensor:
         pairs = self.pairs(student, teacher, mask)
-        terms = []
+        return self.total([0.5 * mean(terms) for terms in self.deviations(pairs)])
+
+    def deviations(self, pairs: Sequence[Pair]) -> Iterator[Tensor]:
+        """(μ(s) - t)² / σ² + log σ² of every level, of the shape of the teacher's features."""
         for i, (net, alpha, (s, t)) in enumerate(zip(self.means, self.alphas, pairs, strict=True)):
             flat = isinstance(net, nn.Linear)
             if (s.ndim == 2) != flat or (t.ndim == 2) != flat:
@@ -76,8 +79,7 @@ class VID(Distiller):
             variance = (F.softplus(full(alpha)) + self.eps).view(-1, *[1] * (t.ndim - 2))
             run = apply if flat else apply_pointwise
             error = (run(self.name, i, net, s) - t) ** 2
-            terms.append(0.5 * mean(error / variance + variance.log()))
-        return self.total(terms)
+            yield error / variance + variance.log()
 
 
 def _convolutions(inputs: int, outputs: int) -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -66,6 +66,12 @@ class WeightedSum(Distiller):
             for name, method in self.methods.items()
         }
         return plain if all(x is plain for x in found.values()) else found
+
+    def batch_options(self, part: Callable[[str], Any]) -> dict[str, Any]:
+        """By term, for those that need more than features."""
+        terms = [(k, m) for k, m in self.methods.items() if isinstance(m, Distiller)]
+        found = {name: method.batch_options(part) for name, method in terms}
+        return {name: options for name, options in found.items() if options}
 
     def prepare(
         self,

@@ -88,13 +88,15 @@ class KdopsLoss(nn.Module):
 
     def forward(
         self, student_io_dict: Mapping[str, Any], teacher_io_dict: Mapping[str, Any],
-        *_: Any, **__: Any,
+        targets: Any = None, *_: Any, **__: Any,
     ) -> Tensor:  # fmt: skip
         method = self.method or student_io_dict.get(HELD, {}).get("method")
         if method is None:
             raise ValueError("KdopsLoss: no method here, and the student is no KdopsStudent")
         pair = self._inputs("student", student_io_dict), self._inputs("teacher", teacher_io_dict)
-        loss: Tensor = method(*pair)
+        needed = getattr(method, "batch_options", None)
+        options = {} if needed is None else needed({"target": targets}.get)
+        loss: Tensor = method(*pair, **options)
         return loss
 
 

@@ -1,13 +1,11 @@
-"""Makes the repository's `benchmarks` importable."""
+"""The problems of all benchmarks."""
 
 import importlib
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))  # last: an installed kdops stays in front
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +16,10 @@ def problems():
     found = [p for module in modules for p in getattr(module, "PROBLEMS", [])]
     assert len(found) > 50
     return found
+
+
+@pytest.fixture
+def benchmark(benchmark):
+    """As it is without pytest-xdist, which turns it off: here nobody reads the times."""
+    benchmark.disabled = False
+    return benchmark

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_report import _bench, _lines, _write
+from support.bench_records import report_lines, timed, write_run
 
 from benchmarks.cases import models, shapes
 from benchmarks.measure import large
@@ -27,12 +27,12 @@ def test_iterative_forms_find_the_largest(shape):
 def _large(size, plain, gram, mine):
     group = f"svd top 4 beyond 128, network 8 of {size} float32 both"
     times = {"torch.linalg.svd": plain, "torch Gram + eigh": gram, "kdops": mine}
-    return [_bench(group, name, t, baseline="torch.linalg.svd") for name, t in times.items()]
+    return [timed(group, name, t, baseline="torch.linalg.svd") for name, t in times.items()]
 
 
 def _step(row, durations, **info):
     info |= {"op": "large iteration", "label": "a pair", "row": row, "durations": durations}
-    return _bench(f"large {row}", "kdops", 1.0, baseline="kdops", maps_mb=50.0, **info)
+    return timed(f"large {row}", "kdops", 1.0, baseline="kdops", maps_mb=50.0, **info)
 
 
 def test_bars(tmp_path):
@@ -41,7 +41,7 @@ def test_bars(tmp_path):
     rows += [_step("student", [1.0, 2.0, 1.0]), _step("teacher", [2.0, 3.0, 2.0])]
     rows += [_step("KD-SVD", [2.3, 3.6, 2.3]), _step("MHGD", [2.5, 3.5, 2.6])]
     rows += [_step("maps: KD-SVD", [0.1] * 3, peak_mb=120.0)]
-    found = [line for line in _lines(_write(tmp_path / "r.json", rows)) if "| at " in line]
+    found = [line for line in report_lines(write_run(tmp_path / "r.json", rows)) if "| at " in line]
     assert found == [
         "| top 4 of 8 196x384: faster than torch.linalg.svd | at least 8 | 9.0x |  |",
         "| top 4 of 8 196x384: faster than torch Gram + eigh | at least 4 | 3.0x | **missed** |",

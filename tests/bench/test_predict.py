@@ -5,7 +5,9 @@ import math
 
 import pytest
 
-from benchmarks.predict import budgets, model
+from benchmarks import budgets
+from benchmarks.predict import model
+from benchmarks.predict.budgets import FILE, MARGINS
 
 COUNTS = {"float32": 600, "shared": 200}
 PARTS = {"arithmetic": 3000.0, "shared memory": 1000.0}
@@ -101,14 +103,14 @@ ROW = {"instructions": 100.0, "predicted": 20.0, "launches": 3, "spilled": 0}
     ],
 )
 def test_budgets(change, refused):
-    complaints = budgets.excesses({"case": {**ROW, **change}}, {"case": ROW})
+    complaints = budgets.excesses({"case": {**ROW, **change}}, {"case": ROW}, MARGINS)
     assert bool(complaints) == refused
     if refused:
         assert f"case: {next(iter(change))}" in complaints[0]
 
 
 def test_a_case_needs_a_budget(tmp_path):
-    assert "no budget" in budgets.excesses({"new": ROW}, {})[0]
+    assert "no budget" in budgets.excesses({"new": ROW}, {}, MARGINS)[0]
     budgets.save({"a": ROW}, tmp_path / "b.json")
     budgets.save({"new": ROW}, tmp_path / "b.json")
     assert budgets.load(tmp_path / "b.json") == {"a": ROW, "new": ROW}
@@ -117,4 +119,4 @@ def test_a_case_needs_a_budget(tmp_path):
 def test_every_case_has_a_budget_and_no_other_is_committed():
     from benchmarks.predict.cases import CASES
 
-    assert list(json.loads(budgets.FILE.read_text())) == [case.name for case in CASES]
+    assert list(json.loads(FILE.read_text())) == [case.name for case in CASES]

@@ -1,12 +1,8 @@
-"""Tiny tensors: one thread is faster than the hand-over between two."""
+"""Distillers are tried on tiny tensors."""
 
 import pytest
-import torch
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread):
+    pass

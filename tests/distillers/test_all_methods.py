@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from distiller_cases import CASES, SHAPES, Case, maps
+from support.distiller_cases import CASES, SHAPES, Case, maps
 
 import kdops
 import kdops.distillers as kd

@@ -6,13 +6,14 @@ import pickle
 
 import pytest
 import torch
-from distiller_cases import CASES, leaf
+from support.distiller_cases import CASES, leaf
 from torch import nn
 
 import kdops.distillers as kd
 
 INNER = {"OnTheFlyEnsemble", "DeepMutual", "SoftTarget", "TeacherAssistant", "BornAgain"}
-RAW = [c for c in CASES if c.name not in INNER]  # called with lists as they are
+WRAPPED = INNER | {"SoftTarget-standard", "DKD", "WSLD", "DIST", "MLKD", "SKDDirection"}
+RAW = [c for c in CASES if c.name not in WRAPPED]  # called with lists as they are
 raw_methods = pytest.mark.parametrize("case", RAW, ids=lambda c: c.name)
 all_methods = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
@@ -30,8 +31,6 @@ REFUSED = {
     "no channels": lambda s, t: ([x[:, :0] for x in s], [x[:, :0] for x in t]),
     "another device": lambda s, t: (s, [x.to("meta") for x in t]),
 }
-CHANNELS_AGREE = {"RKD", "SimilarityPreserving", "AttentionTransfer", "AttentionTransfer-paper",
-                  "NST", "NST-gaussian"}  # these need not  # fmt: skip
 
 
 def build(case, batch=4):
@@ -55,7 +54,7 @@ def test_refused_by_name(case):
     for side in (0, 1):
         both = [student, teacher]
         both[side] = [x[:, :3] for x in both[side]]
-        if case.name in CHANNELS_AGREE:
+        if getattr(kd, case.method).channels_rule == "any":
             assert torch.isfinite(method(*both))
         else:
             refused(method, *both)
@@ -135,7 +134,10 @@ def test_batch_norm_asks_for_more_than_one_value():
 
 # relations between samples, and BatchNorm
 MIXING = {"RKD", "SimilarityPreserving", "MHGD", "IEP", "IEP-black-box", "OnTheFlyEnsemble",
-          "FitNet", "ActivationBoundary", "Overhaul", "WeightedSum"}  # fmt: skip
+          "FitNet", "ActivationBoundary", "Overhaul", "WeightedSum", "DIST", "MLKD",
+          "SKDDirection", "CC", "CC-exact", "CC-bilinear", "RSD", "IRG", "DarkRank",
+          "PKD", "PKT", "SRD", "ReviewKD", "CKA", "CKA-relations", "Procrustes",
+          "GramAnchoring-batch"}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.name not in MIXING], ids=lambda c: c.name)

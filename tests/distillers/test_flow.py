@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from distiller_cases import leaf, same_loss_and_gradient
+from support.distiller_cases import leaf, same_loss_and_gradient
 
 import kdops.distillers as kd
 

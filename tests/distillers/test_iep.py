@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-from distiller_cases import leaf, randomise_, same_loss_and_gradient
-from test_kdsvd import STUDENT, sample, vectors
-from test_mhgd import divergence, logits
+from support.distiller_cases import leaf, randomise_, same_loss_and_gradient
+from support.graph_methods import STUDENT, divergence, logits, sample, vectors
 
 import kdops.distillers as kd
 from kdops.distillers._embedding import IncrementalPCA, MessagePassing, plane_map

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from distiller_cases import CASES, maps
+from support.distiller_cases import CASES, maps
 
 import kdops.distillers as kd
 from kdops.distillers._base import Distiller

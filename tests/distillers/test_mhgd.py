@@ -2,30 +2,10 @@
 
 import pytest
 import torch
-from distiller_cases import leaf, randomise_, same_loss_and_gradient
-from test_kdsvd import sample, vectors
+from support.distiller_cases import leaf, randomise_, same_loss_and_gradient
+from support.graph_methods import divergence, logits, normalised, sample, vectors
 
 import kdops.distillers as kd
-
-
-def normalised(module, x):
-    """Linear and BatchNorm with the running statistics, by hand."""
-    linear, norm = module
-    y = x @ linear.weight.T
-    y = (y - norm.running_mean) / torch.sqrt(norm.running_var + norm.eps)
-    return y * norm.weight + norm.bias
-
-
-def logits(head, front, back, heads):
-    theta, phi = normalised(head.theta, back), normalised(head.phi, front)
-    width = (front.shape[1] + back.shape[1]) // 2
-    columns = [slice(h * width, (h + 1) * width) for h in range(heads)]
-    return torch.stack([theta[:, c] @ phi[:, c].T for c in columns])
-
-
-def divergence(a, b):
-    p, q = a.exp() / a.exp().sum(-1, keepdim=True), b.exp() / b.exp().sum(-1, keepdim=True)
-    return (p * (p / q).log()).sum()
 
 
 def prepared(s, t, **options):

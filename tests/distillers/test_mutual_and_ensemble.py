@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from distiller_cases import leaf, randomise_, same_loss_and_gradient
+from support.distiller_cases import leaf, randomise_, same_loss_and_gradient
 
 import kdops.distillers as kd
 

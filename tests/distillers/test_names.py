@@ -1,7 +1,7 @@
 """The names under which the methods are found."""
 
 import pytest
-from new_process import run_python
+from support.new_process import run_python
 
 import kdops.distillers as kd
 

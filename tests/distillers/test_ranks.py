@@ -3,20 +3,22 @@ or a refusal by name; never an error from inside torch, never another meaning.""
 
 import pytest
 import torch
-from distiller_cases import CASES, leaf, maps, said
+from support.distiller_cases import CASES, leaf, maps, said
 
 import kdops.distillers as kd
 
 WRITTEN = {3: lambda x: x.flatten(2), 4: lambda x: x, 5: lambda x: x.unflatten(2, (2, -1))}
-PLANES = {"FactorTransfer", "OnTheFlyEnsemble"}  # 3x3 convolutions; logits of whole images
-MAPS = {"ActivationBoundary", "VID", "KDSVD", "KDSVD-projection", "MHGD", "IEP", "IEP-black-box",
-        "AttentionTransfer", "AttentionTransfer-paper", "FSP", "FSP-columns", "NST", "NST-gaussian",
-        "Overhaul", "WeightedSum"}  # built for maps: a vector has no positions  # fmt: skip
+PLANES = {"FactorTransfer", "ReviewKD", "CATKD",  # 3x3 convolutions, pools to 2 x 2
+          "OnTheFlyEnsemble"}  # logits of whole images  # fmt: skip
+FOR_MAPS = {name for name in kd.__all__ if "embedding" not in getattr(kd, name).takes}
+FOR_MAPS |= {"VID", "WeightedSum"}  # as the cases build them
+MAPS = {c.name for c in CASES if c.inputs == "maps" and c.method in FOR_MAPS}  # no vectors
 
 
 def four_dimensional(case, batch, seed):
-    if case.inputs == "maps":  # FSP pools levels of different sizes, dimension by dimension
-        return [x[:, :, :4, :4] if "FSP" in case.name else x for x in maps(batch, seed)]
+    if case.inputs == "maps":  # these pool levels of different sizes, dimension by dimension
+        pools = case.name.startswith(("FSP", "IRG"))
+        return [x[:, :, :4, :4] if pools else x for x in maps(batch, seed)]
     return [leaf(batch, 24 if case.inputs == "vectors" else 10, 4, 4, seed=seed)]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from distiller_cases import leaf, same_loss_and_gradient
+from support.distiller_cases import leaf, same_loss_and_gradient
 
 import kdops.distillers as kd
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from new_process import peak_growth_mb
+from support.new_process import peak_growth_mb
 
 from kdops._library import missing
 from kdops.distillers._base import rows

@@ -2,13 +2,17 @@
 
 import pytest
 import torch
-from distiller_cases import CASES, leaf, said
+from support.distiller_cases import CASES, leaf, said
 from torch import nn
 
 import kdops.distillers as kd
 from kdops.features import tokens_to_maps
 
-CONVOLVES = {"FactorTransfer"}  # 3x3 kernels: no tokens without a grid, no mask
+CONVOLVES = {
+    "FactorTransfer",
+    "ReviewKD",
+    "CATKD",
+}  # 3x3 kernels: no tokens without a grid, no mask
 MASKED = [c for c in CASES if c.name not in CONVOLVES | {"OnTheFlyEnsemble"}]
 CHANNELS = [8, 12, 12]
 
@@ -128,7 +132,13 @@ def test_padding_changes_nothing(case, lengths):
     same(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["KDSVD", "AttentionTransfer-paper", "FSP", "NST", "NST-gaussian"])
+SAMPLE_BY_SAMPLE = [
+    *("KDSVD", "AttentionTransfer-paper", "FSP", "NST", "NST-gaussian"),
+    *("GramAnchoring", "KTA"),
+]
+
+
+@pytest.mark.parametrize("name", SAMPLE_BY_SAMPLE)
 def test_a_ragged_batch_is_the_mean_of_its_samples(name):
     case = next(c for c in CASES if c.name == name)
     method, student, teacher = build(case)

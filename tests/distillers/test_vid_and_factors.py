@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from distiller_cases import leaf, randomise_, same_loss_and_gradient
+from support.distiller_cases import leaf, randomise_, same_loss_and_gradient
 from torch import nn
 
 import kdops.distillers as kd

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from distiller_cases import leaf
+from support.distiller_cases import leaf
 
 import kdops.distillers as kd
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `pytest` alone does not add it
 from tests.emulator import library
 
 HOPPER = (90, 132, 227 << 10)  # compute capability, multiprocessors, shared memory of a block

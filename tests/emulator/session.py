@@ -28,7 +28,8 @@ OURS = sorted(
     for path in library.ROOT.glob("csrc/**/*_cuda.cu")
     for name in re.findall(r'm\.impl\("(\w+)"', path.read_text())
 )
-ONLY_CPU = {"svd_backward"}  # on a GPU its formula runs as operators of torch
+# on a GPU its formula runs as operators of torch
+ONLY_CPU = {"svd_backward"}
 BEFORE = {op: cuda_kernels(op) for op in OURS}  # of a binary that was built with CUDA
 library.load_kernels()
 

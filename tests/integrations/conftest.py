@@ -34,9 +34,5 @@ _LIBRARY = _let_torchvision_import()
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _one_thread(one_thread):
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)

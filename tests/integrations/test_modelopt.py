@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from support.two_levels import Net
 from torch import nn
 
 import kdops.distillers as kd
@@ -14,17 +15,6 @@ mtd = pytest.importorskip("modelopt.torch.distill")
 from kdops.integrations.modelopt import balancer, criterion  # noqa: E402
 
 LAYERS = (["first", "second"], ["first", "second"])
-
-
-class Net(nn.Module):  # no Sequential: ModelOpt adds a child, which would run
-    def __init__(self, width):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, width, 3)
-        self.head = nn.Linear(width, 5)
-
-    def forward(self, x):
-        x = self.second(self.first(x).tanh()).tanh()
-        return self.head(x.mean((2, 3)))
 
 
 def nets():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from support.two_levels import Net
 
 import kdops.distillers as kd
 from kdops.features import FeatureTap
@@ -75,17 +75,6 @@ criterion:
             student: [student_model.first, student_model.second]
             teacher: [first, second]
 """
-
-
-class Net(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, width, 3)
-        self.head = nn.Linear(width, 5)
-
-    def forward(self, x):
-        x = self.second(self.first(x).tanh()).tanh()
-        return self.head(x.mean((2, 3)))
 
 
 def box(text, folder):

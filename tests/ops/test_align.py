@@ -10,12 +10,6 @@ from kdops import align_singular_vectors
 SIZES = [(5, 9, 5, 2), (3, 6, 1, 3), (2, 1, 3, 2), (4, 70, 6, 3), (1, 33, 17, 16), (300, 64, 4, 1)]
 
 
-@pytest.fixture(params=["native", "reference"])
-def backend(request):
-    with kdops.backend(request.param):
-        yield request.param
-
-
 def pair(sizes, dtype=torch.float64):
     batch, length, candidates, count = sizes
     student = torch.randn(batch, length, candidates, dtype=dtype)

@@ -6,7 +6,7 @@ themselves where there is no GPU, take the mark off and set DEVICE to "cpu".
 
 import pytest
 import torch
-from cuda_graphs import captured
+from support.cuda_graphs import captured
 
 import kdops
 from kdops.ops.gram import gradient, reference

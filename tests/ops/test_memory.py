@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from new_process import peak_growth_mb
+from support.new_process import peak_growth_mb
 
 from kdops._library import missing
 
@@ -36,12 +36,28 @@ FSP = (
     "s = [f.requires_grad_() for f in s]; t = list(t)",
     "kdops.fsp_loss(s, t).backward()",
 )
+KL = (
+    "s, t = torch.randn({0}, {1}, requires_grad=True), torch.randn({0}, {1})",
+    "kdops.similarity_kl_loss(s, t, temperature=0.1).backward()",
+)
+PKT = (
+    "from kdops.ops.similarity_kl import pkt_loss;"
+    "s, t = torch.randn({0}, {1}, requires_grad=True), torch.randn({0}, {1})",
+    "pkt_loss(s, t).backward()",
+)
+ANCHORING = (
+    "s, t = torch.randn({0}, {1}, {2}, requires_grad=True), torch.randn({0}, {1}, {3})",
+    "kdops.gram_anchoring_loss(s, t, negatives='drop').backward()",
+)
 SVDVALS = ("m = torch.randn({0}, {1}, {2})", "kdops.batched_svdvals(m.mT)")
 CASES = {
     "svdvals of maps": (*SVDVALS, (8, 16, 64), (1000, 16, 1024), 20),  # their copy by rows: 66 MB
     "rkd": (*RKD, (64, 2048), (1024, 2048), 500),  # published: 51 GB
     "rbf_affinity_loss": (*RBF, (64, 16), (20_000, 16), 300),  # N x N: 1.6 GB
+    "similarity_kl_loss": (*KL, (64, 128), (4096, 128), 40),  # a GEMM form: 5 N x N, 335 MB
+    "pkt_loss": (*PKT, (64, 32), (20_000, 32), 60),  # N x N: 1.6 GB
     "svd_rbf_loss": (*SVD_RBF, (1, 2, 2, 1), (32, 512, 1024, 8), 40),  # B x D x D' x k: 537 MB
+    "gram_anchoring_loss": (*ANCHORING, (1, 8, 8, 8), (8, 1369, 384, 1024), 60),  # N x N: 480 MB
     "nst_loss": (*NST, (1, 8, 7), (8, 2048, 7), 300),  # B x C x C x L: 6.6 GB
     "fsp_loss": (*FSP, (2, 8, 8, 7), (64, 256, 512, 28), 200),  # B x C1 x C2 x L: 26 GB
 }
@@ -68,3 +84,9 @@ def test_peak_memory(name):
 def test_peak_memory_of_the_rbf_loss_grows_with_the_rows_only():
     """N x N would be 17 GB; inputs, gradient and norms are 13 MB."""
     assert growth(*RBF, (64, 16), (65_536, 16)) < 50
+
+
+@pytest.mark.slow
+def test_peak_memory_of_the_similarity_kl_grows_with_the_rows_only():
+    """N x N would be 17 GB."""
+    assert growth(*KL, (64, 64), (65_536, 64)) < 300

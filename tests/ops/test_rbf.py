@@ -5,7 +5,7 @@ import math
 import mpmath
 import pytest
 import torch
-from new_process import run_python
+from support.new_process import run_python
 
 import kdops
 from kdops._library import missing
@@ -236,7 +236,7 @@ def test_chunked_reference_agrees_with_one_chunk(monkeypatch):
         return [*losses, *torch.autograd.grad(sum(losses), (s, *inputs[:2]))]
 
     whole = run()
-    monkeypatch.setattr(reference, "CHUNK", 64)
+    monkeypatch.setattr("kdops._recompute.CHUNK", 64)
     assert_close(run(), whole, torch.float64)
 
 

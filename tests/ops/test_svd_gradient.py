@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from svd_inputs import (
+from support.svd_inputs import (
     difficult,
     gauge_invariant_loss,
     gradients_of,
@@ -17,12 +17,6 @@ from kdops.ops.svd import registration
 
 SHAPES = [(1024, 64), (256, 128), (64, 256), (16, 512), (4096, 32), (9, 9)]
 PARTS = ["USV", "SV", "V", "S", "U", "UV"]
-
-
-@pytest.fixture(params=["native", "reference"])
-def backend(request):
-    with kdops.backend(request.param):
-        yield request.param
 
 
 def torch_svd(A):

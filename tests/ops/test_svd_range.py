@@ -2,18 +2,12 @@
 
 import pytest
 import torch
+from support.svd_inputs import top_of_small_matrices, with_values
 
-import kdops
 from kdops import batched_eigh, batched_svd, batched_svdvals
 
 SCALES = [1e-42, 3e-39, 1e-38, 1e-37, 1e36]
 SHAPES = [(4, 4), (20, 20), (40, 40), (64, 8), (8, 64)]
-
-
-@pytest.fixture(params=["native", "reference"])
-def backend(request):
-    with kdops.backend(request.param):
-        yield request.param
 
 
 def scaled(shape, scale):
@@ -54,9 +48,53 @@ def test_vectors(backend, shape, scale, degenerate):
     zeros = [torch.zeros_like(t) for t in outputs]
     (gA,) = torch.autograd.grad(outputs, A, zeros, retain_graph=True)
     assert torch.equal(gA, torch.zeros_like(A))
-    if scale < 1e-39 or scale > 1:
-        (gA,) = torch.autograd.grad(outputs, A, [torch.ones_like(t) for t in outputs])
-        assert gA.isfinite().all()
+    (gA,) = torch.autograd.grad(outputs, A, [torch.ones_like(t) for t in outputs])
+    assert gA.isfinite().all()
+
+
+TOP = [(40, 30), (64, 64), (30, 80), (150, 129), (133, 200)]
+
+
+@pytest.mark.parametrize("shape", TOP, ids=str)
+def test_vectors_of_small_matrices(backend, shape):
+    top_of_small_matrices(shape, "cpu")
+
+
+@pytest.mark.parametrize("shape", TOP, ids=str)
+def test_hard_matrices_that_are_small_give_what_they_give_at_size_one(backend, shape):
+    """What they give at size one is compared with float64 elsewhere."""
+    g = torch.Generator().manual_seed(3)
+    r = min(shape)
+    noise = torch.randn(shape, generator=g, dtype=torch.float64) / 4096
+    spectra = {
+        "far apart": torch.where(torch.arange(r) < 3, 1.0, 1e-4),
+        "clustered": torch.where(torch.arange(r) < 6, 1.0, 0.5) + torch.arange(r) * 1e-5,
+        "graded": 0.75 ** torch.arange(r).clamp(max=40),
+    }
+    matrices = [with_values(values.tolist(), *shape, g) for values in spectra.values()]
+    matrices.append(torch.eye(*shape, dtype=torch.float64) * torch.linspace(2, 1, shape[1]) + noise)
+    A = torch.stack(matrices).float()
+    results = []
+    for scale in (1.0, 2.0**-95):
+        leaf = (A * scale).requires_grad_()
+        triples = batched_svd(leaf, 4)
+        given = [triples.U.cos(), triples.S / scale / scale, triples.Vh.cos()]
+        (gA,) = torch.autograd.grad(triples, leaf, given)
+        results.append((triples.U, triples.S / scale, triples.Vh, gA * scale))
+    for one, small in zip(*results, strict=True):
+        torch.testing.assert_close(small, one)
+
+
+@pytest.mark.parametrize("exponent", [-95, -108, -118, -122])
+@pytest.mark.parametrize("shape", TOP, ids=str)
+def test_values_far_below_a_small_one(backend, shape, exponent):
+    """1 / s_k overflows where s_1 does not count yet."""
+    g = torch.Generator().manual_seed(2)
+    values = [1.0, 1e-1, 1e-3, 1e-6] + [1e-7] * (min(shape) - 4)
+    A = (with_values(values, *shape, g) * 2.0**exponent).float().requires_grad_()
+    outputs = batched_svd(A, 4)
+    (gA,) = torch.autograd.grad(outputs, A, [torch.ones_like(t) for t in outputs])
+    assert gA.isfinite().all()
 
 
 @pytest.mark.parametrize("scale", SCALES)

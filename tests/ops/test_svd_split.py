@@ -7,7 +7,7 @@ vanish in squares, and rows trade places in eliminations.
 
 import pytest
 import torch
-from svd_inputs import NEARLY_SPLIT, nearly_split
+from support.svd_inputs import NEARLY_SPLIT, nearly_split
 
 import kdops
 from kdops import batched_svd

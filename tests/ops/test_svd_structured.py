@@ -4,7 +4,7 @@ that the matrix itself defines, down to values of eps times the largest.
 
 import pytest
 import torch
-from svd_inputs import relative, with_values
+from support.svd_inputs import relative, with_values
 
 import kdops
 from kdops import batched_eigh, batched_svd

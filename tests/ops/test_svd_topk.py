@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from new_process import run_python
-from svd_inputs import with_values
+from support.new_process import run_python
+from support.svd_inputs import with_values
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kdops

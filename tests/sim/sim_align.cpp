@@ -1,4 +1,4 @@
-// The alignment of singular vectors for test_align_kernels.py, launched as align_cuda.cu does.
+// The alignment of singular vectors for test_sim_align.py, launched as align_cuda.cu does.
 // Inputs may have any strides; choice is int64.
 #include "align/align_kernels.cuh"
 #include "sim_module.h"

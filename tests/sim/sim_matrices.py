@@ -25,6 +25,14 @@ def assert_orthonormal_columns(Q, gate):
     assert np.abs(gram - np.eye(Q.shape[2])).max() <= gate
 
 
+def assert_canonical(Vh):
+    slack = 8 * np.finfo(Vh.dtype).eps
+    for v in Vh.reshape(-1, Vh.shape[-1]):
+        total = v.max() + v.min()
+        near = np.abs(v) >= np.abs(v).max() - slack
+        assert total > 0 if abs(total) > slack else v[near.argmax()] > 0
+
+
 SPLIT_KINDS = ["nearly diagonal", "bidiagonal with tiny coupling", "planted zeros"]
 SPLIT_KINDS += ["block diagonal", "orthogonal columns plus noise"]
 

@@ -27,14 +27,22 @@ double centre(const py::array& x, const py::array& out, const py::array& norms) 
       cusim::launch(blocks, dim3(kStatsCols, kStatsRows), 0, [&] {
         relation_stats_kernel<T>(data_of<T>(x), n, d, mean.data(), tops.data());
       });
-      cusim::launch(static_cast<unsigned>(n), kRowThreads, 0, [&] {
-        relation_centre_kernel<T>(data_of<T>(x), d, mean.data(), tops.data(),
-                                  static_cast<int>(blocks), data_of<T>(out), data_of<T>(norms),
-                                  &scale, nullptr);
-      });
+      const RowStats<T> stats{mean.data(), tops.data(), static_cast<int>(blocks)};
+      const CentredRows<T> centred{data_of<T>(out), data_of<T>(norms), &scale, nullptr};
+      cusim::launch(static_cast<unsigned>(n), kRowThreads, 0,
+                    [&] { relation_centre_kernel<T>(data_of<T>(x), d, stats, centred); });
     }
   });
   return scale;
+}
+
+template <class T>
+GivenRows<T> given_rows(const py::array& given, const py::array& norms, const double& scale) {
+  return {.data = data_of<T>(given),
+          .n = static_cast<int>(given.shape(0)),
+          .d = static_cast<int>(given.shape(1)),
+          .norms = data_of<T>(norms),
+          .scale = &scale};
 }
 
 // Grams become distances, that of the student the Laplacian of the weights; returns the loss.
@@ -49,10 +57,9 @@ double distance(const py::array& given_s, const py::array& norms_s, const py::ar
     if constexpr (sizeof(T) >= 4) {
       auto sums = poison<double>(n), counts = poison<double>(n);
       const auto distances = [&](const py::array& gram, const py::array& given,
-                                 const py::array& norms, double scale, double* out) {
+                                 const py::array& norms, const double& scale, double* out) {
         cusim::launch(blocks, kRowThreads, 0, [&] {
-          relation_distance_kernel<T>(data_of<T>(gram), data_of<T>(given), n,
-                                      static_cast<int>(given.shape(1)), data_of<T>(norms), &scale,
+          relation_distance_kernel<T>(data_of<T>(gram), given_rows<T>(given, norms, scale),
                                       sums.data(), counts.data());
         });
         cusim::launch(1u, kRowThreads, 0,
@@ -92,6 +99,16 @@ struct Triples {
     return pair;
   }
 
+  AngleWeights<P> weights(const double* loss, const int* near) const {
+    return {.pairs = pairs.data(),
+            .n = n,
+            .splits = splits,
+            .w = w.data(),
+            .m = m.data(),
+            .loss = loss,
+            .near = near};
+  }
+
   void launch(const int* near, double* losses) {
     cusim::launch(
         dim3((n + kWeightThreads - 1) / kWeightThreads, (n + kWeightAnchors - 1) / kWeightAnchors),
@@ -109,8 +126,7 @@ py::tuple angle(const py::array& given_s, const py::array& norms_s, const py::ar
                 double scale_s, const py::array& given_t, const py::array& norms_t,
                 const py::array& gram_t, double scale_t, int splits, const py::array& out,
                 const py::array& grad) {
-  const int n = static_cast<int>(gram_s.shape(0)), d_s = static_cast<int>(given_s.shape(1)),
-            d_t = static_cast<int>(given_t.shape(1));
+  const int n = static_cast<int>(gram_s.shape(0));
   const unsigned blocks = static_cast<unsigned>(n);
   double loss = std::numeric_limits<double>::quiet_NaN();
   int near = 0;
@@ -118,21 +134,19 @@ py::tuple angle(const py::array& given_s, const py::array& norms_s, const py::ar
     using T = decltype(kind);
     Triples<AnglePair<T>> triples{n, splits};
     Triples<FarPair> far{n, splits};
-    const auto fill = [&](const py::array& gram, const py::array& given, const py::array& norms,
-                          double scale, bool teacher) {
+    const GivenRows<T> student = given_rows<T>(given_s, norms_s, scale_s);
+    const GivenRows<T> teacher = given_rows<T>(given_t, norms_t, scale_t);
+    const auto fill = [&](const py::array& gram, const GivenRows<T>& rows, bool of_teacher) {
       cusim::launch(blocks, kRowThreads, 0, [&] {
-        relation_pairs_kernel<T>(data_of<T>(gram), data_of<T>(given), n,
-                                 static_cast<int>(given.shape(1)), data_of<T>(norms), &scale,
-                                 teacher, triples.pairs.data(), &near);
+        relation_pairs_kernel<T>(data_of<T>(gram), rows, of_teacher, triples.pairs.data(), &near);
       });
     };
-    fill(gram_s, given_s, norms_s, scale_s, false);
-    fill(gram_t, given_t, norms_t, scale_t, true);
+    fill(gram_s, student, false);
+    fill(gram_t, teacher, true);
     auto losses = poison<double>(int64_t(triples.side_blocks) * splits);
     triples.launch(&near, losses.data());
     cusim::launch(blocks, kRowThreads, 0, [&] {
-      rkd_angle_far_pairs_kernel<T>(data_of<T>(given_s), d_s, &scale_s, data_of<T>(given_t), d_t,
-                                    &scale_t, n, &near, far.pairs.data());
+      rkd_angle_far_pairs_kernel<T>(student, teacher, &near, far.pairs.data());
     });
     far.launch(&near, losses.data());
     cusim::launch(1u, kRowThreads, 0, [&] {
@@ -140,13 +154,10 @@ py::tuple angle(const py::array& given_s, const py::array& norms_s, const py::ar
                             1.0 / n / n / n, &loss);
     });
     cusim::launch(blocks, kRowThreads, 0, [&] {
-      rkd_angle_laplacian_kernel<T>(triples.pairs.data(), n, triples.w.data(), triples.m.data(),
-                                    splits, &loss, &scale_s, &near, data_of<T>(out));
+      rkd_angle_laplacian_kernel<T>(triples.weights(&loss, &near), &scale_s, data_of<T>(out));
     });
     cusim::launch(blocks, kRowThreads, 0, [&] {
-      rkd_angle_far_gradient_kernel<T>(far.pairs.data(), n, far.w.data(), far.m.data(), splits,
-                                       &loss, data_of<T>(given_s), d_s, &scale_s, &near,
-                                       data_of<T>(grad));
+      rkd_angle_far_gradient_kernel<T>(far.weights(&loss, &near), student, data_of<T>(grad));
     });
   });
   return py::make_tuple(loss, near != 0);
@@ -155,15 +166,20 @@ py::tuple angle(const py::array& given_s, const py::array& norms_s, const py::ar
 // grad (n, d), the product of the Laplacian with the centred rows, completed; lossy may be empty.
 void finish(const py::array& laplacian, const py::array& given, double scale,
             const py::array& lossy, const py::array& grad) {
-  const int n = static_cast<int>(given.shape(0)), d = static_cast<int>(given.shape(1));
+  const int n = static_cast<int>(given.shape(0));
   const int* marks = lossy.size() == 0 ? nullptr : data_of<int>(lossy);
   for_storage_type(grad, [&](auto kind) {
     using T = decltype(kind);
-    if constexpr (sizeof(T) >= 4)
+    if constexpr (sizeof(T) >= 4) {
+      const GivenRows<T> rows{.data = data_of<T>(given),
+                              .n = n,
+                              .d = static_cast<int>(given.shape(1)),
+                              .norms = nullptr,
+                              .scale = &scale};
       cusim::launch(static_cast<unsigned>(n), kRowThreads, 0, [&] {
-        relation_finish_kernel<T>(data_of<T>(laplacian), data_of<T>(given), n, d, &scale, marks,
-                                  data_of<T>(grad));
+        relation_finish_kernel<T>(data_of<T>(laplacian), rows, marks, data_of<T>(grad));
       });
+    }
   });
 }
 

@@ -1,4 +1,4 @@
-// The SVD kernels for test_svd_kernels.py, launched as full_cuda.cu launches them.
+// The SVD kernels for test_sim_svd.py, launched as full_cuda.cu launches them.
 #include "sim_module.h"
 #include "svd/full/full_launch.h"
 
@@ -45,13 +45,11 @@ void run_svd(const SvdArguments<T>& args, bool with_long, bool block, size_t sha
 template <class T>
 SvdArguments<T> arguments(const py::array& A, const py::object& U, const py::object& S,
                           const py::object& Vh, bool canonical, bool symmetric) {
-  return {{A.shape(0), A.shape(1), A.shape(2), is_column_major(A)},
-          data_of<T>(A),
-          data_of<T>(U),
-          data_of<T>(S),
-          data_of<T>(Vh),
-          canonical,
-          symmetric};
+  SvdArguments<T> args{{A.shape(0), A.shape(1), A.shape(2), is_column_major(A)}};
+  args.A = data_of<T>(A), args.U = data_of<T>(U);
+  args.S = data_of<T>(S), args.Vh = data_of<T>(Vh);
+  args.canonical = canonical, args.symmetric = symmetric;
+  return args;
 }
 
 void svd(const py::array& A, const py::object& U, const py::object& S, const py::object& Vh,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_sim_gram import ROUNDING, maps, memory
+from sim_maps import ROUNDING, maps, memory
 
 SCALE_S, SCALE_T, COEFFICIENT = 0.3, 0.2, 0.5
 

@@ -26,10 +26,8 @@ FAULTS = {
 
 
 def assert_sanitizer_ends(call):
-    program = (
-        f"import sys; sys.path.insert(0, {str(HERE)!r}); import sim_build as b; sim = b.load(); "
-    )
-    done = subprocess.run([sys.executable, "-c", program + call], capture_output=True, text=True)
+    command = [sys.executable, "-c", f"import sim_build as b; sim = b.load(); {call}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
     assert done.returncode != 0
     assert "AddressSanitizer: use-after-poison" in done.stderr
 

@@ -3,10 +3,10 @@
 from functools import partial
 
 import torch.nn.functional as F
-from specs.gram import two_maps
 
 import kdops
 from kdops.testing import Case, ErrorCase, OpSpec
+from specs.gram import two_maps
 
 
 def _map_reference(f, p=2, reduce="sum"):

@@ -1,10 +1,10 @@
 """Specs of the RBF affinities and losses; references written out over differences of rows."""
 
 import torch
-from specs.relation import hard_rows
 
 import kdops
 from kdops.testing import Case, ErrorCase, OpSpec
+from specs.relation import hard_rows
 
 
 def _rbf_reference(x, y=None, gamma=1.0):

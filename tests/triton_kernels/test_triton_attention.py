@@ -1,7 +1,7 @@
 """The Triton kernels of the attention map: against the references, and compiled ahead of time."""
 
 import pytest
-from kernel_runs import compile_ahead, interpret
+from support.kernel_runs import compile_ahead, interpret
 
 pytest.importorskip("triton")
 

@@ -1,13 +1,14 @@
 """The Triton kernels of rbf: interpreted against the references, and compiled ahead of time."""
 
 import pytest
-from kernel_runs import compile_ahead, interpret
+from support.kernel_runs import compile_ahead, interpret
 
 pytest.importorskip("triton")
 
 INTERPRETED = """
 import torch
 from kdops.ops.rbf import gradient, reference, triton as T
+from kdops.ops.rbf.triton_loss import rbf_affinity_loss
 from kdops.testing import assert_close
 
 torch.manual_seed(0)
@@ -30,13 +31,13 @@ def check_affinity(x, y, gamma, value=0.3):
 
 def check_loss(student, teacher, gamma, value=0.3):
     (s, t, g), exact = both(student, teacher, gamma)
-    actual = T.rbf_affinity_loss(s, g, t, value, True)
+    actual = rbf_affinity_loss(s, g, t, value, True)
     wide = value if g is None else exact[2]
     expected = gradient.rbf_affinity_loss_and_gradient(exact[0], exact[1], wide)
     assert_close(actual[:2], expected[:2], DTYPE, factor=4)
     if g is not None:
         assert_close(actual[2], expected[2], DTYPE, factor=4)
-    alone = T.rbf_affinity_loss(s, g, t, value, False)
+    alone = rbf_affinity_loss(s, g, t, value, False)
     assert_close(alone[0], expected[0], DTYPE, factor=4)
 
 check_affinity(torch.randn(2, 70, 5), torch.randn(2, 40, 5), None)
@@ -71,12 +72,12 @@ assert k[7].isnan().all() and k[:, 7].isnan().all()
 assert k[:7, :7].isfinite().all() and k[8:, 8:].isfinite().all()
 k = T.rbf_affinity(1e20 * torch.randn(1, 40, 3), None, None, 1.0)[0]
 assert torch.equal(k, torch.eye(40))
-loss, grad, _ = T.rbf_affinity_loss(torch.randn(9, 3), None, 1e20 * torch.randn(9, 3), 1.0, True)
+loss, grad, _ = rbf_affinity_loss(torch.randn(9, 3), None, 1e20 * torch.randn(9, 3), 1.0, True)
 assert loss.isfinite() and grad.isfinite().all()
 for n, m, d in ((0, 3, 2), (3, 0, 2), (3, 2, 0)):
     k = T.rbf_affinity(torch.randn(1, n, d), torch.randn(1, m, d), None, 1.0)
     assert k.shape == (1, n, m) and (k == 1).all()
-assert T.rbf_affinity_loss(torch.randn(0, 3), None, torch.randn(0, 3), 1.0, True)[0] == 0
+assert rbf_affinity_loss(torch.randn(0, 3), None, torch.randn(0, 3), 1.0, True)[0] == 0
 """
 
 
@@ -85,10 +86,12 @@ def test_interpreter_against_the_references(dtype):
     interpret(INTERPRETED.format(dtype=dtype))
 
 
-KERNELS = (
+AFFINITY = (
     ("affinity_kernel", "x x_given x_norms y y_given y_norms gamma out", {}),
     ("slope_kernel", "grad k x x_given x_norms y y_given y_norms sums", {}),
     ("pull_kernel", "grad k x x_given x_sizes y y_given y_sizes gamma out", {"EPS": 1e-7}),
+)
+LOSS = (
     ("loss_kernel", "s s_given s_norms s_sizes t t_given t_norms gamma losses slopes gradient", {}),
 )
 # a few registers too many in the largest kernel, for two architectures
@@ -98,4 +101,5 @@ SPILLS = {"fp64": {("loss_kernel", 100): 32, ("loss_kernel", 120): 16}}
 @pytest.mark.parametrize("number", ["fp32", "fp64"])
 def test_compiles_for_sm_75_to_120(number):
     sizes = dict(TERMS=10 if number == "fp32" else 18, SAME=True, GRADIENT=True)
-    compile_ahead("kdops.ops.rbf.triton", number, KERNELS, SPILLS.get(number, ()), **sizes)
+    compile_ahead("kdops.ops.rbf.triton", number, AFFINITY, **sizes)
+    compile_ahead("kdops.ops.rbf.triton_loss", number, LOSS, SPILLS.get(number, ()), **sizes)

@@ -2,7 +2,7 @@
 compiled ahead of time."""
 
 import pytest
-from kernel_runs import compile_ahead, interpret
+from support.kernel_runs import compile_ahead, interpret
 
 pytest.importorskip("triton")
 

@@ -3,8 +3,8 @@
 // For batches of products whose operands fit in L2, where a full BLAS spends its time on packing.
 // A register tile of 8 x 3 packs (AVX-512) reads A by broadcasts where it lies and B by whole
 // packs: where it lies when its rows are contiguous, else from a packed strip. Matrices are views:
-// element (i, j) is data[i * row + j * col]. Callers: gram, relation, rbf, and the
-// gradient of the full SVD.
+// element (i, j) is data[i * row + j * col]. Callers: gram, relation, rbf, and in svd the gradients
+// and whatever has a small side above 128.
 #pragma once
 
 #include <algorithm>
@@ -197,9 +197,17 @@ void gemm(int64_t rows, int64_t cols, int64_t depth, T alpha, View<const T> a, V
     for (int64_t j = 0; j < cols; j += strip_cols) {
       const int64_t width = std::min<int64_t>(strip_cols, cols - j);
       const View<const T> right{b.data + k0 * b.row + j * b.col, b.row, b.col};
-      const bool add = accumulate || k0 > 0;
-      TileJob<T> job{left, strip.get(), strip_cols, now, strip.get(), 0, alpha,
-                     add,  nullptr,     c.row,      0};
+      TileJob<T> job{.a = left,
+                     .b = strip.get(),
+                     .b_row = strip_cols,
+                     .depth = now,
+                     .ahead = strip.get(),
+                     .ahead_row = 0,
+                     .alpha = alpha,
+                     .accumulate = accumulate || k0 > 0,
+                     .c = nullptr,
+                     .c_row = c.row,
+                     .last = 0};
       if (direct) job.b = right.data, job.b_row = b.row, job.ahead = right.data;
       const bool more = j + strip_cols < cols;
       if (b.col == 1 && more) job.ahead = right.data + strip_cols, job.ahead_row = b.row;

@@ -157,10 +157,4 @@ KDOPS_DEVICE float rsqrt(float x) {
 }
 KDOPS_DEVICE double rsqrt(double x) { return 1.0 / ::sqrt(x); }
 
-// 1/x, or zero where x is zero: norms of zero vectors give zero vectors.
-template <class T>
-KDOPS_DEVICE T reciprocal_or_zero(T x) {
-  return x == T(0) ? T(0) : reciprocal(x);
-}
-
 }  // namespace kdops::gpu

@@ -3,7 +3,7 @@
 //
 // * a row is zero when all its entries are, and then u = 0 and 1/|x| = 0 (no gradient); a short
 //   row, denormal numbers included, has the direction that it has;
-// * entries are multiplied by row_scale(max |x|), a power of two that brings the largest to
+// * entries are multiplied by row_scale(max |x|) (power_of_two.h), which brings the largest to
 //   [1/2, 1) (what is still smaller was below 2^-126), before they are squared: nothing overflows
 //   or vanishes, nothing is rounded;
 // * 1/|x| of a row below 1/largest finite number is that largest number: a gradient is then
@@ -15,21 +15,9 @@
 
 #include <cmath>
 
-#include "common/shared/vocabulary.h"
+#include "common/shared/power_of_two.h"
 
 namespace kdops::KDOPS_WHERE {
-
-// 2^-e that brings `largest` to [1/2, 1), as near as a finite number with a finite inverse can;
-// 1 for 0, NaN and Inf.
-template <class T>
-KDOPS_FN T row_scale(T largest) {
-  constexpr int kMost = sizeof(T) == 4 ? 126 : 1022;
-  if (!(largest > T(0)) || !(largest - largest == T(0))) return T(1);
-  int exponent = 0;
-  ::frexp(largest, &exponent);
-  const int kept = exponent > kMost ? kMost : exponent < -kMost ? -kMost : exponent;
-  return static_cast<T>(::ldexp(1.0, -kept));
-}
 
 template <class T>
 struct UnitFactors {

@@ -5,8 +5,9 @@
 // kdops::<room>::KDOPS_ISA, beside `using namespace kdops::KDOPS_ISA` for the common vocabulary,
 // so that no room's name meets another's. It includes no torch header, so that no inline function
 // of torch is ever compiled with wider instructions than the machine may have. Its entry points are
-// declared in kdops::<room> by <op>_simd.h, with KDOPS_ENTRY where a struct holds the problem, and
-// the glue (<op>_cpu.cpp, compiled once) calls the widest one with KDOPS_BEST.
+// declared in kdops::<room> by <op>_simd.h, with KDOPS_ENTRY where a struct holds the problem (else
+// with KDOPS_PER_ISA), compiled for each type with KDOPS_COMPILE beside their definition, and the
+// glue (<op>_cpu.cpp, compiled once) calls the widest one with KDOPS_BEST.
 #pragma once
 
 #include <cstdint>
@@ -34,12 +35,14 @@
   }
 #endif
 
-// An entry point on items begin..end of a problem, void name(const Problem<T>&, begin, end): declared
-// by KDOPS_ENTRY, compiled for a type by KDOPS_ENTRY_OF beside its definition.
+// The usual one, on items begin..end of a problem.
 #define KDOPS_ENTRY(name, Problem) \
   KDOPS_PER_ISA(template <class T> \
                 void name(const Problem<T>& problem, int64_t begin, int64_t end);)
-#define KDOPS_ENTRY_OF(name, Problem, T) template void name(const Problem<T>&, int64_t, int64_t);
+
+// Compiles a declared entry point for a type; beside its definition.
+#define KDOPS_COMPILE(name, T) template decltype(name<T>) name<T>;
+#define KDOPS_COMPILE_REAL(name) KDOPS_COMPILE(name, float) KDOPS_COMPILE(name, double)
 
 // The entry point for this machine: KDOPS_BEST(gram_forward<float>)(arguments).
 #ifdef KDOPS_X86

@@ -214,16 +214,4 @@ inline T reduce_max(Pack<T> a) {
   return best;
 }
 
-// Lane l is base[l * stride]: the same entry of kLanes matrices that lie `stride` apart.
-template <class T>
-inline Pack<T> gather(const T* base, int64_t stride) {
-  Pack<T> out(T(0));
-  for (int i = 0; i < Pack<T>::kLanes; ++i) out.r[i] = base[i * stride];
-  return out;
-}
-template <class T>
-inline void scatter(Pack<T> a, T* base, int64_t stride) {
-  for (int i = 0; i < Pack<T>::kLanes; ++i) base[i * stride] = a.r[i];
-}
-
 }  // namespace kdops::KDOPS_ISA

@@ -17,7 +17,6 @@ void svd_backward(const SvdBackwardProblem<T>& problem, int64_t begin, int64_t e
                  problem.gA + b * m * n);
 }
 
-KDOPS_ENTRY_OF(svd_backward, SvdBackwardProblem, float)
-KDOPS_ENTRY_OF(svd_backward, SvdBackwardProblem, double)
+KDOPS_COMPILE_REAL(svd_backward)
 
 }  // namespace kdops::svd::KDOPS_ISA

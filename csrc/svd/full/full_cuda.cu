@@ -14,9 +14,6 @@ namespace {
 
 using gpu::SvdArguments;
 
-// Static shared memory of the kernels and the runtime's own kilobyte come off the device's limit.
-constexpr int64_t kSharedReserve = 2048;
-
 template <class T, int kLanes>
 void launch_small(const SvdArguments<T>& args, const OnDevice& device, const char* op) {
   const int64_t groups = gpu::kSmallThreads / kLanes;
@@ -41,7 +38,7 @@ void launch_svd(const SvdArguments<T>& args, const MatrixBatch& batch, const cha
     }
   } else {
     const bool with_long = (args.symmetric || args.m >= args.n ? args.U : args.Vh) != nullptr;
-    const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
+    const int64_t shared = device.shared_memory_per_block() - gpu::kSharedReserve;
     const auto launch = gpu::plan_block<T>(args.m, args.n, with_long, shared);
     const Tensor workspace =
         empty_for(batch.A, {launch.workspace > 0 ? args.count : 0, launch.workspace});
@@ -53,16 +50,24 @@ void launch_svd(const SvdArguments<T>& args, const MatrixBatch& batch, const cha
   check_launch(op);
 }
 
+// What every op gives; the rest is for the caller to fill in.
+template <class T>
+SvdArguments<T> arguments(const MatrixBatch& batch, const Tensor& values) {
+  SvdArguments<T> args{gpu::shape_of_batch(batch)};
+  args.A = pointer<T>(batch.A), args.S = pointer<T>(values);
+  return args;
+}
+
 std::tuple<Tensor, Tensor, Tensor> svd_cuda(const Tensor& input, bool compute_u, bool canonical,
                                             bool /*fast*/, bool /*lorentz*/) {
   const MatrixBatch batch("svd", input, true);
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   Tensor U = batch.result({m, compute_u ? p : 0}), S = batch.result({p}), Vh = batch.result({p, n});
   for_real_type("svd", batch.A, [&]<class T>(T) {
-    T* u = compute_u ? pointer<T>(U) : nullptr;
-    launch_svd<T>({gpu::shape_of_batch(batch), pointer<T>(batch.A), u, pointer<T>(S),
-                   pointer<T>(Vh), canonical, false},
-                  batch, "svd");
+    SvdArguments<T> args = arguments<T>(batch, S);
+    args.U = compute_u ? pointer<T>(U) : nullptr, args.Vh = pointer<T>(Vh);
+    args.canonical = canonical;
+    launch_svd(args, batch, "svd");
   });
   return {U, S, Vh};
 }
@@ -70,11 +75,8 @@ std::tuple<Tensor, Tensor, Tensor> svd_cuda(const Tensor& input, bool compute_u,
 Tensor svdvals_cuda(const Tensor& input) {
   const MatrixBatch batch("svdvals", input, true);
   Tensor S = batch.result({batch.small_side()});
-  for_real_type("svdvals", batch.A, [&]<class T>(T) {
-    launch_svd<T>({gpu::shape_of_batch(batch), pointer<T>(batch.A), nullptr, pointer<T>(S), nullptr,
-                   false, false},
-                  batch, "svdvals");
-  });
+  for_real_type("svdvals", batch.A,
+                [&]<class T>(T) { launch_svd(arguments<T>(batch, S), batch, "svdvals"); });
   return S;
 }
 
@@ -84,9 +86,9 @@ std::tuple<Tensor, Tensor> eigh_cuda(const Tensor& input) {
                   shape_of(batch.A));
   Tensor values = batch.result({batch.n}), vectors = batch.result({batch.n, batch.n});
   for_real_type("eigh", batch.A, [&]<class T>(T) {
-    launch_svd<T>({gpu::shape_of_batch(batch), pointer<T>(batch.A), pointer<T>(vectors),
-                   pointer<T>(values), nullptr, false, true},
-                  batch, "eigh");
+    SvdArguments<T> args = arguments<T>(batch, values);
+    args.U = pointer<T>(vectors), args.symmetric = true;
+    launch_svd(args, batch, "eigh");
   });
   return {values, vectors};
 }

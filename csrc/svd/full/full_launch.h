@@ -11,6 +11,9 @@
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
+// Static shared memory of the kernels and the runtime's own kilobyte come off the device's limit.
+inline constexpr int64_t kSharedReserve = 2048;
+
 // Of the host's MatrixBatch (matrix_batch.h).
 template <class Batch>
 BatchShape shape_of_batch(const Batch& batch) {

@@ -59,9 +59,7 @@ void eigh(const EighProblem<T>& problem, int64_t begin, int64_t end) {
                   problem.vectors + begin * n * n, end - begin, problem.n);
 }
 
-KDOPS_ENTRY_OF(svd_full, SvdProblem, float)
-KDOPS_ENTRY_OF(svd_full, SvdProblem, double)
-KDOPS_ENTRY_OF(eigh, EighProblem, float)
-KDOPS_ENTRY_OF(eigh, EighProblem, double)
+KDOPS_COMPILE_REAL(svd_full)
+KDOPS_COMPILE_REAL(eigh)
 
 }  // namespace kdops::svd::KDOPS_ISA

@@ -7,7 +7,7 @@
 
 #include "common/torch/parallel.h"
 #include "svd/matrix_batch.h"
-#include "svd/topk/route.h"
+#include "svd/shared/saved.h"
 #include "svd/topk/topk_simd.h"
 
 namespace kdops::svd {

@@ -1,6 +1,6 @@
 // svd_topk and its gradient on CUDA: geometry from topk_launch.h, no synchronisation. The forward
 // is two launches, of which the second does nothing for most matrices (dense_kernels.cuh), the
-// gradient one. Above a small side of 128: largest entries, Gram matrices, triples
+// gradient one. Above a small side of 128: largest entries, Gram matrices, Krylov bases, triples
 // (large_kernels.cuh), and one for the gradient. `lorentz` of the forward only travels to the gradient.
 #include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
@@ -14,9 +14,6 @@
 
 namespace kdops::svd {
 namespace {
-
-// Static shared memory of the kernels and the runtime's own kilobyte come off the device's limit.
-constexpr int64_t kSharedReserve = 2048;
 
 // One block per matrix; the workspace lives until the launch, in stream order.
 template <class T, class Kernel, class Arguments, class Plan>
@@ -34,7 +31,8 @@ void launch(const char* op, const OnDevice& device, const MatrixBatch& batch, Ke
 template <class T, class Kernel, class... Arguments>
 void launch_large(const char* op, const OnDevice& device, const MatrixBatch& batch, Kernel* kernel,
                   gpu::LargeLaunch geometry, const Arguments&... before) {
-  const Tensor workspace = empty_for(batch.A, {batch.count, geometry.workspace});
+  const Tensor workspace =
+      empty_for(batch.A, {batch.count, std::max<int64_t>(geometry.workspace, 1)});
   allow_shared_memory(op, kernel, static_cast<int64_t>(geometry.shared_bytes));
   kernel<<<grid_of(op, batch.count), gpu::kTopkThreads, geometry.shared_bytes, device.stream()>>>(
       before..., pointer<T>(workspace));
@@ -54,8 +52,11 @@ void large_forward(const OnDevice& device, const MatrixBatch& batch,
   check_launch(op);
   const int64_t tiles = gpu::large_gram_tiles(static_cast<int>(p));
   gpu::large_gram_kernel<T>
-      <<<grid_of(op, batch.count * tiles), gpu::kTopkThreads, 0, device.stream()>>>(args, largest);
+      <<<grid_of(op, batch.count * tiles), gpu::GramShape<T>::kThreads, 0, device.stream()>>>(
+          args, largest);
   check_launch(op);
+  launch_large<T>(op, device, batch, &gpu::large_krylov_kernel<T>,
+                  gpu::plan_large_krylov<T>(batch.m, batch.n, args.k), args, largest);
   launch_large<T>(op, device, batch, &gpu::large_topk_kernel<T>,
                   gpu::plan_large_forward<T>(batch.m, batch.n, args.k), args, largest);
 }
@@ -74,16 +75,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_
   if (batch.count == 0) return {U, S, Vh, saved};
   for_real_type("svd_topk", batch.A, [&]<class T>(T) {
     const OnDevice device(batch.A);
-    const gpu::TopkArguments<T> args{gpu::shape_of_batch(batch),
-                                     pointer<T>(batch.A),
-                                     compute_u ? pointer<T>(U) : nullptr,
-                                     pointer<T>(S),
-                                     pointer<T>(Vh),
-                                     pointer<T>(saved),
-                                     static_cast<int>(k),
-                                     canonical};
+    gpu::TopkArguments<T> args{gpu::shape_of_batch(batch)};
+    args.A = pointer<T>(batch.A);
+    args.U = compute_u ? pointer<T>(U) : nullptr;
+    args.S = pointer<T>(S), args.Vh = pointer<T>(Vh), args.saved = pointer<T>(saved);
+    args.k = static_cast<int>(k), args.canonical = canonical;
     if (p > kLargestSmallSide) return large_forward<T>(device, batch, args);
-    const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
+    const int64_t shared = device.shared_memory_per_block() - gpu::kSharedReserve;
     launch<T>("svd_topk", device, batch, &gpu::svd_topk_kernel<T>, args,
               gpu::plan_topk_forward<T>(m, n, args.k, shared));
     launch<T>("svd_topk", device, batch, &gpu::svd_topk_dense_kernel<T>, args,
@@ -109,22 +107,17 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
   const Tensor factors = contiguous_of(saved);
   for_real_type(op, batch.A, [&]<class T>(T) {
     const OnDevice device(batch.A);
-    const gpu::TopkGradientArguments<T> args{gpu::shape_of_batch(batch),
-                                             pointer<T>(batch.A),
-                                             left.numel() > 0 ? pointer<T>(left) : nullptr,
-                                             pointer<T>(values),
-                                             pointer<T>(right),
-                                             pointer<T>(factors),
-                                             pointer_or_null<T>(u),
-                                             pointer_or_null<T>(s),
-                                             pointer_or_null<T>(vh),
-                                             pointer<T>(gA),
-                                             static_cast<int>(k),
-                                             lorentz};
+    gpu::TopkGradientArguments<T> args{gpu::shape_of_batch(batch)};
+    args.A = pointer<T>(batch.A), args.gA = pointer<T>(gA);
+    args.U = left.numel() > 0 ? pointer<T>(left) : nullptr;
+    args.S = pointer<T>(values), args.Vh = pointer<T>(right), args.saved = pointer<T>(factors);
+    args.gU = pointer_or_null<T>(u), args.gS = pointer_or_null<T>(s);
+    args.gVh = pointer_or_null<T>(vh);
+    args.k = static_cast<int>(k), args.lorentz = lorentz;
     if (p > kLargestSmallSide)
       return launch_large<T>(op, device, batch, &gpu::large_backward_kernel<T>,
                              gpu::plan_large_backward<T>(m, n, args.k), args);
-    const int64_t shared = device.shared_memory_per_block() - kSharedReserve;
+    const int64_t shared = device.shared_memory_per_block() - gpu::kSharedReserve;
     launch<T>(op, device, batch, &gpu::svd_topk_backward_kernel<T>, args,
               gpu::plan_topk_backward<T>(m, n, args.k, shared));
   });

@@ -10,7 +10,9 @@
 #include "svd/topk/gpu/backward_kernels.cuh"
 #include "svd/topk/gpu/dense_kernels.cuh"
 #include "svd/topk/gpu/large_backward.cuh"
+#include "svd/topk/gpu/large_gram.cuh"
 #include "svd/topk/gpu/large_kernels.cuh"
+#include "svd/topk/gpu/large_krylov.cuh"
 #include "svd/topk/gpu/topk_kernels.cuh"
 
 namespace kdops::svd::gpu {
@@ -92,14 +94,19 @@ struct LargeLaunch {
 template <class T>
 LargeLaunch plan_large_forward(int64_t m, int64_t n, int k) {
   const int p = static_cast<int>(std::min(m, n));
-  const size_t numbers = static_cast<size_t>(large_fixed_numbers()) + large_pool_numbers(p);
+  const size_t numbers = static_cast<size_t>(large_fixed_numbers()) + large_pool_numbers<T>(p);
   return {numbers * sizeof(T), large_workspace_numbers(p, k, std::max(m, n))};
+}
+template <class T>
+LargeLaunch plan_large_krylov(int64_t m, int64_t n, int k) {
+  return {plan_large_forward<T>(m, n, k).shared_bytes,
+          krylov_numbers(static_cast<int>(std::min(m, n)), k)};
 }
 template <class T>
 LargeLaunch plan_large_backward(int64_t m, int64_t n, int k) {
   const int p = static_cast<int>(std::min(m, n));
   const size_t numbers = static_cast<size_t>(large_fixed_numbers()) +
-                         large_gradient_pool_numbers(p) + 3 * kSquareNumbers;
+                         large_gradient_pool_numbers<T>(p) + 3 * kSquareNumbers;
   return {numbers * sizeof(T), large_gradient_numbers(p, k, std::max(m, n))};
 }
 

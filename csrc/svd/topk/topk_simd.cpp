@@ -27,16 +27,14 @@ void svd_topk_backward(const TopkBackwardProblem<T>& problem, int64_t begin, int
   const TopkInputs<T> all{problem.gU, problem.gS, problem.gVh, problem.A,
                           problem.U,  problem.S,  problem.Vh,  problem.saved};
   T* gA = problem.gA + begin * shape.m * shape.n;
-  const TopkInputs<T> in = all.matrix(shape, begin);
+  const TopkInputs<T> in = all.from(shape, begin);
   if (shape.together())
     TopkBackward<T>(shape, problem.lorentz).run(in, gA, end - begin);
   else
     LargeBackward<T>(shape, problem.lorentz).run(in, gA, end - begin);
 }
 
-KDOPS_ENTRY_OF(svd_topk_forward, TopkForwardProblem, float)
-KDOPS_ENTRY_OF(svd_topk_forward, TopkForwardProblem, double)
-KDOPS_ENTRY_OF(svd_topk_backward, TopkBackwardProblem, float)
-KDOPS_ENTRY_OF(svd_topk_backward, TopkBackwardProblem, double)
+KDOPS_COMPILE_REAL(svd_topk_forward)
+KDOPS_COMPILE_REAL(svd_topk_backward)
 
 }  // namespace kdops::svd::KDOPS_ISA

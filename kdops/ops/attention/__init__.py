@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdops import _check
+from kdops._maths import of_one_size
 from kdops.ops.attention import registration
-from kdops.ops.gram.reference import pool_pair
 
 __all__ = ["attention_loss", "attention_map"]
 
@@ -75,7 +75,7 @@ def attention_loss(
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
     s, t = _check.widened(student), _check.constant(_check.widened(teacher))
-    s, t = map(_check.flat, pool_pair(s, t, "avg"))
+    s, t = map(_check.flat, of_one_size(s, t, "avg"))
     return registration.attention_loss(s, t, float(p), reduce == "max", variant == "paper")
 
 

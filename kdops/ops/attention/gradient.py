@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdops._maths import safe_norm
 from kdops.ops.attention import reference
-from kdops.ops.gram.reference import safe_norm
 
 
 def attention_map_backward(grad: Tensor, x: Tensor, p: float, largest: bool) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdops._autograd import python_op
-from kdops.ops.gram.reference import at_least_one, largest_entry, power_of_two_scale, safe_norm
+from kdops._maths import at_least_one, largest_entry, power_of_two_scale, safe_norm
 
 
 def attention_map(x: Tensor, p: float, largest: bool) -> Tensor:

@@ -14,10 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kdops._maths import power_of_two_scale
 from kdops._triton import cdiv, tile_of
 from kdops.ops.attention import gradient, reference
 from kdops.ops.attention.registration import empty_gradient
-from kdops.ops.gram.reference import power_of_two_scale
 
 TILE = 32  # channels and positions of a tile: whole cache lines whichever of them is contiguous
 OPTIONS = {"TILE": TILE, "num_warps": 4}

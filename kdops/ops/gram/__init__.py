@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdops import _check
-from kdops.ops.gram import reference, registration
+from kdops._maths import of_one_size
+from kdops.ops.gram import registration
 from kdops.ops.gram.losses import fsp_loss, nst_loss
 
 __all__ = ["fsp_loss", "fsp_matrix", "gram", "nst_loss"]
@@ -54,7 +55,7 @@ def fsp_matrix(f1: Tensor, f2: Tensor, *, pool: str = "max") -> Tensor:
     _check.option("fsp_matrix", "pool", pool, ("max", "avg"))
     _check_maps("fsp_matrix", "f1", f1, "f2", f2, same_positions=False)
     f1, f2 = _check.outside_autocast(f1, f2)  # before pooling: an average is arithmetic too
-    return _gram(*reference.pool_pair(f1, f2, pool))
+    return _gram(*of_one_size(f1, f2, pool))
 
 
 def _gram(x: Tensor, y: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdops._maths import at_least_one, safe_norm
 from kdops.ops.gram import reference
 
 
@@ -25,7 +26,7 @@ def gram_backward(grad: Tensor, x: Tensor, y: Tensor | None) -> tuple[Tensor, Te
 def _product(grad: Tensor, maps: Tensor, like: Tensor) -> Tensor:
     """A matrix (B, C, C') times maps (B, C', *S) by the positions, of the shape of `like`."""
     flat = maps.flatten(2)
-    return (grad @ flat).reshape(like.shape) / reference.at_least_one(flat.shape[2])
+    return (grad @ flat).reshape(like.shape) / at_least_one(flat.shape[2])
 
 
 def gram_loss_gradients(
@@ -34,7 +35,7 @@ def gram_loss_gradients(
     """Cotangents of x1 and x2 (empty when x2 is None) for a unit cotangent of the loss."""
     difference = reference.gram(x1, x2) - reference.gram(y1, y2)
     if variant == reference.COLUMNS:
-        norm = reference.safe_norm(difference, 1).unsqueeze(1)
+        norm = safe_norm(difference, 1).unsqueeze(1)
         zero = norm == 0
         pull = torch.where(zero, difference * 0, difference / torch.where(zero, 1, norm))
     else:

@@ -6,10 +6,11 @@ from math import prod
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from kdops import _check
+from kdops._maths import of_one_size
 from kdops._precision import full_precision
+from kdops._recompute import without_storing
 from kdops.ops.gram import reference, registration
 
 VARIANTS = ("paper", "mse", "columns")  # in the order of reference.PAPER, MSE, COLUMNS
@@ -49,8 +50,8 @@ def fsp_loss(student: Pair, teacher: Pair, *, pool: str = "max", variant: str = 
     _check.option(op, "variant", variant, VARIANTS)
     maps = _check_pairs(op, student, teacher)
     s1, s2, t1, t2 = map(_check.widened, maps)
-    s1, s2 = reference.pool_pair(s1, s2, pool)
-    t1, t2 = reference.pool_pair(_check.constant(t1), _check.constant(t2), pool)
+    s1, s2 = of_one_size(s1, s2, pool)
+    t1, t2 = of_one_size(_check.constant(t1), _check.constant(t2), pool)
     return registration.gram_loss(s1, s2, t1, t2, VARIANTS.index(variant))
 
 
@@ -102,7 +103,7 @@ def nst_loss(
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
     s, t = _check.widened(student), _check.constant(_check.widened(teacher))
-    s, t = reference.pool_pair(s, t, "avg")
+    s, t = of_one_size(s, t, "avg")
     if 0 in (*s.shape, *t.shape):
         return s.sum() * 0
     batch, positions, channels = s.shape[0], prod(s.shape[2:]), (s.shape[1], t.shape[1])
@@ -127,11 +128,8 @@ def _streamed(
 
     if chunk >= batch:
         return part(s, t)
-    parts = [
-        checkpoint(part, a, b, use_reentrant=False)
-        for a, b in zip(s.split(chunk), t.split(chunk), strict=True)
-    ]
-    return torch.stack(parts).sum()
+    pairs = list(zip(s.split(chunk), t.split(chunk), strict=True))
+    return torch.stack([without_storing(len(pairs), part, a, b) for a, b in pairs]).sum()
 
 
 def _check_map(op: str, name: str, value: object) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from kdops._maths import at_least_one, largest_entry, power_of_two_scale, safe_norm
 
 PAPER, MSE, COLUMNS = range(3)  # variants of gram_loss, as the op numbers them
 
@@ -16,42 +15,6 @@ def gram(x: Tensor, y: Tensor | None) -> Tensor:
     X = x.flatten(2)
     Y = X if y is None else y.flatten(2)
     return X @ Y.mT / at_least_one(X.shape[2])
-
-
-def at_least_one(size: int) -> int:
-    """A size to divide by; it stays a symbol in a traced graph."""
-    count: int = torch.sym_max(size, 1)
-    return count
-
-
-def pool_to(x: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
-    """Adaptive pooling of a map (B, C, *S) to spatial shape `size`, for 1 to 3 dimensions."""
-    pools: dict[str, tuple[Callable[..., Tensor], ...]] = {
-        "max": (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
-        "avg": (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
-    }
-    return pools[mode][len(size) - 1](x, size)
-
-
-def pool_pair(f1: Tensor, f2: Tensor, mode: str) -> tuple[Tensor, Tensor]:
-    """Brings both maps to the smaller of the two sizes in every spatial dimension."""
-    if f1.shape[2:] == f2.shape[2:]:
-        return f1, f2
-    size = tuple(min(a, b) for a, b in zip(f1.shape[2:], f2.shape[2:], strict=True))
-    f1 = f1 if f1.shape[2:] == size else pool_to(f1, size, mode)
-    f2 = f2 if f2.shape[2:] == size else pool_to(f2, size, mode)
-    return f1, f2
-
-
-def safe_norm(x: Tensor, dim: int) -> Tensor:
-    """L2 norm along `dim`, with gradient zero at zero and no overflow of the squares."""
-    largest = x.detach().abs().amax(dim, keepdim=True) if x.shape[dim] else x.new_zeros(())
-    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
-    squares = (x / largest).square().sum(dim, keepdim=True)
-    positive = squares > 0
-    root = torch.where(positive, squares, torch.ones_like(squares)).sqrt()
-    # not positive means zero, or NaN, which must stay NaN
-    return (torch.where(positive, root, squares) * largest).squeeze(dim)
 
 
 def gram_loss(x1: Tensor, x2: Tensor | None, y1: Tensor, y2: Tensor | None, variant: int) -> Tensor:
@@ -75,25 +38,6 @@ def divisor(difference: Tensor, variant: int) -> int:
     if variant == PAPER:
         return at_least_one(2 * batch)
     return at_least_one(batch * c1 * c2 if variant == MSE else batch)
-
-
-def power_of_two_scale(largest: Tensor) -> Tensor:
-    """The power of two that brings `largest` to [1/2, 1), or as near as a normal number can.
-
-    Multiplying by it rounds nothing. 1 for zero, NaN and Inf. A constant of the gradient.
-    """
-    least = torch.finfo(largest.dtype).tiny
-    size = largest.detach().clamp(min=least)
-    scale = (torch.frexp(size).mantissa / size).clamp(min=least)  # a quotient without rounding
-    return torch.where((largest > 0) & scale.isfinite(), scale, torch.ones_like(scale))
-
-
-def largest_entry(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """max |x| over `dim`, which is kept; a constant of the gradient. NaN where x has one."""
-    sizes = x.detach().abs()
-    if x.numel():
-        return sizes.amax(dim, keepdim=True)
-    return sizes.sum(dim, keepdim=True)
 
 
 def unit_channels(f: Tensor) -> tuple[Tensor, Tensor, Tensor]:

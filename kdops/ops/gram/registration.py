@@ -12,7 +12,6 @@ from torch import Tensor
 from kdops._autograd import loss_op, map_op, wants_grad
 from kdops._check import FLOATS
 from kdops._op import Op
-from kdops._vmap import loop_vmap
 from kdops.ops.gram import gradient, reference
 
 
@@ -130,14 +129,14 @@ _GRAM = Op(
 _GRAM_LOSS = Op(
     "gram_loss",
     fake=_fake_gram_loss,
-    derivative=partial(loss_op, formula=_gram_loss_formula, vmap=loop_vmap),
+    derivative=partial(loss_op, formula=_gram_loss_formula),
     reference=reference.gram_loss,
     typical_sizes=(128, 64, 64, 256),
 )
 _NST_LOSS = Op(
     "nst_loss",
     fake=_fake_nst_loss,
-    derivative=partial(loss_op, formula=_nst_loss_formula, vmap=loop_vmap),
+    derivative=partial(loss_op, formula=_nst_loss_formula),
     reference=reference.nst_loss,
     typical_sizes=(128, 64, 64, 256),
 )

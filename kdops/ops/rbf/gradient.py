@@ -57,7 +57,7 @@ def rbf_affinity_loss_and_gradient(
     total = student.sum() * 0
     g_gamma = student.sum() * 0
     g_student = [student[:0]]
-    for block, itself in reference.row_blocks(n, student.device):
+    for block, itself in reference.blocks_of_pairs(n, student.device):
         p = reference.exponents(student[block], student, itself, gamma)
         q = reference.exponents(teacher[block], teacher, itself, gamma)
         difference = reference.gaussian_difference(p, q)

@@ -10,16 +10,12 @@ Three rules of the mathematics (they are what the kernels are tested against):
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from kdops._distances import squared_distances
 from kdops._precision import in_double
-
-CHUNK = 1 << 21  # numbers in one temporary: 8 MB of float32
+from kdops._recompute import row_blocks, rows_per_chunk, without_storing
 
 
 def exponents(x: Tensor, z: Tensor, itself: Tensor | None, gamma: float | Tensor) -> Tensor:
@@ -73,26 +69,16 @@ def rbf_affinity_loss(student: Tensor, teacher: Tensor, gamma: float | Tensor) -
         q = exponents(teacher[block], teacher, itself, gamma)
         return gaussian_difference(p, q).square().sum()
 
-    blocks = row_blocks(n, student.device)
+    blocks = blocks_of_pairs(n, student.device)
     for block, itself in blocks:
         total = total + without_storing(len(blocks), part, student, teacher, block, itself)
     return total / max(n * n, 1)
 
 
-def without_storing(parts: int, function: Callable[..., Tensor], *args: object) -> Tensor:
-    """function(*args); one of several parts is recomputed in the backward, where torch can."""
-    if parts > 1 and torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active():
-        recomputed: Tensor = checkpoint(function, *args, use_reentrant=False)
-        return recomputed
-    return function(*args)
-
-
-def row_blocks(n: int, device: torch.device) -> list[tuple[slice, Tensor]]:
-    """Blocks of rows whose products with all n rows fit in a chunk, and where i == j in them."""
-    rows = max(1, CHUNK // max(n, 1))
+def blocks_of_pairs(n: int, device: torch.device) -> list[tuple[slice, Tensor]]:
+    """Blocks of the rows of n x n pairs, and where i == j in them."""
     everyone = torch.arange(n, device=device)
-    starts = range(0, n, rows)
-    return [(slice(i, i + rows), everyone[i : i + rows, None] == everyone) for i in starts]
+    return [(block, everyone[block, None] == everyone) for block in row_blocks(n, n)]
 
 
 def svd_rbf_loss(
@@ -148,6 +134,6 @@ def chunks(
     front_s: Tensor, back_s: Tensor, front_t: Tensor, back_t: Tensor
 ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The items (sample, component) in groups whose D_back x D_front temporaries fit in a chunk."""
-    group = max(1, CHUNK // max(front_s.shape[1] * back_s.shape[1], 1))
+    group = rows_per_chunk(front_s.shape[1] * back_s.shape[1])
     parts = (t.split(group) for t in (front_s, back_s, front_t, back_t))
     return list(zip(*parts, strict=True))

@@ -10,11 +10,9 @@ from torch import Tensor
 
 from kdops._autograd import loss_op, map_op, wants_grad
 from kdops._op import Op
-from kdops._vmap import loop_vmap
 from kdops.ops.rbf import gradient, reference
 from kdops.ops.rbf.limits import NUMBERS_PER_BACK_VALUE
 
-_TRITON = "kdops.ops.rbf.triton"
 _SHARED_BYTES = 60 << 10  # of a block, on every GPU
 
 
@@ -115,21 +113,21 @@ _AFFINITY = Op(
     backward_fake=_fake_affinity_backward,
     derivative=partial(map_op, formula=gradient.rbf_affinity_backward, saves_outputs=True),
     reference=reference.rbf_affinity,
-    triton=_TRITON,
+    triton="kdops.ops.rbf.triton",
     typical_sizes=(1, 512, 512, 128),
 )
 _AFFINITY_LOSS = Op(
     "rbf_affinity_loss",
     fake=_fake_affinity_loss,
-    derivative=partial(loss_op, formula=_affinity_loss_formula, vmap=loop_vmap),
+    derivative=partial(loss_op, formula=_affinity_loss_formula),
     reference=reference.rbf_affinity_loss,
-    triton=_TRITON,
+    triton="kdops.ops.rbf.triton_loss",
     typical_sizes=(512, 128, 128),
 )
 _SVD_RBF_LOSS = Op(
     "svd_rbf_loss",
     fake=_fake_svd_rbf_loss,
-    derivative=partial(loss_op, formula=_svd_rbf_formula, vmap=loop_vmap),
+    derivative=partial(loss_op, formula=_svd_rbf_formula),
     reference=reference.svd_rbf_loss,
     limit=_svd_rbf_limit,
     typical_sizes=(128, 64, 256, 4),

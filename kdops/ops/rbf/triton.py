@@ -1,11 +1,9 @@
-"""Triton kernels of rbf_affinity and rbf_affinity_loss, the GPU backend; imported when first used.
+"""Triton kernels of rbf_affinity, its GPU backend; imported when first used.
 
 Kernels over tiles. `affinity_kernel` makes K (half of it for y = x, mirrored), `pull_kernel` its
-gradient -2 gamma (rowsum(P) x - P y) for P = grad * K, `slope_kernel` that of gamma, and
-`loss_kernel` meets a block of rows with all columns: it makes both Gaussians of a tile, adds up the
-loss and the student's gradient, and forgets the tile, so that memory is O(N D). Rows come centred,
-with their squared norms, and as they were given, for tiles in which a product cancels. Sums over
-parts of the work are taken afterwards, in a fixed order. Products are IEEE (no TF32).
+gradient -2 gamma (rowsum(P) x - P y) for P = grad * K, and `slope_kernel` that of gamma. Rows come
+centred, with their squared norms, and as they were given, for tiles in which a product cancels.
+Sums over parts of the work are taken afterwards, in a fixed order. Products are IEEE (no TF32).
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -19,7 +17,6 @@ from torch import Tensor
 from kdops._distances import centre
 from kdops._triton import (
     CLOSE_PART,
-    PROGRAMS,
     cdiv,
     is_lossy,
     sum_of_differences,
@@ -61,20 +58,6 @@ def squared_distances(
             direct += difference * difference
         squared = tl.where(lost, direct, squared)
     return tl.where(itself & (left_norms == left_norms), 0.0, squared)
-
-
-@triton.jit
-def gaussian_difference(p, q, TERMS: tl.constexpr):
-    """exp(-p), exp(-q) and their difference, by the series of expm1 where they are close."""
-    k_p, k_q = tl.exp(-p), tl.exp(-q)
-    gap = tl.where(p == q, 0.0, q - p)  # also Inf - Inf
-    size = tl.minimum(tl.abs(gap), 0.5)
-    series = size * 0.0 + 1.0
-    for i in tl.static_range(TERMS - 1):
-        series = 1.0 - series * size * (1.0 / (TERMS - i))
-    nearest = tl.maximum(k_p, k_q) * size * series  # base * (1 - exp(-|gap|))
-    close = tl.where(gap < 0.0, -nearest, nearest)
-    return k_p, k_q, tl.where(tl.abs(gap) < 0.5, close, k_p - k_q)
 
 
 # ---- kernels -------------------------------------------------------------------------------------
@@ -169,66 +152,6 @@ def pull_kernel(
     tl.store(place, -2.0 * bandwidth * total, inside)
 
 
-@triton.jit
-def loss_kernel(
-    s, s_given, s_norms, s_sizes, t, t_given, t_norms, gamma, losses, slopes, gradient,
-    n, s_width, t_width, parts,
-    GRADIENT: tl.constexpr, TERMS: tl.constexpr, TILE: tl.constexpr, DEPTH: tl.constexpr,
-):  # fmt: skip
-    """Rows of tile i against the column tiles part, part + parts, ...: sums of (K_S - K_T)^2 and of
-    (K_S - K_T)(q K_T - p K_S), and the gradient -2 gamma sum_j w_ij (s_i - s_j) of a chunk."""
-    i, c, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    rows, chunk = i * TILE + tl.arange(0, TILE), c * TILE + tl.arange(0, TILE)
-    g = tl.load(gamma)
-    mine = tile_of(s, rows, chunk, s_width, 1, n, s_width)
-    given = tile_of(s_given, rows, chunk, s_width, 1, n, s_width)
-    sizes = tl.load(s_sizes + rows, rows < n, 0.0)
-    total = tl.zeros((TILE, TILE), mine.dtype)
-    loss = tl.sum(total, 1)
-    slope = tl.sum(total, 1)
-    for j0 in range(part * TILE, n, parts * TILE):
-        cols = j0 + tl.arange(0, TILE)
-        p = (
-            squared_distances(
-                s, s_given, s_norms, s, s_given, s_norms, rows, cols, n, n, s_width, True, DEPTH
-            )
-            * g
-        )
-        q = (
-            squared_distances(
-                t, t_given, t_norms, t, t_given, t_norms, rows, cols, n, n, t_width, True, DEPTH
-            )
-            * g
-        )
-        k_s, k_t, delta = gaussian_difference(p, q, TERMS)
-        inside = (rows[:, None] < n) & (cols[None, :] < n)
-        delta = tl.where(inside, delta, 0.0)
-        loss += tl.sum(delta * delta, 1)
-        if GRADIENT:
-            decay = tl.where(k_t > 0.0, q * k_t, k_t) - tl.where(k_s > 0.0, p * k_s, k_s)
-            slope += tl.sum(tl.where(inside, delta * decay, 0.0), 1)
-            weights = tl.where(inside, delta * k_s, 0.0)
-            other_sizes = tl.load(s_sizes + cols, cols < n, 0.0)
-            itself = rows[:, None] == cols[None, :]
-            if is_lossy(weights, sizes, other_sizes, tl.sqrt(p / g), itself):
-                total += sum_of_differences(
-                    weights, given, s_given, cols.to(tl.int64), chunk, n, s_width, TILE
-                )
-            else:
-                others = tile_of(s, cols, chunk, s_width, 1, n, s_width)
-                total += tl.sum(weights, 1)[:, None] * mine
-                total -= tl.dot(weights, others, input_precision="ieee", out_dtype=total.dtype)
-    if c == 0:
-        place = part * tl.num_programs(0) + i
-        tl.store(losses + place, tl.sum(loss, 0))
-        tl.store(slopes + place, tl.sum(slope, 0))
-    if GRADIENT:
-        value = -2.0 * g * total
-        inside = (rows[:, None] < n) & (chunk[None, :] < s_width)
-        place = gradient + part.to(tl.int64) * n * s_width
-        tl.store(place + rows.to(tl.int64)[:, None] * s_width + chunk[None, :], value, inside)
-
-
 # ---- launchers: the same signatures as the ops in csrc/rbf/rbf.cpp -------------------------------
 
 
@@ -243,8 +166,9 @@ def rbf_affinity(x: Tensor, y: Tensor | None, gamma: Tensor | None, value: float
         options = tiling(x.dtype)
         grid = (cdiv(n, options["TILE"]), cdiv(m, options["TILE"]), batch)
         norms = [r.square().sum(-1) for r in (rows, others)]
+        bandwidth = bandwidth_of(x, gamma, value)
         affinity_kernel[grid](
-            rows, given[0], norms[0], others, given[1], norms[1], _bandwidth(x, gamma, value), out,
+            rows, given[0], norms[0], others, given[1], norms[1], bandwidth, out,
             n, m, width, SAME=y is None, **options,
         )  # fmt: skip
     return out
@@ -256,43 +180,13 @@ def rbf_affinity_backward(
     """Cotangents of x, y and gamma; empty for those that are None."""
     given = x.contiguous(), (x if y is None else y).contiguous()
     rows, others = _centred_sets(x, y)
-    bandwidth = _bandwidth(x, gamma, value)
+    bandwidth = bandwidth_of(x, gamma, value)
     grad, k = grad.contiguous(), k.contiguous()
     m = others.shape[1]
     one, other = (rows, given[0]), (others, given[1])
     gx = _pull(grad, k, (m, 1), one, other, bandwidth, y is None)
     gy = x.new_empty(0) if y is None else _pull(grad, k, (1, m), other, one, bandwidth, False)
     return gx, gy, x.new_empty(0) if gamma is None else _slope(grad, k, one, other, y is None)
-
-
-def rbf_affinity_loss(
-    student: Tensor, gamma: Tensor | None, teacher: Tensor, value: float, gradients: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, gradient of student (N, D_S), gradient of gamma); gradients empty when not wanted."""
-    given = student.contiguous(), teacher.contiguous()
-    s, t = centre(given[0])[0], centre(given[1])[0]
-    n, width = s.shape
-    options = tiling(s.dtype)
-    tiles = max(cdiv(n, options["TILE"]), 1)
-    chunks = max(cdiv(width, options["TILE"]), 1) if gradients else 1
-    parts = max(1, min(tiles, PROGRAMS // (tiles * chunks)))
-    sums = s.new_zeros((2, parts * tiles))
-    partial = s.new_zeros((parts, n, width) if gradients else (1, 1, 1))
-    bandwidth = _bandwidth(s[None], None if gamma is None else gamma.reshape(1), value)
-    norms = [r.square().sum(-1) for r in (s, t)]
-    if n:
-        loss_kernel[(tiles, chunks, parts)](
-            s, given[0], norms[0], _sizes(norms[0]), t, given[1], norms[1], bandwidth,
-            sums[0], sums[1], partial,
-            n, width, t.shape[1], parts,
-            GRADIENT=gradients, TERMS=18 if s.dtype == torch.float64 else 10, **options,
-        )  # fmt: skip
-    pairs = max(n * n, 1)
-    loss, slope = sums.double().sum(1).to(s.dtype) / pairs
-    if not gradients:
-        return loss, s.new_empty(0), s.new_empty(0)
-    g_gamma = s.new_empty(0) if gamma is None else 2 * slope / gamma
-    return loss, partial.sum(0) * (4 / pairs), g_gamma
 
 
 def _slope(
@@ -330,7 +224,7 @@ def _pull(
         options = tiling(k.dtype)
         del options["DEPTH"]
         grid = (cdiv(n, options["TILE"]), cdiv(width, options["TILE"]), batch)
-        sizes = [_sizes(rows[0].square().sum(-1)) for rows in (x, y)]
+        sizes = [sizes_of(rows[0].square().sum(-1)) for rows in (x, y)]
         pull_kernel[grid](
             grad, k, *strides, *x, sizes[0], *y, sizes[1], bandwidth, out, n, m, width,
             SAME=same, EPS=torch.finfo(k.dtype).eps, **options,
@@ -338,7 +232,7 @@ def _pull(
     return out
 
 
-def _sizes(norms: Tensor) -> Tensor:
+def sizes_of(norms: Tensor) -> Tensor:
     """Roots of squared norms, finite where these overflow, so that no weight makes NaN of them."""
     return norms.sqrt().clamp(max=torch.finfo(norms.dtype).max / 4)
 
@@ -353,6 +247,6 @@ def _centred_sets(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     return both[:, :n].contiguous(), both[:, n:].contiguous()
 
 
-def _bandwidth(x: Tensor, gamma: Tensor | None, value: float) -> Tensor:
+def bandwidth_of(x: Tensor, gamma: Tensor | None, value: float) -> Tensor:
     """(B,) on the device."""
     return x.new_full((x.shape[0],), value) if gamma is None else gamma.contiguous()

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from kdops import _check
 from kdops._autograd import wants_grad
-from kdops.ops.relation import reference, registration
+from kdops._unit_rows import unit_rows
+from kdops.ops.relation import registration
 
 __all__ = [
     "pairwise_angle",
@@ -173,11 +174,7 @@ def _check_losses(op: str, student: Tensor, teacher: Tensor) -> None:
     for name, value in (("student", student), ("teacher", teacher)):
         _check.tensor(op, name, value)
         _check.rank(op, name, value, "[N, D] or [N, *S]", 2, -1)
-    if student.device != teacher.device:
-        raise ValueError(
-            f"{op}: expected teacher on the device of student, {student.device}, "
-            f"got {teacher.device}"
-        )
+    _check.same_device(op, student=student, teacher=teacher)
     _check.same_size(op, "number of rows", student=student.shape[0], teacher=teacher.shape[0])
 
 
@@ -192,7 +189,7 @@ def _rkd(name: str, op: str, student: Tensor, teacher: Tensor, normalize: bool) 
     _check_losses(name, student, teacher)
     student, teacher = _loss_rows(student, teacher)
     if normalize:
-        student, teacher = reference.unit_rows(student), reference.unit_rows(teacher)
+        student, teacher = unit_rows(student), unit_rows(teacher)
     return _loss(op, student, teacher)
 
 

@@ -17,16 +17,14 @@ from torch import Tensor
 
 from kdops._distances import squared_distances, to_rows
 from kdops._precision import in_double
+from kdops._unit_rows import power_of_two_scale, safe_root, to_unit_rows, unit_rows
 from kdops.ops.relation.reference import (
     cosines_at,
     differences_at,
     mean_scaled_distances,
     over_anchors,
-    power_of_two_scale,
     row_normalised_gram,
-    safe_root,
     scaled_teacher,
-    unit_rows,
     widest,
 )
 
@@ -113,16 +111,6 @@ def inverse_or_zero(distances: Tensor) -> Tensor:
     """1/d, zero with zero gradient at d = 0."""
     zero = distances == 0
     return torch.where(zero, 0.0, 1 / torch.where(zero, 1.0, distances))
-
-
-@in_double
-def to_unit_rows(grad: Tensor, x: Tensor) -> Tensor:
-    """dL/dx from the cotangent of x/|x|: (grad - (grad · x̂) x̂) / |x|, zero for a zero row."""
-    scale = power_of_two_scale(x[..., None, :])[..., 0]
-    rows = x * scale
-    inverse = safe_root(rows.square().sum(-1, keepdim=True))[1]
-    unit = rows * inverse
-    return (grad - (grad * unit).sum(-1, keepdim=True) * unit) * inverse * scale
 
 
 @in_double

@@ -19,31 +19,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from kdops._distances import squared_distances
 from kdops._precision import in_double
+from kdops._recompute import without_storing
+from kdops._unit_rows import power_of_two_scale, safe_root, unit_rows
 
 CHUNK_ELEMENTS = 1 << 22  # numbers held at once: cosines, or differences of rows
-
-
-def power_of_two_scale(x: Tensor) -> Tensor:
-    """A constant 2^-e that brings max|x| of each matrix (..., N, D) to [1/2, 1); 1 where max|x|
-    is 0. NaN and Inf entries do not count. Shape (..., 1, 1)."""
-    if x.numel() == 0:
-        return x.new_ones((*x.shape[:-2], 1, 1))
-    largest = x.detach().abs().nan_to_num(0.0, 0.0).amax(dim=(-2, -1), keepdim=True)
-    # At the ends of the exponent range 2^-e would overflow or vanish.
-    most = 1022 if x.dtype == torch.float64 else 126
-    exponent = torch.frexp(largest).exponent.clamp(-most, most)
-    return torch.ldexp(torch.ones_like(largest), -exponent)
-
-
-def safe_root(squared: Tensor) -> tuple[Tensor, Tensor]:
-    """d = sqrt(d²) and 1/d, both zero with zero gradient at d² = 0. NaN stays NaN."""
-    zero = squared <= 0
-    root = torch.where(zero, 1.0, squared).sqrt()
-    return torch.where(zero, 0.0, root), torch.where(zero, 0.0, 1.0 / root)
 
 
 def distances_of_scaled(x: Tensor) -> Tensor:
@@ -62,13 +44,6 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, squared: bool = False)
     scale = torch.minimum(power_of_two_scale(x), power_of_two_scale(other))
     squares = squared_distances(x * scale, other * scale)
     return squares / scale / scale if squared else safe_root(squares)[0] / scale
-
-
-@in_double
-def unit_rows(x: Tensor) -> Tensor:
-    """Rows divided by their norm; a zero row stays zero and has zero gradient."""
-    scaled = x * power_of_two_scale(x[..., None, :])[..., 0]
-    return scaled * safe_root(scaled.square().sum(-1, keepdim=True))[1]
 
 
 @in_double
@@ -120,23 +95,14 @@ def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def over_anchors(
     shape: Sequence[int], part: Callable[..., Tensor], *tensors: Tensor
 ) -> list[Tensor]:
-    """part(*tensors, first, last) for chunks of the anchors of rows of this shape (N, D).
-
-    With more than one chunk their intermediates are recomputed in the backward instead of kept
-    (not under torch.func, which knows no saved-tensor hooks).
-    """
+    """part(*tensors, first, last) for chunks of the anchors of rows of this shape (N, D)."""
     n, width = shape
     chunk = max(1, CHUNK_ELEMENTS // max(n * max(n, width), 1))
-    if chunk >= n:
-        return [part(*tensors, 0, n)] if n else []
-    lean = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
-    parts = []
-    for first in range(0, n, chunk):
-        arguments = (*tensors, first, min(n, first + chunk))
-        parts.append(
-            checkpoint(part, *arguments, use_reentrant=False) if lean else part(*arguments)
-        )
-    return parts
+    starts = range(0, n, chunk)
+    return [
+        without_storing(len(starts), part, *tensors, first, min(n, first + chunk))
+        for first in starts
+    ]
 
 
 def scaled_teacher(teacher: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,42 +38,35 @@ def _fake_pairs_backward(
     return x.new_empty(x.shape), x.new_empty(0 if y is None else y.shape)
 
 
+def _loss(
+    name: str,
+    loss: Callable[..., Tensor],
+    gradient_of: Callable[[Tensor, Tensor], Tensor],
+    **options: Any,
+) -> Op:
+    return Op(
+        name,
+        fake=_fake_loss,
+        derivative=partial(loss_op, formula=lambda s, t, want_grad: gradient_of(s, t)),
+        reference=loss,
+        typical_sizes=(128, 512, 512),
+        **options,
+    )
+
+
 _DECLARED = (
-    Op(
+    _loss(
         "rkd_distance",
-        fake=_fake_loss,
-        derivative=partial(
-            loss_op,
-            formula=lambda s, t, want_grad: gradient.rkd_distance_gradient(s, t),
-            vmap=loop_vmap,
-        ),
-        reference=reference.rkd_distance_loss,
+        reference.rkd_distance_loss,
+        gradient.rkd_distance_gradient,
         limit=_rkd_limit,
-        typical_sizes=(128, 512, 512),
     ),
-    Op(
-        "rkd_angle",
-        fake=_fake_loss,
-        derivative=partial(
-            loss_op,
-            formula=lambda s, t, want_grad: gradient.rkd_angle_gradient(s, t),
-            vmap=loop_vmap,
-        ),
-        reference=reference.rkd_angle_loss,
-        limit=_rkd_limit,
-        typical_sizes=(128, 512, 512),
-    ),
-    Op(
+    _loss("rkd_angle", reference.rkd_angle_loss, gradient.rkd_angle_gradient, limit=_rkd_limit),
+    _loss(
         "similarity",
-        fake=_fake_loss,
-        derivative=partial(
-            loss_op,
-            formula=lambda s, t, want_grad: gradient.similarity_gradient(s, t),
-            vmap=loop_vmap,
-        ),
-        reference=reference.similarity_loss,
+        reference.similarity_loss,
+        gradient.similarity_gradient,
         triton="kdops.ops.relation.triton_similarity",
-        typical_sizes=(128, 512, 512),
     ),
     Op(
         "pairwise_distance",

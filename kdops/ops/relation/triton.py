@@ -25,8 +25,7 @@ from kdops._triton import (
     tile_of,
     tiling,
 )
-from kdops.ops.relation.gradient import to_unit_rows
-from kdops.ops.relation.reference import power_of_two_scale, unit_rows
+from kdops._unit_rows import power_of_two_scale, to_unit_rows, unit_rows
 
 GRAM, DISTANCE, SQUARED = 0, 1, 2
 

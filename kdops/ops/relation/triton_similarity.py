@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kdops.ops.relation.reference import power_of_two_scale
+from kdops._unit_rows import power_of_two_scale
 from kdops.ops.relation.triton import GRAM, Rows, pairs, pull
 
 ROW_BLOCK = 1024  # columns of a Gram row that similarity_kernel holds at once

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from kdops import _check
-from kdops.ops.align import align_singular_vectors
 from kdops.ops.svd import arguments, calls
 from kdops.ops.svd.gradient import DEGENERATE_POLICIES
 from kdops.ops.svd.polar import Polar, batched_nuclear_norm, batched_polar
@@ -16,7 +15,6 @@ __all__ = [
     "SVD",
     "Eigh",
     "Polar",
-    "align_singular_vectors",
     "batched_eigh",
     "batched_nuclear_norm",
     "batched_polar",

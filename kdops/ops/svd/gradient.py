@@ -12,7 +12,8 @@ largest value s_1, with tau = r * eps(dtype), a divisor x becomes
     "mask"     0 if |x| <= tau, else 1/x      exact for every loss whose gradient is defined there
     "lorentz"  x / (x^2 + tau^2)              smooth in x; biased by (tau / x)^2
 
-so every result is finite, and a zero cotangent contributes exactly zero (never 0 * inf).
+so every result is finite, and a zero cotangent contributes exactly zero (never 0 * inf). A matrix
+with s_1 < tiny / eps (1e-31 in float32) counts as zero: its vectors pass no gradient.
 No entry of A, S or a cotangent is squared unscaled: inputs of size 1e-20 or 1e20 survive in fp32.
 """
 
@@ -25,8 +26,9 @@ import torch
 from torch import Tensor
 
 from kdops._autograd import python_op
+from kdops._maths import least_unit, power_of_two_scale
 from kdops._precision import in_full_precision
-from kdops.ops.svd.linalg import power_of_two_scale, safe_svd
+from kdops.ops.svd.linalg import safe_svd, scale_of
 
 DEGENERATE_POLICIES = ("mask", "lorentz")
 
@@ -34,14 +36,12 @@ DEGENERATE_POLICIES = ("mask", "lorentz")
 def _inverse(x: Tensor, unit: Tensor, tau: float, degenerate: str) -> Tensor:
     """1/x under the policy; x and its threshold tau are relative to unit, the result is not.
 
-    A unit below the normal numbers counts as zero, and what overflows is the largest number: a zero
-    cotangent meets no infinity.
+    A unit below least_unit counts as zero. Above it nothing overflows: a zero cotangent meets no
+    infinity.
     """
-    finfo = torch.finfo(x.dtype)
-    nothing = unit < finfo.tiny
+    nothing = unit < least_unit(x.dtype)
     unit = torch.where(nothing, 1, unit)
-    inverse = _reciprocal(x / unit, tau, degenerate)
-    return torch.where(nothing, 0, (inverse / unit).clamp(-finfo.max, finfo.max))
+    return torch.where(nothing, 0, _reciprocal(x / unit, tau, degenerate) / unit)
 
 
 def _reciprocal(x: Tensor, tau: Tensor | float, degenerate: str) -> Tensor:
@@ -57,10 +57,10 @@ def _threshold(S: Tensor, r: int) -> float:
 
 def _in_units(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What a matrix of pairs is made of in few passes: the values (..., n) times a power of two,
-    their largest (..., 1, 1) likewise, and that power (..., 1, 1). Below the normal numbers all
-    values are as good as zero: the largest is 1 then, and the power 0."""
+    their largest (..., 1, 1) likewise, and that power (..., 1, 1). Below least_unit all values
+    count as zero: the largest is 1 then, and the power 0."""
     unit = power_of_two_scale(largest)
-    nothing = largest < torch.finfo(values.dtype).tiny
+    nothing = largest < least_unit(values.dtype)
     return (
         values * unit[..., 0],
         torch.where(nothing, 1, largest * unit),
@@ -75,7 +75,7 @@ def left_vectors(A: Tensor, S: Tensor, Vh: Tensor) -> Tensor:
     Those columns are harmless: without a cotangent for U, the gradient's coefficient of u_i is
     proportional to s_i.
     """
-    scale = power_of_two_scale(A)  # does not change U
+    scale = scale_of(A)  # does not change U
     A, S = A * scale, S * scale[..., 0]
     inverse = _inverse(S, S[..., :1], _threshold(S, min(A.shape[-2:])), "mask")
     return (A @ Vh.mT) * inverse.unsqueeze(-2)
@@ -189,7 +189,8 @@ def svd_topk_backward(
     if X is None and Y is None:
         return inside @ Vh
     # Everything below divides by squares: work on c A and c s, whose gradient is c times smaller.
-    scale = power_of_two_scale(A)
+    counts = S[..., :1, None] >= least_unit(S.dtype)
+    scale = torch.where(counts, scale_of(A), 0)
     A, S, V = A * scale, S * scale[..., 0], Vh.mT
     gv = torch.zeros_like(V)
     if gVh is not None and Y is not None:

@@ -12,20 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdops._maths import power_of_two_scale
+
 Triple = tuple[Tensor, Tensor, Tensor]
 
 
-def power_of_two_scale(A: Tensor) -> Tensor:
-    """(..., 1, 1) powers of two c with max|c A| in [1/2, 1); about 1 for the zero matrix."""
-    return _scale_of(A.detach().abs().amax((-2, -1), keepdim=True))
-
-
-def _scale_of(largest: Tensor) -> Tensor:
-    finfo = torch.finfo(largest.dtype)
-    zero = largest == 0
-    largest = largest.clamp(4 * finfo.tiny, finfo.max / 4)  # c itself stays a normal number
-    mantissa, _ = torch.frexp(largest)
-    return torch.where(zero, 1, mantissa / largest)
+def scale_of(A: Tensor) -> Tensor:
+    """(..., 1, 1) powers of two c with max|c A| in [1/2, 1); 1 for matrices of zeros."""
+    return power_of_two_scale(A.abs().amax((-2, -1), keepdim=True))
 
 
 def _prepared(A: Tensor) -> Triple:
@@ -33,7 +27,7 @@ def _prepared(A: Tensor) -> Triple:
     by, and 1, or NaN for these, that vectors are to be multiplied by, (..., 1, 1) both."""
     largest = A.detach().abs().amax((-2, -1), keepdim=True)  # amax keeps NaN
     finite = torch.isfinite(largest)
-    scale = _scale_of(torch.where(finite, largest, 0))
+    scale = power_of_two_scale(torch.where(finite, largest, 0))
     mark = torch.where(finite, 1, torch.nan).to(A.dtype)
     return torch.where(finite, A, 0) * scale, scale * mark, mark
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from kdops._autograd import pull_back, python_op
+from kdops._maths import least_unit
 from kdops._saved import save, saved
 
 Pair = tuple[Tensor, Tensor]
@@ -44,11 +45,9 @@ def _inverse(x: Tensor) -> Tensor:
 
 
 def _over(inverse: Tensor, unit: Tensor) -> Tensor:
-    """inverse / unit, 0 where the unit is no normal number; what overflows is the largest one."""
-    finfo = torch.finfo(unit.dtype)
-    nothing = unit < finfo.tiny
-    quotient = (inverse / torch.where(nothing, 1, unit)).clamp(max=finfo.max)
-    return torch.where(nothing, 0, quotient)
+    """inverse / unit, 0 where the unit counts as zero; nothing overflows."""
+    nothing = unit < least_unit(unit.dtype)
+    return torch.where(nothing, 0, inverse / torch.where(nothing, 1, unit))
 
 
 def _weights(S: Tensor, kind: str) -> Tensor:

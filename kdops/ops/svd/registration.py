@@ -7,6 +7,7 @@ Cotangents that nobody sent stay None and cost nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -56,7 +57,8 @@ def _topk_route(backend: str, device: str, dtype: torch.dtype, m: int, n: int, k
     """Where a matrix does not suit the route, the kernels take another for it, inside the call."""
     if backend != "native":
         return "all triples by torch.linalg.svd, of which k are kept"
-    if device == "cpu" and min(m, n) >= KRYLOV_FROM_SMALL_SIDE and k <= LARGEST_KRYLOV_K:
+    krylov_from = KRYLOV_FROM_SMALL_SIDE if device == "cpu" else LARGEST_SMALL_SIDE + 1
+    if min(m, n) >= krylov_from and k <= LARGEST_KRYLOV_K:
         return "block Krylov on the Gram matrix"
     return "tridiagonalisation of the Gram matrix"
 
@@ -200,32 +202,27 @@ def _eigh_backward(ctx: Any, gvalues: Any, gvectors: Any) -> Any:
     return gradient.eigh_backward(gvalues, gvectors, *ctx.saved_tensors)
 
 
-SVD = Op(
-    "svd",
-    fake=_fake_svd,
-    derivative=partial(custom_op, setup=_svd_setup, backward=_svd_backward, vmap=leading_vmap),
-    reference=reference.svd,
-    limit=_full_limit,
-    typical_sizes=(64, 64),
-)
-SVDVALS = Op(
-    "svdvals",
-    fake=_fake_svdvals,
-    derivative=partial(
-        custom_op, setup=_svdvals_setup, backward=_svdvals_backward, vmap=leading_vmap
-    ),
-    reference=reference.svdvals,
-    limit=_full_limit,
-    typical_sizes=(64, 64),
-)
-EIGH = Op(
-    "eigh",
-    fake=_fake_eigh,
-    derivative=partial(custom_op, setup=_eigh_setup, backward=_eigh_backward, vmap=leading_vmap),
-    reference=reference.eigh,
-    limit=_full_limit,
-    typical_sizes=(64, 64),
-)
+def _of_all(
+    name: str,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    setup: Callable[..., None],
+    backward: Callable[..., Any],
+) -> Op:
+    """An op that finds all values or triples."""
+    return Op(
+        name,
+        fake=fake,
+        derivative=partial(custom_op, setup=setup, backward=backward, vmap=leading_vmap),
+        reference=reference,
+        limit=_full_limit,
+        typical_sizes=(64, 64),
+    )
+
+
+SVD = _of_all("svd", reference.svd, _fake_svd, _svd_setup, _svd_backward)
+SVDVALS = _of_all("svdvals", reference.svdvals, _fake_svdvals, _svdvals_setup, _svdvals_backward)
+EIGH = _of_all("eigh", reference.eigh, _fake_eigh, _eigh_setup, _eigh_backward)
 TOPK = Op(
     "svd_topk",
     fake=_fake_topk,

@@ -108,10 +108,8 @@ void SvdBackward<T>::fill_core(const SvdCotangents<T>& g, const SvdTriples<T>& s
   for (int64_t i = 0; i < r; ++i)
     for (int64_t j = i + 1; j < r; ++j) {
       const T a = (X[i * r + j] - X[j * r + i]) / 2, b = (Y[i * r + j] - Y[j * r + i]) / 2;
-      const T even = (a + b) * inverse(svd.S[j] - svd.S[i]);
-      const T odd = (a - b) * inverse(svd.S[j] + svd.S[i]);
-      core[i * r + j] = even + odd;
-      core[j * r + i] = even - odd;  // a, b and s_j - s_i change sign, s_j + s_i does not
+      const CorePair<T> pair = core_pair(a, b, svd.S[i], svd.S[j], inverse);
+      core[i * r + j] = pair.here, core[j * r + i] = pair.across;
     }
 }
 

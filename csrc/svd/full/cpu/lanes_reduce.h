@@ -2,7 +2,7 @@
 // Matrices are V arrays, entry (i, j) at [i * n + j]; reflectors stay where they annihilated.
 #pragma once
 
-#include "svd/full/cpu/householder.h"
+#include "svd/shared/reflector.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;

@@ -5,8 +5,8 @@
 // zero before their one: reflector k at [k * stride].
 #pragma once
 
-#include "svd/full/cpu/householder.h"
 #include "svd/full/cpu/row_passes.h"
+#include "svd/shared/reflector.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -63,10 +63,15 @@ inline T vector_dot(const T* x, const T* y, int at, int stride) {
   return reduce_add(sum);
 }
 
-// a (n rows) = U B VT; u and v receive n reflectors each, d and e (n each) the bidiagonal.
+// A bidiagonal form on its way: n reflectors each to u and v, their factors, diagonals d and e.
 template <class T>
-void matrix_bidiagonalise(T* a, int n, int stride, T* u, T* v, T* d, T* e, T* tau_u, T* tau_v,
-                          ReduceWork<T> work) {
+struct BidiagonalForm {
+  T *u, *v, *tau_u, *tau_v, *d, *e;
+};
+
+// a (n rows) = U B VT.
+template <class T>
+void matrix_bidiagonalise(T* a, int n, int stride, BidiagonalForm<T> to, ReduceWork<T> work) {
   using P = Pack<T>;
   constexpr int kLanes = P::kLanes;
   fill(work.y, 0, stride, T(0));
@@ -75,16 +80,16 @@ void matrix_bidiagonalise(T* a, int n, int stride, T* u, T* v, T* d, T* e, T* ta
   for (int i = 0; i < n; ++i) work.column[i] = a[i * stride];
   for (int k = 0; k < n; ++k) {
     // Still to be subtracted from a: old_u yT + z old_vT.
-    T *new_u = u + k * stride, *new_v = v + k * stride;
+    T *new_u = to.u + k * stride, *new_v = to.v + k * stride;
     const T *old_u = k > 0 ? new_u - stride : work.z, *old_v = k > 0 ? new_v - stride : work.y;
     for (int c = 0; c < stride; c += kLanes) P::load(work.column + c).store(new_u + c);
     subtract_two(new_u, work.y[k], old_u, old_v[k], work.z, k, stride);
     const Reflector<T> left = vector_reflector(new_u, k, stride);
-    d[k] = left.beta;
-    tau_u[k] = left.tau;
+    to.d[k] = left.beta;
+    to.tau_u[k] = left.tau;
     if (k == n - 1) {
       fill(new_v, 0, stride, T(0));
-      e[k] = tau_v[k] = T(0);
+      to.e[k] = to.tau_v[k] = T(0);
       break;
     }
     update_rows<true, T>(a, stride, k, n, {old_u, work.y, work.z, old_v, new_u, work.products},
@@ -98,9 +103,9 @@ void matrix_bidiagonalise(T* a, int n, int stride, T* u, T* v, T* d, T* e, T* ta
     fill(work.y, 0, k + 1, T(0));
     fill(new_v, 0, k + 1, T(0));
     const Reflector<T> right = vector_reflector(new_v, k + 1, stride);
-    e[k] = right.beta;
-    tau_v[k] = right.tau;
-    row_dots(a, stride, k + 1, n, new_v, k + 1, k + 1, work.column, work.z);
+    to.e[k] = right.beta;
+    to.tau_v[k] = right.tau;
+    row_dots(a, stride, k + 1, n, new_v, work.column, work.z);
     const P along(right.tau * vector_dot(work.y, new_v, k + 1, stride)), scale(right.tau);
     for (int c = 0; c < stride; c += kLanes)
       fma(-along, P::load(new_u + c), scale * P::load(work.z + c)).store(work.z + c);

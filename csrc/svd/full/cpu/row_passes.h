@@ -59,14 +59,13 @@ void update_rows(T* a, int stride, int first, int rows, const RowUpdate<T>& u, i
   if (c < stride) update_columns<1, kRankTwo>(a, stride, first, rows, u, c);
 }
 
-// out[i] = a_i . v for rows first..rows-1; columns before `col` of v are zero. Also copies column
-// `copied` of these rows to column[i]. Four rows at a time share their horizontal sums.
+// out[i] = a_i . v for rows first..rows-1, v zero before `first`. Also copies column `first` of these
+// rows to column[i]. Four rows at a time share their horizontal sums.
 template <class T>
-void row_dots(const T* a, int stride, int first, int rows, const T* v, int col, int copied,
-              T* column, T* out) {
+void row_dots(const T* a, int stride, int first, int rows, const T* v, T* column, T* out) {
   using P = Pack<T>;
   constexpr int kLanes = P::kLanes;
-  const int begin = col / kLanes * kLanes;
+  const int begin = first / kLanes * kLanes;
   int i = first;
   for (; i + 4 <= rows; i += 4) {
     const T* row = a + static_cast<int64_t>(i) * stride;
@@ -76,14 +75,14 @@ void row_dots(const T* a, int stride, int first, int rows, const T* v, int col, 
       for (int r = 0; r < 4; ++r) sum[r] = fma(P::load(row + r * stride + c), weight, sum[r]);
     }
     reduce_add4(sum, out + i);
-    for (int r = 0; r < 4; ++r) column[i + r] = row[r * stride + copied];
+    for (int r = 0; r < 4; ++r) column[i + r] = row[r * stride + first];
   }
   for (; i < rows; ++i) {
     const T* row = a + static_cast<int64_t>(i) * stride;
     P sum(T(0));
     for (int c = begin; c < stride; c += kLanes) sum = fma(P::load(row + c), P::load(v + c), sum);
     out[i] = reduce_add(sum);
-    column[i] = row[copied];
+    column[i] = row[first];
   }
 }
 

@@ -4,12 +4,12 @@
 #include <algorithm>
 
 #include "common/simd/transpose.h"
+#include "svd/shared/sign.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-// +1 or -1 that makes max(v) + min(v) positive; where they cancel to 8 eps, that makes the first
-// entry of largest magnitude (up to the same 8 eps) positive.
+// +1 or -1, by the rule of shared/sign.h.
 template <class T>
 T canonical_sign(const T* v, int64_t count) {
   using P = Pack<T>;
@@ -30,11 +30,10 @@ T canonical_sign(const T* v, int64_t count) {
     largest = max(v[i], largest);
     smallest = min(v[i], smallest);
   }
-  const T slack = 8 * std::numeric_limits<T>::epsilon(), sum = largest + smallest;
-  if (abs(sum) > slack) return sum > T(0) ? T(1) : T(-1);
-  const T almost = max(largest, -smallest) - slack;
+  const T sign = sign_of_extremes(largest, smallest), almost = deciding_size(largest, smallest);
+  if (sign != T(0)) return sign;
   for (i = 0; i < count; ++i)
-    if (abs(v[i]) >= almost) return v[i] >= T(0) ? T(1) : T(-1);
+    if (abs(v[i]) >= almost) return v[i] < T(0) ? T(-1) : T(1);
   return T(1);
 }
 

@@ -53,26 +53,31 @@ void SquareBatch<T>::iterate_symmetric(V* d, V* e, T* memory, int lanes) {
 template <class T>
 void SquareBatch<T>::hybrid_singular(const T* a, int64_t apart, int lanes) {
   const int square = stride * stride;
-  T *w = work_.get(), *q = w + square, *left = q + square, *right = left + square;
-  T* vectors = right + square;  // d, e, tau_u, tau_v of one matrix
-  T *d = vectors, *e = d + stride, *tau_u = e + stride, *tau_v = tau_u + stride;
+  T *w = work_.get(), *left = w + 2 * square, *right = left + square;
+  T* vectors = right + square;
+  const BidiagonalForm<T> form{.u = left,
+                               .v = right,
+                               .tau_u = vectors + 2 * stride,
+                               .tau_v = vectors + 3 * stride,
+                               .d = vectors,
+                               .e = vectors + stride};
   const ReduceWork<T> work(vectors + 4 * stride, stride);
   V* lane_d = reinterpret_cast<V*>(vectors + (4 + ReduceWork<T>::kVectors) * stride);
   V* lane_e = lane_d + n;
   for (int i = 0; i < 2 * n; ++i) lane_d[i] = V(T(0));
   for (int l = 0; l < lanes; ++l) {
     load_matrix(a + l * apart, false, l, w);
-    matrix_bidiagonalise(w, n, stride, left, right, d, e, tau_u, tau_v, work);
+    matrix_bidiagonalise(w, n, stride, form, work);
     for (int i = 0; i < n; ++i) {
-      lane_d[i].set_lane(l, d[i]);
-      lane_e[i].set_lane(l, e[i]);
+      lane_d[i].set_lane(l, form.d[i]);
+      lane_e[i].set_lane(l, form.e[i]);
     }
     if (want_u_) {
-      matrix_form_q(left, tau_u, n, stride, n - 1, 0, w, work);
+      matrix_form_q(form.u, form.tau_u, n, stride, n - 1, 0, w, work);
       transpose_square(w, n, stride, u(l));
     }
     if (want_v_) {
-      matrix_form_q(right, tau_v, n, stride, n - 1, 1, w, work);
+      matrix_form_q(form.v, form.tau_v, n, stride, n - 1, 1, w, work);
       transpose_square(w, n, stride, v(l));
     }
   }

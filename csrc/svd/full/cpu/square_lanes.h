@@ -24,24 +24,22 @@ void SquareBatch<T>::load_lanes(const T* a, int64_t apart, int lanes, bool lower
   }
 }
 
-// The canonical sign of every row of an interleaved array (signs.h), lane by lane.
+// The canonical sign of a row of an interleaved array (shared/sign.h), lane by lane.
 template <class V>
 V lanes_canonical_sign(const V* row, int n) {
   using T = Scalar<V>;
-  const V zero(T(0)), one(T(1)), slack(8 * std::numeric_limits<T>::epsilon());
+  const V zero(T(0)), one(T(1));
   V largest = row[0], smallest = row[0];
   for (int i = 1; i < n; ++i) {
     largest = max(row[i], largest);
     smallest = min(row[i], smallest);
   }
-  const V sum = largest + smallest;
-  const auto tie = abs(sum) <= slack;
-  const V sign = select(sum > zero, one, -one);
+  const V sign = sign_of_extremes(largest, smallest), almost = deciding_size(largest, smallest);
+  const Mask<V> tie = sign == zero;
   if (!any(tie)) return sign;
-  const V almost = max(largest, -smallest) - slack;
   V first = zero;
   for (int i = n - 1; i >= 0; --i) first = select(abs(row[i]) >= almost, row[i], first);
-  return select(tie, select(first >= zero, one, -one), sign);
+  return select(tie, select(first < zero, -one, one), sign);
 }
 
 // Magnitudes into d, canonical signs into the vectors; no negative zeros, whose sign would depend

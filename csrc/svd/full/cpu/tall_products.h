@@ -24,12 +24,26 @@ inline void prefetch_ahead(const T* p) {
 #endif
 }
 
-// out[i][c] += sum over r of x[r][i] y[r][c], i < kRows, kPacks registers of columns c.
+// Some rows of x (rows x n) and the sums that their Gram matrix goes to.
+template <class T>
+struct GramChunk {
+  const T* x;
+  int64_t stride;
+  int rows, n;
+  T* out;
+  int out_stride;
+};
+
+// out[i][c] += sum over r of x[r][i] x[r][c] for kRows rows from i on and kPacks registers of columns
+// from c on. safe_rows: those whose load of these columns ends inside the matrix.
 template <int kRows, int kPacks, class T>
-inline void gram_tile(const T* x, const T* y, int64_t stride, int rows, int safe_rows, int valid,
-                      T* out, int out_stride) {
+inline void gram_tile(const GramChunk<T>& chunk, int first, int column, int safe_rows) {
   using P = Pack<T>;
   constexpr int kLanes = P::kLanes;
+  const T *x = chunk.x + first, *y = chunk.x + column;
+  const int64_t stride = chunk.stride;
+  const int rows = chunk.rows, valid = chunk.n - column, out_stride = chunk.out_stride;
+  T* out = chunk.out + first * out_stride + column;
   P acc[kRows][kPacks];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i)
@@ -66,11 +80,9 @@ inline void gram_tile(const T* x, const T* y, int64_t stride, int rows, int safe
 
 // Rows 0..last-1 of the columns from c on, kProductPacks registers or one.
 template <class T>
-inline void gram_columns(const T* x, int c, int packs, int64_t stride, int rows, int safe, int n,
-                         int last, T* out, int out_stride) {
+inline void gram_columns(const GramChunk<T>& chunk, int c, int packs, int safe, int last) {
   const auto tile = [&]<int kRows, int kPacks>(int i) {
-    gram_tile<kRows, kPacks>(x + i, x + c, stride, rows, safe, n - c, out + i * out_stride + c,
-                             out_stride);
+    gram_tile<kRows, kPacks>(chunk, i, c, safe);
   };
   int i = 0;
   if (packs == 1) {
@@ -97,7 +109,12 @@ void tall_gram(const T* x, int64_t m, int n, int64_t stride, T* gram, int gram_s
   std::fill_n(lost.get(), m > chunk ? size : 0, T(0));
   for (int64_t r0 = 0; r0 < m; r0 += chunk) {
     const int rows = static_cast<int>(std::min<int64_t>(chunk, m - r0));
-    const T* block = x + r0 * stride;
+    const GramChunk<T> block{.x = x + r0 * stride,
+                             .stride = stride,
+                             .rows = rows,
+                             .n = n,
+                             .out = partial,
+                             .out_stride = gram_stride};
     std::fill(partial, partial + size, T(0));
     for (int c = 0; c < n;) {
       // The last register of columns gets a tile of its own width.
@@ -106,7 +123,7 @@ void tall_gram(const T* x, int64_t m, int n, int64_t stride, T* gram, int gram_s
       const int64_t room = (m - 1 - r0) * stride + n - c - packs * kLanes;
       const int safe = static_cast<int>(room < 0 ? 0 : std::min<int64_t>(room / stride + 1, rows));
       const int last = std::min(n, c + packs * kLanes);  // below: by symmetry
-      gram_columns(block, c, packs, stride, rows, safe, n, last, partial, gram_stride);
+      gram_columns(block, c, packs, safe, last);
       c += packs * kLanes;
     }
     if (m <= chunk) {
@@ -119,12 +136,31 @@ void tall_gram(const T* x, int64_t m, int n, int64_t stride, T* gram, int gram_s
     for (int j = 0; j < i; ++j) gram[i * gram_stride + j] = gram[j * gram_stride + i];
 }
 
-// out rows r < kRows, kPacks registers of columns = sum over k of x[r][k] y[k][columns].
+// out (rows x cols) = x (rows x depth) y (depth x cols). Rows of y may be read up to y_cols >= cols.
+template <class T>
+struct TallProduct {
+  const T* x;
+  int64_t x_stride;
+  const T* y;
+  int64_t y_stride;
+  int64_t rows, cols;
+  int depth;
+  int64_t y_cols;
+  T* out;
+  int64_t out_stride;
+};
+
+// kRows rows of it from `first` on, kPacks registers of columns from c on.
 template <int kRows, int kPacks, class T>
-inline void product_tile(const T* x, int64_t x_stride, const T* y, int64_t y_stride, int depth,
-                         int y_valid, T* out, int64_t out_stride, int out_valid) {
+inline void product_tile(const TallProduct<T>& job, int64_t first, int64_t c) {
   using P = Pack<T>;
-  constexpr int kLanes = P::kLanes;
+  constexpr int kLanes = P::kLanes, kMost = kProductPacks * kLanes;
+  // locals: the stores below might alias the job
+  const T *x = job.x + first * job.x_stride, *y = job.y + c;
+  T* const out = job.out + first * job.out_stride + c;
+  const int64_t x_stride = job.x_stride, y_stride = job.y_stride, out_stride = job.out_stride;
+  const int depth = job.depth, y_valid = static_cast<int>(std::min<int64_t>(kMost, job.y_cols - c));
+  const int out_valid = static_cast<int>(std::min<int64_t>(kMost, job.cols - c));
   P acc[kRows][kPacks];
 #pragma GCC unroll 16
   for (auto& row : acc)
@@ -158,35 +194,26 @@ inline void product_tile(const T* x, int64_t x_stride, const T* y, int64_t y_str
     }
 }
 
-// out (rows x cols) = x (rows x depth) y (depth x cols). Rows of y may be read up to y_cols >=
-// cols.
 template <class T>
-void product(const T* x, int64_t x_stride, int64_t rows, const T* y, int64_t y_stride, int depth,
-             int64_t cols, int64_t y_cols, T* out, int64_t out_stride) {
+void multiply(const TallProduct<T>& job) {
   constexpr int kLanes = Pack<T>::kLanes;
-  const bool in_order = out_stride == cols && cols <= kProductPacks * kLanes;
+  const int64_t rows = job.rows, cols = job.cols;
+  const bool in_order = job.out_stride == cols && cols <= kProductPacks * kLanes;
   for (int64_t c = 0; c < cols;) {
     const bool wide = cols - c > kLanes;
-    const int valid = static_cast<int>(std::min<int64_t>(kProductPacks * kLanes, cols - c));
-    const int readable = static_cast<int>(std::min<int64_t>(kProductPacks * kLanes, y_cols - c));
     int64_t r = 0;
     for (; r + kProductRows <= rows; r += kProductRows) {
       if (in_order)
         for (int i = 0; i < kProductRows; ++i) {
-          prefetch_ahead(x + (r + i) * x_stride);
-          prefetch_ahead<true>(out + (r + i) * out_stride + c);
+          prefetch_ahead(job.x + (r + i) * job.x_stride);
+          prefetch_ahead<true>(job.out + (r + i) * job.out_stride + c);
         }
       if (wide)
-        product_tile<kProductRows, kProductPacks>(x + r * x_stride, x_stride, y + c, y_stride,
-                                                  depth, readable, out + r * out_stride + c,
-                                                  out_stride, valid);
+        product_tile<kProductRows, kProductPacks>(job, r, c);
       else
-        product_tile<kProductRows, 1>(x + r * x_stride, x_stride, y + c, y_stride, depth, readable,
-                                      out + r * out_stride + c, out_stride, valid);
+        product_tile<kProductRows, 1>(job, r, c);
     }
-    for (; r < rows; ++r)
-      product_tile<1, kProductPacks>(x + r * x_stride, x_stride, y + c, y_stride, depth, readable,
-                                     out + r * out_stride + c, out_stride, valid);
+    for (; r < rows; ++r) product_tile<1, kProductPacks>(job, r, c);
     c += wide ? kProductPacks * kLanes : kLanes;
   }
 }

@@ -6,8 +6,8 @@
 #pragma once
 
 #include "common/simd/long_sum.h"
-#include "svd/full/cpu/householder.h"
 #include "svd/full/cpu/tall_products.h"
+#include "svd/shared/reflector.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -141,7 +141,16 @@ void tall_apply(const TallQr<T>& qr, const T* x, T* memory, T* out, int64_t out_
       }
       (P(-qr.tau[i]) * value).store(solution + i * width + c);
     }
-  product(qr.a, qr.stride, qr.m, solution, width, n, n, width, out, out_stride);
+  multiply<T>({.x = qr.a,
+               .x_stride = qr.stride,
+               .y = solution,
+               .y_stride = width,
+               .rows = qr.m,
+               .cols = n,
+               .depth = n,
+               .y_cols = width,
+               .out = out,
+               .out_stride = out_stride});
   for (int i = 0; i < n; ++i)
     for (int j = 0; j < n; ++j) out[i * out_stride + j] += x[i * width + j];
 }

@@ -59,23 +59,60 @@ KDOPS_DEVICE T reduce_block(T value, Op op, T* scratch) {
   return value;
 }
 
+// The largest |entry| of a matrix, or -1 if NaN or Inf is among them, by a whole block. Entries i for
+// which skip(i) holds do not count.
+template <class T, class Skip>
+KDOPS_DEVICE T scan_entries(const T* A, int64_t count, T* scratch, const Skip& skip) {
+  T largest = T(0);
+  bool finite = true;
+  for (int64_t i = threadIdx.x; i < count; i += kBlockThreads) {
+    const T value = skip(i) ? T(0) : abs(A[i]);
+    finite = finite && value <= kLargestFinite<T>;
+    largest = max(largest, value);
+  }
+  largest = reduce_block(largest, Max(), scratch);
+  return block_all(finite) ? largest : T(-1);
+}
+
+// `count` numbers of the results of matrix `index`, if they are wanted, become NaN.
+template <class T>
+KDOPS_DEVICE void fill_nan(T* out, int64_t index, int64_t count) {
+  for (int64_t i = threadIdx.x; out != nullptr && i < count; i += kBlockThreads)
+    out[index * count + i] = kNaN<T>;
+}
+
+// The place of value[c] in descending order, equal ones in the order of their indices.
+template <class T>
+KDOPS_DEVICE int rank_of(const T* value, int count, int c) {
+  int rank = 0;
+  for (int other = 0; other < count; ++other)
+    if (value[other] > value[c] || (value[other] == value[c] && other < c)) ++rank;
+  return rank;
+}
+
+// Lanes in whose number this step's bit is set keep the upper half of 2 kHalf values, the others the
+// lower one, with their partners' added. A recursion: indices that only unrolling would make constant
+// leave the values in local memory.
+template <int kHalf, int K, class T>
+KDOPS_DEVICE void scatter_half(T (&value)[K]) {
+  if constexpr (kHalf >= 1) {
+    constexpr int kBits = kWarp * kHalf / K;
+    const bool upper = lane_id() & kBits;
+#pragma unroll
+    for (int i = 0; i < kHalf; ++i) {
+      const T keep = upper ? value[i + kHalf] : value[i];
+      const T send = upper ? value[i] : value[i + kHalf];
+      value[i] = keep + shuffle_xor(send, kBits);
+    }
+    scatter_half<kHalf / 2>(value);
+  }
+}
+
 // Sums K values over a warp; lane l receives the sum of value[l / (32 / K)]. K - 1 + log2(32 / K)
 // shuffles instead of 5 K. Destroys the values.
 template <int K, class T>
 KDOPS_DEVICE T scatter_sum(T (&value)[K]) {
-  const int lane = lane_id();
-  int bits = kWarp / 2;
-#pragma unroll
-  for (int half = K / 2; half >= 1; half /= 2) {
-    const bool upper = lane & bits;
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-      const T keep = upper ? value[i + half] : value[i];
-      const T send = upper ? value[i] : value[i + half];
-      value[i] = keep + shuffle_xor(send, bits);
-    }
-    bits /= 2;
-  }
+  scatter_half<K / 2>(value);
 #pragma unroll
   for (int rest = kWarp / K / 2; rest >= 1; rest /= 2) value[0] += shuffle_xor(value[0], rest);
   return value[0];

@@ -68,17 +68,11 @@ KDOPS_DEVICE void jacobi_by_size(const BlockContext<T>& shared) {
   jacobi_sweeps<T, 4>(b);
 }
 
-// The places of the values in descending order, equal ones in the order of their columns.
+// b.rank from b.value.
 template <class T>
 KDOPS_DEVICE void rank_values(const BlockContext<T>& b) {
-  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads) {
-    int rank = 0;
-    for (int other = 0; other < b.p; ++other) {
-      const T value = b.value[other];
-      if (value > b.value[c] || (value == b.value[c] && other < c)) ++rank;
-    }
-    b.rank[c] = rank;
-  }
+  for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads)
+    b.rank[c] = rank_of(b.value, b.p, c);
   __syncthreads();
 }
 
@@ -98,34 +92,6 @@ KDOPS_DEVICE void sort_and_normalise(const BlockContext<T>& shared) {
   }
   __syncthreads();
   rank_values(b);
-}
-
-template <class T>
-KDOPS_DEVICE void fill_nan(const SvdArguments<T>& args, int64_t index) {
-  const auto fill = [](T* out, int64_t count) {
-    for (int64_t i = threadIdx.x; out != nullptr && i < count; i += blockDim.x) out[i] = kNaN<T>;
-  };
-  const int64_t p = args.p();
-  fill(args.S + index * p, p);
-  fill(args.U == nullptr ? nullptr : args.U + index * args.m * p, args.m * p);
-  fill(args.Vh == nullptr ? nullptr : args.Vh + index * args.n * p, args.n * p);
-}
-
-// Largest entry of matrix `index`, or -1 if it holds NaN or Inf.
-template <class T>
-KDOPS_DEVICE T scan_matrix(const SvdArguments<T>& args, int64_t index, T* scratch) {
-  const T* A = args.A + index * args.m * args.n;
-  T largest = T(0);
-  bool finite = true;
-  for (int64_t i = threadIdx.x; i < args.m * args.n; i += blockDim.x) {
-    const bool upper =
-        args.symmetric && static_cast<int>(i) % args.p() > static_cast<int>(i) / args.p();
-    const T value = upper ? T(0) : abs(A[i]);
-    finite = finite && value <= kLargestFinite<T>;
-    largest = max(largest, value);
-  }
-  largest = reduce_block(largest, Max(), scratch);
-  return block_all(finite) ? largest : T(-1);
 }
 
 // The outputs of a full SVD once W and J have converged.
@@ -194,9 +160,15 @@ KDOPS_DEVICE void set_up(const SvdArguments<T>& args, const BlockPlan& plan, T* 
 template <class T>
 KDOPS_DEVICE bool begin_block(const SvdArguments<T>& args, const BlockPlan& plan, T* pool,
                               T* workspace, BlockContext<T>& shared) {
-  const T largest = scan_matrix(args, blockIdx.x, pool);
+  const int64_t index = blockIdx.x, size = args.m * args.n;
+  const int p = args.p();
+  const T largest = scan_entries(args.A + index * size, size, pool, [&](int64_t i) {
+    return args.symmetric && static_cast<int>(i) % p > static_cast<int>(i) / p;
+  });
   if (largest < T(0)) {
-    fill_nan(args, blockIdx.x);
+    fill_nan(args.S, index, p);
+    fill_nan(args.U, index, args.m * p);
+    fill_nan(args.Vh, index, args.n * p);
     return false;
   }
   if (threadIdx.x == 0) set_up(args, plan, pool, workspace, largest, shared);

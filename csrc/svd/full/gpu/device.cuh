@@ -6,6 +6,9 @@
 #include <limits>
 
 #include "common/gpu/lane.cuh"
+#include "common/shared/power_of_two.h"
+#include "svd/shared/rotation.h"
+#include "svd/shared/sign.h"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
@@ -15,11 +18,6 @@ inline constexpr T kLargestFinite = std::numeric_limits<T>::max();
 template <class T>
 inline constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
 
-KDOPS_DEVICE int exponent_of(float x) { return ::ilogbf(x); }
-KDOPS_DEVICE int exponent_of(double x) { return ::ilogb(x); }
-KDOPS_DEVICE float power_of_two(float, int e) { return ::scalbnf(1.0f, e); }
-KDOPS_DEVICE double power_of_two(double, int e) { return ::scalbn(1.0, e); }
-
 // x * up is about 1 for the largest entry; up * down == 1, both are powers of two.
 template <class T>
 struct Scale {
@@ -27,8 +25,7 @@ struct Scale {
 };
 template <class T>
 KDOPS_DEVICE Scale<T> power_of_two_scale(T largest) {
-  const T within = min(max(largest, 4 * kTiny<T>), kLargestFinite<T> / 4);
-  const int e = exponent_of(within) + 1;
+  const int e = scale_exponent(largest);
   return {power_of_two(T(), -e), power_of_two(T(), e)};
 }
 
@@ -75,9 +72,7 @@ KDOPS_DEVICE Rotation<T> jacobi_rotation(T aa, T bb, T ab, const JacobiLimits<T>
     const bool swap = out_of_order(aa, bb) && bb > limits.floor_squared;
     return {swap ? T(0) : T(1), swap ? T(1) : T(0), swap ? bb : aa, swap ? aa : bb, swap, swap};
   }
-  const T zeta = (bb - aa) / (2 * ab);
-  const T t = copysign(T(1) / (abs(zeta) + sqrt(1 + zeta * zeta)), zeta);
-  const T hypotenuse = 1 + t * t;
+  const T t = jacobi_tangent(aa, bb, ab), hypotenuse = 1 + t * t;
   T c = rsqrt(hypotenuse);
   c = c * (T(1.5) - T(0.5) * hypotenuse * c * c);  // one Newton step: no drift over the sweeps
   const T s = c * t, new_aa = max(aa - t * ab, T(0)), new_bb = max(bb + t * ab, T(0));
@@ -90,17 +85,6 @@ inline constexpr int kMaxSweeps = 30;  // 6 to 10 happen; the bound only ends a 
 
 // ---- canonical signs -------------------------------------------------------------------------
 
-// The sign that makes largest + smallest entry positive; 0: a tie, the first entry that is as
-// large as any (to the same slack) decides.
-template <class T>
-inline constexpr T kSignSlack = 8 * kEpsilon<T>;
-template <class T>
-KDOPS_DEVICE T extremes_sign(T largest, T smallest) {
-  const T sum = largest + smallest;
-  if (abs(sum) <= kSignSlack<T>) return T(0);
-  return sum < T(0) ? T(-1) : T(1);
-}
-
 // The canonical sign of v (`count` entries, `stride` apart), found by a whole warp.
 template <class T>
 KDOPS_DEVICE T canonical_sign(const T* v, int64_t count, int64_t stride) {
@@ -111,9 +95,9 @@ KDOPS_DEVICE T canonical_sign(const T* v, int64_t count, int64_t stride) {
   }
   largest = warp_max(largest);
   smallest = warp_min(smallest);
-  const T sign = extremes_sign(largest, smallest);
+  const T sign = sign_of_extremes(largest, smallest);
   if (sign != T(0)) return sign;
-  const T almost = max(largest, -smallest) - kSignSlack<T>;
+  const T almost = deciding_size(largest, smallest);
   for (int64_t base = 0; base < count; base += kWarp) {
     const int64_t i = base + lane_id();
     const T value = i < count ? v[i * stride] : T(0);
@@ -131,8 +115,8 @@ KDOPS_DEVICE T canonical_sign(const T* v, int64_t count, int64_t stride) {
 // A [count, m, n], matrices row by row or column by column. B, length x p, is the matrix with its
 // long side first: A, or its transpose where A is wide.
 struct BatchShape {
-  int64_t count, m, n;
-  bool column_major;
+  int64_t count = 0, m = 0, n = 0;
+  bool column_major = false;
 
   KDOPS_DEVICE bool wide() const { return m < n; }
   // B in memory: `length` rows of p numbers, not p rows of `length` numbers
@@ -146,9 +130,9 @@ struct BatchShape {
 // eigenvectors as columns, Vh is not used.
 template <class T>
 struct SvdArguments : BatchShape {
-  const T* A;
-  T *U, *S, *Vh;
-  bool canonical, symmetric;
+  const T* A = nullptr;
+  T *U = nullptr, *S = nullptr, *Vh = nullptr;
+  bool canonical = false, symmetric = false;
 };
 
 // Entry (row, column) of the oriented matrix `index`.

@@ -37,9 +37,7 @@ template <class T>
 KDOPS_DEVICE SymmetricTurn<T> symmetric_turn(T aa, T bb, T ab, const SymmetricLimits<T>& limits) {
   const T size = abs(ab), least = kEpsilon<T> * kEpsilon<T> * abs(aa * bb);
   if (!(size > limits.floor) || !(size * size > least)) return {T(0), T(0), T(0), false};
-  const T zeta = (bb - aa) / (2 * ab);
-  const T t = copysign(T(1) / (abs(zeta) + sqrt(1 + zeta * zeta)), zeta);
-  const T root = sqrt(1 + t * t);
+  const T t = jacobi_tangent(aa, bb, ab), root = sqrt(1 + t * t);
   return {t / root, t / (1 + root), t * ab, size > limits.settled};
 }
 

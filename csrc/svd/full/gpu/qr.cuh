@@ -6,23 +6,17 @@
 #pragma once
 
 #include "svd/full/gpu/block_context.cuh"
+#include "svd/shared/reflector.h"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
-// H = I - tau v v^T maps (alpha; x) to (beta; 0): v = (1; x / (alpha - beta)), tau = 2 / (1 +
-// |v_2|^2) so that a later reader of v knows tau. For alpha = x = 0, v = (1; 0) flips a sign:
-// harmless.
+// A later reader of v knows tau = 2 / (1 + |v_2|^2): where there is nothing to reflect, v = (1; 0)
+// flips a sign instead of doing nothing. Harmless.
 template <class T>
-struct Reflector {
-  T beta, inverse, tau;
-};
-template <class T>
-KDOPS_DEVICE Reflector<T> make_reflector(T alpha, T squared_rest) {
-  const T norm = sqrt(fma(alpha, alpha, squared_rest));
-  if (norm == T(0)) return {T(0), T(0), T(2)};
-  const T beta = alpha > T(0) ? -norm : norm;
-  return {beta, T(1) / (alpha - beta), (beta - alpha) / beta};
+KDOPS_DEVICE Reflector<T> readable_reflector(T alpha, T tail_squared) {
+  const Reflector<T> h = make_reflector(alpha, tail_squared);
+  return h.tau == T(0) ? Reflector<T>{-alpha, T(2), T(0)} : h;
 }
 
 // Sum over the slices of what thread (slice, column) wrote to partial[slice * p + column].
@@ -52,14 +46,14 @@ KDOPS_DEVICE void factor_square(const BlockContext<T>& b) {
     }
     __syncthreads();
     if (active && column >= k) {
-      const Reflector<T> h = make_reflector(alpha, sum_slices(b, partial, k));
+      const Reflector<T> h = readable_reflector(alpha, sum_slices(b, partial, k));
       if (column == k) {
         if (slice == 0) b.w[k * b.ld + k] = h.beta;
         for (int i = begin; i < b.p && b.long_out != nullptr; i += b.slices)
-          b.reflector(k, 0, b.p)[i] = b.w[i * b.ld + k] * h.inverse;
+          b.reflector(k, 0, b.p)[i] = b.w[i * b.ld + k] * h.scale;
       } else {
         const T dot_all = sum_slices(b, partial, column);
-        const T shift = h.tau * fma(dot_all, h.inverse, head), step = shift * h.inverse;
+        const T shift = h.tau * fma(dot_all, h.scale, head), step = shift * h.scale;
         if (slice == 0) b.w[k * b.ld + column] = head - shift;
         for (int i = begin; i < b.p; i += b.slices)
           b.w[i * b.ld + column] = fma(-step, b.w[i * b.ld + k], b.w[i * b.ld + column]);
@@ -95,14 +89,14 @@ KDOPS_DEVICE void factor_tile(const BlockContext<T>& b, T (&y)[kSliceRows<T>]) {
     }
     __syncthreads();
     if (!active || column < k) continue;
-    const Reflector<T> h = make_reflector(alpha, sum_slices(b, partial, k));
+    const Reflector<T> h = readable_reflector(alpha, sum_slices(b, partial, k));
     if (column == k) {
       if (slice == 0) b.w[k * b.ld + k] = h.beta;
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) y[r] *= h.inverse;
+      for (int r = 0; r < kRows; ++r) y[r] *= h.scale;
     } else {
       const T dot_all = sum_slices(b, partial, column);
-      const T shift = h.tau * fma(dot_all, h.inverse, head), step = shift * h.inverse;
+      const T shift = h.tau * fma(dot_all, h.scale, head), step = shift * h.scale;
       if (slice == 0) b.w[k * b.ld + column] = head - shift;
 #pragma unroll
       for (int r = 0; r < kRows; ++r) y[r] = fma(-step, mine[r], y[r]);

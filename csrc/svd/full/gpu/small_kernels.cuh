@@ -108,9 +108,9 @@ KDOPS_DEVICE T lane_sign(const T (&v)[N], int count) {
     largest = max(largest, v[i]);
     smallest = min(smallest, v[i]);
   }
-  const T sign = extremes_sign(largest, smallest);
+  const T sign = sign_of_extremes(largest, smallest);
   if (sign != T(0)) return sign;
-  const T almost = max(largest, -smallest) - kSignSlack<T>;
+  const T almost = deciding_size(largest, smallest);
 #pragma unroll
   for (int i = 0; i < N; ++i)
     if (i < count && first == T(0) && abs(v[i]) >= almost) first = v[i];

@@ -7,6 +7,7 @@
 
 #include "svd/full/cpu/signs.h"
 #include "svd/full/cpu/square.h"
+#include "svd/shared/krylov_rules.h"
 #include "svd/topk/cpu/directions.h"
 #include "svd/topk/cpu/gradient_lanes.h"
 #include "svd/topk/cpu/large_gram.h"
@@ -16,38 +17,42 @@
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-inline constexpr int kMostProducts = 200;
-
 // One right-hand side's way through the iteration.
 template <class T>
 struct GradientStep {
-  T shift, square, goal;  // s², |r|², and the |r|² that is good enough
+  T shift, scale, square, goal;  // s²; b's factor; |r|², and the |r|² that is good enough
   bool live() const { return square > goal; }
 };
 
-// x (k x width; b on entry, clear of D) by conjugate gradients; the padding of all rows is zero.
+// x (k x width; b on entry, clear of D) by conjugate gradients; the padding of all rows is zero. The
+// squares of b neither vanish nor overflow, however large it is: it is scaled by a power of two.
 // False where they do not get there, or meet a direction in which s² - G is not positive.
 template <class T>
 bool conjugate_gradients(const T* G, int p, int width, const Directions<T>& D, const T* sigma,
                          int k, T* x) {
   using P = Pack<T>;
-  constexpr T eps = std::numeric_limits<T>::epsilon();
   const int64_t size = int64_t(k) * width;
   Scratch<T> memory(3 * size + int64_t(k) * D.count);
   T *r = memory.get(), *direction = r + size, *q = direction + size, *parts = q + size;
   GradientStep<T> steps[kLargestKAbove];
-  std::copy_n(x, size, r);
-  std::copy_n(x, size, direction);
-  std::fill_n(x, size, T(0));
   std::fill_n(q, size, T(0));
   for (int i = 0; i < k; ++i) {
-    const T square = dot_rows(r + i * width, r + i * width, width);
-    steps[i] = {sigma[i] * sigma[i], square, square * (32 * eps) * (32 * eps)};
+    T *b = x + i * width, *ri = r + i * width;
+    const T scale = row_scale(largest_entry(b, width));
+    scale_row(b, width, scale);
+    std::copy_n(b, width, ri);
+    std::copy_n(b, width, direction + i * width);
+    scale_row(b, width, T(0));  // NaN stays
+    const T square = dot_rows(ri, ri, width);
+    steps[i] = {sigma[i] * sigma[i], scale, square, square * kSolved<T> * kSolved<T>};
   }
   for (int products = 0; products <= kMostProducts; ++products) {
     bool live = false;
     for (int i = 0; i < k; ++i) live = live || steps[i].live();
-    if (!live) return true;
+    if (!live) {
+      for (int i = 0; i < k; ++i) scale_row(x + i * width, width, 1 / steps[i].scale);
+      return true;
+    }
     gemm<T>(k, p, p, T(-1), {direction, width, 1}, {G, width, 1}, View<T>{q, width, 1});
     for (int i = 0; i < k; ++i)
       for (int c = 0; c < width; c += P::kLanes) {
@@ -60,7 +65,7 @@ bool conjugate_gradients(const T* G, int p, int width, const Directions<T>& D, c
       T *xi = x + i * width, *ri = r + i * width, *di = direction + i * width;
       const T* qi = q + i * width;
       const T curvature = dot_rows(di, qi, width), length = dot_rows(di, di, width);
-      if (!(curvature > 4 * T(p) * eps * eps * length)) return false;
+      if (!is_positive(curvature, length, p)) return false;
       const P forth(steps[i].square / curvature);
       for (int c = 0; c < width; c += P::kLanes) {
         fma(forth, P::load(di + c), P::load(xi + c)).store(xi + c);

@@ -26,7 +26,7 @@ struct TopkOutputs {
   TopkOutputs matrix(const TopkShape& shape, int64_t b) const {
     const int64_t k = shape.k;
     return {U ? U + b * shape.m * k : nullptr, S + b * k, Vh + b * k * shape.n,
-            saved + b * shape.saved_size()};
+            saved + b * shape.size()};
   }
 };
 
@@ -71,7 +71,8 @@ class TopkDense {
     std::memcpy(out.S, s, sizeof(T) * k);
     std::memcpy(out.Vh, vh, sizeof(T) * k * n);
     for (int64_t r = 0; out.U && r < m; ++r) std::memcpy(out.U + r * k, u + r * p, sizeof(T) * k);
-    T *values = out.saved + shape_.dense_values_at(), *vectors = values + p;
+    T* values = out.saved + shape_.dense_values_at();
+    T* vectors = out.saved + shape_.dense_vectors_at();
     for (int i = 0; i < p; ++i) values[i] = s[i] * f;
     if (shape_.tall) {
       std::memcpy(vectors, vh, sizeof(T) * p * p);

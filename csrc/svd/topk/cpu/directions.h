@@ -16,7 +16,7 @@ struct Directions {
 
   // parts (k x count) of the k vectors x, ldx apart, which lose them.
   void remove(T* x, int64_t ldx, int k, T* parts) const {
-    inner_products(x, ldx, k, rows, apart, count, length, parts, count, 1);
+    inner_products<T>({x, ldx, k}, {rows, apart, count}, length, parts, count, 1);
     add(T(-1), parts, x, ldx, k);
   }
   void add(T factor, const T* parts, T* x, int64_t ldx, int k) const {

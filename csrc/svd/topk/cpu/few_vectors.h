@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/blas/dot_tile.h"
+#include "common/blas/gemm.h"
 #include "common/simd/long_sum.h"
 #include "common/simd/transpose.h"
 #include "svd/limits.h"
@@ -13,16 +14,24 @@
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-// out[i rs + j cs] = Σ_l a[i][l] b[j][l] for i < rows, j < columns.
+// `count` rows, `apart` from each other.
 template <class T>
-inline void inner_products(const T* a, int64_t lda, int rows, const T* b, int64_t ldb, int columns,
-                           int64_t n, T* out, int64_t rs, int64_t cs) {
+struct RowSpan {
+  const T* data;
+  int64_t apart, count;
+  const T* at(int64_t i) const { return data + i * apart; }
+  const T* at_most(int64_t i) const { return at(i < count ? i : count - 1); }
+};
+
+// out[i rs + j cs] = Σ_l a[i][l] b[j][l] for the rows of a and of b, of n numbers.
+template <class T>
+inline void inner_products(RowSpan<T> a, RowSpan<T> b, int64_t n, T* out, int64_t rs, int64_t cs) {
   constexpr int R = kDotRows, C = kDotColumns;
-  for (int i0 = 0; i0 < rows; i0 += R) {
-    for (int j0 = 0; j0 < columns; j0 += C) {
+  for (int i0 = 0; i0 < a.count; i0 += R) {
+    for (int j0 = 0; j0 < b.count; j0 += C) {
       const T *x[R], *y[C];
-      for (int r = 0; r < R; ++r) x[r] = a + (i0 + r < rows ? i0 + r : rows - 1) * lda;
-      for (int c = 0; c < C; ++c) y[c] = b + (j0 + c < columns ? j0 + c : columns - 1) * ldb;
+      for (int r = 0; r < R; ++r) x[r] = a.at_most(i0 + r);
+      for (int c = 0; c < C; ++c) y[c] = b.at_most(j0 + c);
       LongSum<T> whole[kDotSums<T>];
       for (int64_t first = 0; first == 0 || first < n; first += kLongBlock * Pack<T>::kLanes) {
         const int64_t count = std::min(n - first, kLongBlock * Pack<T>::kLanes);
@@ -32,8 +41,8 @@ inline void inner_products(const T* a, int64_t lda, int rows, const T* b, int64_
         for (const T*& row : x) row += count;
         for (const T*& row : y) row += count;
       }
-      for (int r = 0; r < R && i0 + r < rows; ++r)
-        for (int c = 0; c < C && j0 + c < columns; ++c)
+      for (int r = 0; r < R && i0 + r < a.count; ++r)
+        for (int c = 0; c < C && j0 + c < b.count; ++c)
           out[(i0 + r) * rs + (j0 + c) * cs] = whole[r * C + c].sum;
     }
   }
@@ -122,10 +131,10 @@ inline void short_row_dots(const T* A, int64_t lda, int rows, int n, const T* v,
   }
 }
 
-// J vectors x C registers of columns: out[j][c] (+)= Σ_r w[r wr + j wj] A[r][c].
+// J vectors x C registers of columns: out[j][c] (+)= Σ_r w[r][j] A[r][c].
 template <int J, int C, class T>
-inline void row_sums_tile(const T* A, int64_t lda, int64_t rows, int width, const T* w, int64_t wr,
-                          int64_t wj, bool first, T* out, int64_t ldo) {
+inline void row_sums_tile(RowSpan<T> A, int width, View<const T> w, bool first, T* out,
+                          int64_t ldo) {
   constexpr int kLanes = Pack<T>::kLanes;
   const bool partial = C == 1 && width < kLanes;
   const auto fetch = [&](const T* p) {
@@ -135,13 +144,13 @@ inline void row_sums_tile(const T* A, int64_t lda, int64_t rows, int width, cons
   for (int j = 0; j < J; ++j)
     for (int c = 0; c < C; ++c)
       sum[j][c] = first ? Pack<T>(T(0)) : fetch(out + j * ldo + c * kLanes);
-  for (int64_t r = 0; r < rows; ++r) {
+  for (int64_t r = 0; r < A.count; ++r) {
     Pack<T> x[C];
 #pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) x[c] = fetch(A + r * lda + c * kLanes);
+    for (int c = 0; c < C; ++c) x[c] = fetch(A.at(r) + c * kLanes);
 #pragma GCC unroll 4
     for (int j = 0; j < J; ++j) {
-      const Pack<T> weight(w[r * wr + j * wj]);
+      const Pack<T> weight(w.at(r, j));
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) sum[j][c] = fma(weight, x[c], sum[j][c]);
     }
@@ -158,45 +167,41 @@ inline void row_sums_tile(const T* A, int64_t lda, int64_t rows, int width, cons
 }
 
 template <int J, class T>
-inline void row_sums_columns(const T* A, int64_t lda, int64_t rows, int64_t n, const T* w,
-                             int64_t wr, int64_t wj, bool first, T* out, int64_t ldo) {
+inline void row_sums_columns(RowSpan<T> A, int64_t n, View<const T> w, bool first, T* out,
+                             int64_t ldo) {
   constexpr int kLanes = Pack<T>::kLanes;
   int64_t c = 0;
+  const auto from = [&] { return RowSpan<T>{A.data + c, A.apart, A.count}; };
   for (; c + 4 * kLanes <= n; c += 4 * kLanes)
-    row_sums_tile<J, 4>(A + c, lda, rows, kLanes, w, wr, wj, first, out + c, ldo);
+    row_sums_tile<J, 4>(from(), kLanes, w, first, out + c, ldo);
   for (; c < n; c += kLanes) {
     const int width = static_cast<int>(n - c < kLanes ? n - c : kLanes);
-    row_sums_tile<J, 1>(A + c, lda, rows, width, w, wr, wj, first, out + c, ldo);
+    row_sums_tile<J, 1>(from(), width, w, first, out + c, ldo);
   }
 }
 
-// out[j][c] (add: +)= Σ_r w[r wr + j wj] A[r][c] for j < k, c < n; kSumRows rows at a time, so that
+// out[j][c] (add: +)= Σ_r w[r][j] A[r][c] for j < k, c < n; kSumRows rows at a time, so that
 // the hardware follows a few streams along the rows (down a column they would fall on the same
 // cache sets when n is a power of two).
 template <class T>
-inline void row_sums(const T* A, int64_t lda, int64_t rows, int64_t n, const T* w, int64_t wr,
-                     int64_t wj, int k, T* out, int64_t ldo, bool add = false) {
+inline void row_sums(RowSpan<T> A, int64_t n, View<const T> w, int k, T* out, int64_t ldo,
+                     bool add = false) {
   constexpr int64_t kSumRows = 16;
-  for (int64_t r = 0; r < rows; r += kSumRows) {
-    const int64_t height = rows - r < kSumRows ? rows - r : kSumRows;
-    const T *block = A + r * lda, *weights = w + r * wr;
+  for (int64_t r = 0; r < A.count; r += kSumRows) {
+    const RowSpan<T> block{A.at(r), A.apart, std::min(A.count - r, kSumRows)};
+    const auto weights = [&](int j) { return View<const T>{&w.at(r, j), w.row, w.col}; };
     const bool first = r == 0 && !add;
     int j = 0;
-    for (; j + 4 <= k; j += 4)
-      row_sums_columns<4>(block, lda, height, n, weights + j * wj, wr, wj, first, out + j * ldo,
-                          ldo);
-    for (; j < k; ++j)
-      row_sums_columns<1>(block, lda, height, n, weights + j * wj, wr, wj, first, out + j * ldo,
-                          ldo);
+    for (; j + 4 <= k; j += 4) row_sums_columns<4>(block, n, weights(j), first, out + j * ldo, ldo);
+    for (; j < k; ++j) row_sums_columns<1>(block, n, weights(j), first, out + j * ldo, ldo);
   }
 }
 
 // row_sums of any number of rows, into k rows of n numbers without a gap.
 template <class T>
-void long_row_sums(const T* A, int64_t lda, int64_t rows, int64_t n, const T* w, int64_t wr,
-                   int64_t wj, int k, T* out) {
-  sum_by_slabs(rows, kOneSlab, k * n, out, [&](int64_t first, int64_t count, T* part) {
-    row_sums(A + first * lda, lda, count, n, w + first * wr, wr, wj, k, part, n);
+void long_row_sums(RowSpan<T> A, int64_t n, View<const T> w, int k, T* out) {
+  sum_by_slabs(A.count, kOneSlab, k * n, out, [&](int64_t first, int64_t count, T* part) {
+    row_sums<T>({A.at(first), A.apart, count}, n, {&w.at(first, 0), w.row, w.col}, k, part, n);
   });
 }
 
@@ -205,15 +210,15 @@ inline constexpr int kOuterRows = Pack<T>::kLanes < 8 ? Pack<T>::kLanes : 8;
 
 // kOuterRows rows x one register of columns; `store` gets the row and its sum.
 template <class T, class Fetch, class Store>
-inline void outer_tile(const T* left, int64_t ldl, const T* right, int64_t ldr, int terms,
-                       const Fetch& fetch, const Store& store) {
+inline void outer_tile(RowSpan<T> left, RowSpan<T> right, int64_t r0, int64_t c, const Fetch& fetch,
+                       const Store& store) {
   constexpr int kRows = kOuterRows<T>;
   Pack<T> sum[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) sum[r] = Pack<T>(T(0));
-  for (int t = 0; t < terms; ++t) {
-    const T* weights = left + t * ldl;
-    const Pack<T> x = fetch(right + t * ldr);
+  for (int64_t t = 0; t < left.count; ++t) {
+    const T* weights = left.at(t) + r0;
+    const Pack<T> x = fetch(right.at(t) + c);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) sum[r] = fma(Pack<T>(weights[r]), x, sum[r]);
   }
@@ -224,8 +229,8 @@ inline void outer_tile(const T* left, int64_t ldl, const T* right, int64_t ldr, 
 // out[r][c] = Σ_t left[t][r] right[t][c] for r < rows, c < n. left is readable up to the next
 // multiple of kOuterRows.
 template <class T>
-inline void outer_sums(const T* left, int64_t ldl, const T* right, int64_t ldr, int terms, int rows,
-                       int64_t n, T* out, int64_t ldo) {
+inline void outer_sums(RowSpan<T> left, RowSpan<T> right, int rows, int64_t n, T* out,
+                       int64_t ldo) {
   constexpr int kLanes = Pack<T>::kLanes, kRows = kOuterRows<T>;
   for (int r0 = 0; r0 < rows; r0 += kRows) {
     const int height = rows - r0;
@@ -234,14 +239,13 @@ inline void outer_sums(const T* left, int64_t ldl, const T* right, int64_t ldr, 
     if (height >= kRows) {
       for (; c + kLanes <= n; c += kLanes)
         outer_tile<T>(
-            left + r0, ldl, right + c, ldr, terms, [](const T* p) { return Pack<T>::load(p); },
+            left, right, r0, c, [](const T* p) { return Pack<T>::load(p); },
             [&](int r, Pack<T> x) { x.store(to + r * ldo + c); });
     }
     for (; c < n; c += kLanes) {
       const int width = static_cast<int>(n - c < kLanes ? n - c : kLanes);
       outer_tile<T>(
-          left + r0, ldl, right + c, ldr, terms,
-          [&](const T* p) { return Pack<T>::load_partial(p, width); },
+          left, right, r0, c, [&](const T* p) { return Pack<T>::load_partial(p, width); },
           [&](int r, Pack<T> x) {
             if (r < height) x.store_partial(to + r * ldo + c, width);
           });

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "common/simd/scratch.h"
+#include "svd/full/cpu/signs.h"
 #include "svd/topk/cpu/dense.h"
 #include "svd/topk/cpu/layout.h"
 #include "svd/topk/cpu/refine.h"
@@ -55,14 +56,14 @@ void TopkFinish<T>::finish(const T* A, const TopkOutputs<T>& out, T f, T* P, con
       }
     } else {
       const int64_t length = shape.length;
-      row_sums(A, length, p, length, scaled, 1, p, k, image.get(), length);
+      row_sums<T>({A, length, p}, length, {scaled, 1, p}, k, image.get(), length);
     }
     rayleigh_ritz(image.get(), shape.length, shape.length, P, p, k, refined);
   }
   T doubt(0);
   for (int i = before; i < k; ++i)
     doubt = max(doubt, std::fabs(refined[i] * refined[i] - sigma[i] * sigma[i]));
-  out.saved[TopkShape::kDoubt] = doubt;
+  out.saved[TopkSaved::kDoubt] = doubt;
   write(out, f, refined, P, image.get(), have_image);
   T* kept = out.saved + shape.vectors_at();
   if (P != kept) std::memcpy(kept, P, sizeof(T) * k * p);
@@ -77,7 +78,7 @@ void TopkFinish<T>::write(const TopkOutputs<T>& out, T f, const T* sigma, T* P, 
   for (int i = 0; i < k; ++i) {
     out.S[i] = sigma[i] / f;
     T* v = shape.tall ? P + i * p : W + i * length;
-    if (!canonical || !wants_flip(v, shape.n)) continue;
+    if (!canonical || canonical_sign(v, shape.n) > T(0)) continue;
     scale_row(P + i * p, p, T(-1));
     if (have_image) scale_row(W + i * length, length, T(-1));
   }

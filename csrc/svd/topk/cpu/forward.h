@@ -61,7 +61,7 @@ void TopkForward<T>::run_group(const T* A, const TopkOutputs<T>& out, int matric
   T factor[kLanes];
   bool dense[kLanes];
   for (int b = 0; b < matrices; ++b) {
-    T* packed = out.saved + b * shape.saved_size() + (shape.always_dense() ? 0 : shape.packed_at());
+    T* packed = out.saved + b * shape.size() + (shape.always_dense() ? 0 : shape.reflectors_at());
     factor[b] = scaled_gram(A + b * size, shape, packed, sums.get(), stage.get());
     dense[b] = true;
   }
@@ -81,8 +81,8 @@ void TopkForward<T>::run_group(const T* A, const TopkOutputs<T>& out, int matric
       for (int i = 0; i < shape.k; ++i) sigma[i] = std::sqrt(lambda[i].lane(b));
       this->finish(A + b * size, one, factor[b], small.get() + b * shape.k * shape.p, sigma);
     }
-    one.saved[0] = static_cast<T>(static_cast<int>(route));
-    one.saved[1] = factor[b];
+    TopkSaved::set_route(one.saved, route);
+    one.saved[TopkSaved::kScale] = factor[b];
   }
   TopkDense<T>(shape, this->canonical).run(A, out, list, listed, factor);
 }
@@ -92,8 +92,8 @@ void TopkForward<T>::run_group(const T* A, const TopkOutputs<T>& out, int matric
 template <class T>
 void TopkForward<T>::eigenvectors(const TopkOutputs<T>& out, int matrices, bool* dense) {
   const int p = shape.p, k = shape.k;
-  const int64_t stride = shape.saved_size();
-  gather_lanes(out.saved + shape.packed_at(), stride, matrices, packed_size(p), t.packed);
+  const int64_t stride = shape.size();
+  gather_lanes(out.saved + shape.reflectors_at(), stride, matrices, packed_size(p), t.packed);
   tridiagonalise(t, work);
   largest_eigenvalues(t.d, t.e, p, k, lambda, work);
   // One more count: does anything outside the top k lie so close that only all vectors can tell?
@@ -113,7 +113,7 @@ void TopkForward<T>::eigenvectors(const TopkOutputs<T>& out, int matrices, bool*
   scatter_lanes(t.d, p, matrices, out.saved + shape.diagonal_at(), stride);
   scatter_lanes(t.e, p - 1, matrices, out.saved + shape.off_diagonal_at(), stride);
   scatter_lanes(t.tau, p - 2, matrices, out.saved + shape.tau_at(), stride);
-  scatter_lanes(t.packed, packed_size(p), matrices, out.saved + shape.packed_at(), stride);
+  scatter_lanes(t.packed, packed_size(p), matrices, out.saved + shape.reflectors_at(), stride);
   scatter_lanes(z, k * p, matrices, small.get(), int64_t(k) * p);
 }
 

@@ -48,7 +48,7 @@ template <class T>
 void TopkBackward<T>::run(const TopkInputs<T>& in, T* gA, int64_t count) {
   for (int64_t b = 0; b < count; b += kLanes) {
     const int matrices = static_cast<int>(count - b < kLanes ? count - b : kLanes);
-    run_group(in.matrix(shape, b), gA + b * shape.m * shape.n, matrices);
+    run_group(in.from(shape, b), gA + b * shape.m * shape.n, matrices);
   }
 }
 
@@ -84,23 +84,23 @@ void TopkBackward<T>::solve_dense_lane(const T* saved, int lane) {
 template <class T>
 void TopkBackward<T>::solve_group(const TopkInputs<T>& in, int matrices) {
   const int p = shape.p, k = shape.k;
-  const int64_t stride = shape.saved_size();
+  const int64_t stride = shape.size();
   gather_lanes(rows.get(), row_size, matrices, static_cast<int>(row_size), lanes.get());
   const PolicyInverse<V> inverse(g.sigma[0], p, lorentz);
-  core_matrix(g, p, k, inverse, core, work);
-  right_hand_sides(g, p, k, inverse, x);
+  core_matrix(g, inverse, core, work);
+  right_hand_sides(g, inverse, x);
   for (int i = 0; i < k * p; ++i) y[i] = x[i];
   if (!shape.always_dense()) {
     gather_lanes(in.saved + shape.diagonal_at(), stride, matrices, p, t.d);
     gather_lanes(in.saved + shape.off_diagonal_at(), stride, matrices, p - 1, t.e);
     gather_lanes(in.saved + shape.tau_at(), stride, matrices, p - 2, t.tau);
-    gather_lanes(in.saved + shape.packed_at(), stride, matrices, packed_size(p), t.packed);
-    resolve_complement(g, t, k, x, work);
+    gather_lanes(in.saved + shape.reflectors_at(), stride, matrices, packed_size(p), t.packed);
+    resolve_complement(g, t, x, work);
   }
   for (int b = 0; b < matrices; ++b)
     if (route(in.saved + b * stride) == TopkRoute::dense)
       solve_dense_lane(in.saved + b * stride, b);
-  to_units_of_A(g, p, k, inverse, !shape.tall || in.U != nullptr, core, core + k * k, x, y);
+  to_units_of_A(g, inverse, !shape.tall || in.U != nullptr, core, core + k * k, x, y);
   const int64_t out = this->result_size();
   scatter_lanes(core, k * k + k, matrices, results.get(), out);
   scatter_lanes(x, 2 * k * p, matrices, results.get() + k * k + k, out);

@@ -25,10 +25,13 @@ using namespace kdops::KDOPS_ISA;
 // One group's numbers, lane by lane; the order is that of the row that a matrix contributes.
 template <class V>
 struct TopkCotangents {
+  int p, k;
   V *P, *gP, *N, *X, *sigma, *gS, *f, *doubt;
   static int64_t size(int p, int k) { return 3 * k * p + k * k + 2 * k + 2; }
-  TopkCotangents(V* base, int p, int k)
-      : P(base),
+  TopkCotangents(V* base, int p_, int k_)
+      : p(p_),
+        k(k_),
+        P(base),
         gP(P + k * p),
         N(gP + k * p),
         X(N + k * p),
@@ -40,9 +43,9 @@ struct TopkCotangents {
 
 // core (k x k), in the units of A. work: k * k packs.
 template <class V>
-void core_matrix(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V>& inverse, V* core,
-                 V* Y) {
+void core_matrix(const TopkCotangents<V>& g, const PolicyInverse<V>& inverse, V* core, V* Y) {
   using T = Scalar<V>;
+  const int p = g.p, k = g.k;
   for (int i = 0; i < k; ++i)
     for (int j = 0; j < k; ++j) Y[i * k + j] = dot(g.P + i * p, g.gP + j * p, p);
   const V half = V(T(0.5)) * g.f[0];
@@ -51,20 +54,19 @@ void core_matrix(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V
     for (int j = i + 1; j < k; ++j) {
       const V a = half * (g.X[i * k + j] - g.X[j * k + i]);
       const V b = half * (Y[i * k + j] - Y[j * k + i]);
-      const V even = (a + b) * inverse(g.sigma[j] - g.sigma[i]);
-      const V odd = (a - b) * inverse(g.sigma[j] + g.sigma[i]);
-      core[i * k + j] = even + odd;
-      core[j * k + i] = even - odd;  // a, b and s_j - s_i change sign, s_j + s_i does not
+      const CorePair<V> pair = core_pair(a, b, g.sigma[i], g.sigma[j], inverse);
+      core[i * k + j] = pair.here, core[j * k + i] = pair.across;
     }
   }
 }
 
 template <class V>
-void right_hand_sides(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V>& inverse,
-                      V* rhs) {
+void right_hand_sides(const TopkCotangents<V>& g, const PolicyInverse<V>& inverse, V* rhs) {
+  const int p = g.p, k = g.k;
   for (int i = 0; i < k; ++i) {
-    const V weight = g.f[0] * inverse(g.sigma[i]);
-    for (int q = 0; q < p; ++q) rhs[i * p + q] = fma(weight, g.N[i * p + q], g.gP[i * p + q]);
+    const V weight = inverse(g.sigma[i]);  // not f / s, which may leave the range where N is zero
+    for (int q = 0; q < p; ++q)
+      rhs[i * p + q] = fma(weight, g.f[0] * g.N[i * p + q], g.gP[i * p + q]);
     remove_components(g.P, k, p, rhs + i * p);
   }
 }
@@ -95,9 +97,9 @@ void resolve_shifted(const Band& t, int p, V shift, V offset, V least, const Vec
 // x (k x p; rhs on entry) <- (s_i² - G)⁺ x_i on the complement of P.
 // work: 2 kResolveArrays p packs.
 template <class V>
-void resolve_complement(const TopkCotangents<V>& g, const Tridiagonal<V>& t, int k, V* x, V* work) {
+void resolve_complement(const TopkCotangents<V>& g, const Tridiagonal<V>& t, V* x, V* work) {
   using T = Scalar<V>;
-  const int p = t.p;
+  const int p = g.p, k = g.k;
   const auto square = [&](int i) { return g.sigma[i] * g.sigma[i]; };
   const V distance = safe_distance(g.doubt[0], square(0));
   const V least = V(std::numeric_limits<T>::epsilon()) * square(0);
@@ -122,12 +124,14 @@ void resolve_complement(const TopkCotangents<V>& g, const Tridiagonal<V>& t, int
 // Q (have_long false) r = y, and Q's part of gB moves into y. core becomes core - X inv(s), weights
 // (k) f inv(s).
 template <class V>
-void to_units_of_A(const TopkCotangents<V>& g, int p, int k, const PolicyInverse<V>& inverse,
-                   bool have_long, V* core, V* weights, V* x, V* r) {
+void to_units_of_A(const TopkCotangents<V>& g, const PolicyInverse<V>& inverse, bool have_long,
+                   V* core, V* weights, V* x, V* r) {
   using T = Scalar<V>;
+  const int p = g.p, k = g.k;
   for (int j = 0; j < k; ++j) {
-    weights[j] = g.f[0] * inverse(g.sigma[j]);
-    for (int i = 0; i < k; ++i) core[i * k + j] -= g.X[i * k + j] * weights[j];
+    const V weight = inverse(g.sigma[j]);
+    weights[j] = g.f[0] * weight;
+    for (int i = 0; i < k; ++i) core[i * k + j] -= g.f[0] * g.X[i * k + j] * weight;
   }
   for (int j = 0; j < k; ++j) {
     const V s = have_long ? g.sigma[j] : V(T(1));
@@ -151,7 +155,7 @@ void resolve_dense(T own, const T* sigma, const T* vectors, int p, int count,
     const T* v = vectors + int64_t(j) * p;
     T along(0);
     for (int q = 0; q < p; ++q) along += v[q] * rhs[q];
-    along *= inverse(own - sigma[j]) * inverse(own + sigma[j]);
+    along *= inverse.of_squares(own, sigma[j]);
     for (int q = 0; q < p; ++q) x[q] += along * v[q];
   }
 }

@@ -9,6 +9,7 @@
 
 #include <cmath>
 
+#include "common/shared/power_of_two.h"
 #include "common/simd/long_sum.h"
 #include "svd/topk/cpu/few_vectors.h"
 #include "svd/topk/cpu/layout.h"
@@ -167,16 +168,15 @@ GramScale<T> gram_scale(const T* A, int64_t entries, const Sum& sum) {
   const T safe_high = std::numeric_limits<T>::max() * eps;
   T factor(1), trace = sum(factor);
   if (!(trace >= safe_low && trace <= safe_high)) {
-    // Entries so small that 1 / f would not be a normal number count as zero.
-    const T smallest = std::ldexp(T(1), std::numeric_limits<T>::min_exponent + 6);
+    constexpr T smallest = std::numeric_limits<T>::min();  // below it 1 / f were no normal number
     const T largest = largest_entry(A, entries);
     if (!(largest >= smallest)) return {largest < smallest ? T(1) : largest, T(0)};
-    factor = std::ldexp(T(1), -std::ilogb(largest));
+    factor = row_scale(largest);
     trace = sum(factor);
   }
   // trace in [2^e, 2^(e+1)); e >> 1 rounds down for negative e too.
-  const int half = (std::ilogb(trace) >> 1) + 1;
-  return {std::ldexp(factor, -half), std::ldexp(T(1), -2 * half)};
+  const int half = (exponent_of(trace) >> 1) + 1;
+  return {factor * power_of_two(T(), -half), power_of_two(T(), -2 * half)};
 }
 
 // The packed lower triangle (tridiagonal.h) of the Gram matrix of f A, and f; packed is zero where

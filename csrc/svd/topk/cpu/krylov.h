@@ -13,14 +13,13 @@
 #include <cmath>
 
 #include "common/blas/gemm.h"
+#include "svd/shared/krylov_rules.h"
 #include "svd/topk/cpu/leading_pairs.h"
 #include "svd/topk/cpu/refine.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-// The basis is judged from the first size on, at every further step.
-inline constexpr int kFirstJudged = 64, kJudgedStep = 32;
 // From here on the tridiagonal form costs less. It grows faster with p than the basis does.
 inline int most_basis(int p) { return std::clamp(p * 3 / 8 / kJudgedStep * kJudgedStep, 128, 256); }
 
@@ -44,7 +43,7 @@ class Krylov {
         width_(row_width),
         k_(top),
         most_(most),
-        block_(top <= 4 ? 4 : 8),
+        block_(krylov_block(top)),
         limit_(most_basis(order)),
         whole_(whole),
         basis_(int64_t(limit_ + block_) * width_),
@@ -89,7 +88,6 @@ class Krylov {
   int good_pairs(const T* values, const T* missed, const T* residuals);
   bool is_hopeless(int size, T before) const;
 
-  static constexpr T kMissed = 4 * std::numeric_limits<T>::epsilon();  // of a value: may be missed
   const int p_, width_, k_, most_, block_, limit_;
   const T whole_;
   int replaced_ = 0;
@@ -104,7 +102,8 @@ class Krylov {
 template <class T>
 void Krylov<T>::project(int size, bool keep) {
   T* weights = weights_.get();
-  inner_products(basis_.get(), width_, size, row(size), width_, block_, width_, weights, 1, limit_);
+  inner_products<T>({basis_.get(), width_, size}, {row(size), width_, block_}, width_, weights, 1,
+                    limit_);
   for (int j = 0; keep && j < block_; ++j)
     for (int i = 0; i < size; ++i)
       projected_[i * limit_ + size - block_ + j] = weights[j * limit_ + i];
@@ -178,21 +177,11 @@ int Krylov<T>::ritz_pairs(int size, T* values, T* vectors) {
 // that is lost in rounding, those that are not.
 template <class T>
 int Krylov<T>::good_pairs(const T* values, const T* missed, const T* residuals) {
-  constexpr T eps = std::numeric_limits<T>::epsilon();
-  const auto is_good = [&](int i) {
-    return missed[i] <= kMissed * values[i] && residuals[i] <= 16 * eps * values[0];
-  };
-  int good = 0;
-  while (good < most_ && is_good(good)) ++good;
+  const RitzPairs<T> pairs{values, missed, residuals, most_};
   const int within = resolved(values, k_);
-  missed_ = T(0);
-  for (int i = 0; i < within; ++i) missed_ = max(missed_, missed[i] / values[i]);
-  if (good < within) return 0;
-  if (within < k_) return within;
-  const int next = good < most_ ? good : most_ - 1;
-  const T reach = values[next] + residuals[next];
-  const T last = values[k_ - 1], clear = clearance(p_, values[0], whole_ * std::sqrt(last));
-  return last - reach > clear ? good : 0;
+  missed_ = pairs.most_missed(within);
+  const T clear = clearance(p_, values[0], whole_ * std::sqrt(values[k_ - 1]));
+  return pairs.accepted(pairs.exact(), within, k_, clear);
 }
 
 // Whether the largest basis would still miss too much if what it misses went on falling as it did
@@ -200,10 +189,9 @@ int Krylov<T>::good_pairs(const T* values, const T* missed, const T* residuals) 
 // refused for lying too close to others.
 template <class T>
 bool Krylov<T>::is_hopeless(int size, T before) const {
-  constexpr T kAllowance = T(64);
-  if (missed_ <= kMissed) return size >= 128;
+  if (missed_ <= kMissed<T>) return size >= 128;
   const T steps = T((limit_ - size) / kJudgedStep);
-  return missed_ * std::pow(missed_ / before, steps) > kAllowance * kMissed;
+  return missed_ * std::pow(missed_ / before, steps) > kAllowance<T> * kMissed<T>;
 }
 
 }  // namespace kdops::svd::KDOPS_ISA

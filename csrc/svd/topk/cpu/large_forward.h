@@ -53,8 +53,8 @@ class LargeForward : TopkFinish<T> {
       this->finish(A, out, f, out.saved + shape.vectors_at(), out.saved + shape.leading_values_at(),
                    static_cast<int>(out.saved[shape.before_at()]));
     }
-    out.saved[0] = static_cast<T>(static_cast<int>(route));
-    out.saved[1] = f;
+    TopkSaved::set_route(out.saved, route);
+    out.saved[TopkSaved::kScale] = f;
   }
 
   TopkRoute leading(const T* A, T* saved, T* f);

@@ -49,11 +49,11 @@ void LargeBackward<T>::run_one(const TopkInputs<T>& in, T* gA) {
   const TopkCotangents<T> g(row_.get(), p, k);
   const PolicyInverse<T> inverse(g.sigma[0], p, lorentz_);
   T *core = result_.get(), *weights = core + k * k, *x = weights + k, *y = x + int64_t(k) * p;
-  core_matrix(g, p, k, inverse, core, small_.get());
-  right_hand_sides(g, p, k, inverse, x);
+  core_matrix(g, inverse, core, small_.get());
+  right_hand_sides(g, inverse, x);
   const auto is_zero = [](T value) { return value == T(0); };
   if (!std::all_of(x, x + int64_t(k) * p, is_zero)) resolve(in.saved, g, inverse, x);
-  to_units_of_A(g, p, k, inverse, !shape.tall || in.U != nullptr, core, weights, x, y);
+  to_units_of_A(g, inverse, !shape.tall || in.U != nullptr, core, weights, x, y);
   this->write(in, result_.get(), gA);
 }
 
@@ -83,8 +83,7 @@ void LargeBackward<T>::resolve_from_pairs(const T* saved, const TopkCotangents<T
   all.remove(x, p, k, parts.get());
   for (int i = 0; i < k; ++i)
     for (int j = 0; j < count; ++j)
-      parts[i * count + j] *=
-          j < k ? T(0) : inverse(g.sigma[i] - values[j]) * inverse(g.sigma[i] + values[j]);
+      parts[i * count + j] *= j < k ? T(0) : inverse.of_squares(g.sigma[i], values[j]);
   if (this->route(saved) == TopkRoute::gram) {
     resolve_tridiagonal(saved + shape.band_at(), matrix, p, g.sigma, g.doubt[0], before, k, x);
   } else if (!by_gradients(saved, g.sigma, x)) {

@@ -20,11 +20,18 @@ struct TopkInputs {
   const T *gU, *gS, *gVh;  // null: zero
   const T *A, *U, *S, *Vh, *saved;
 
-  TopkInputs matrix(const TopkShape& shape, int64_t b) const {
+  // From matrix b on.
+  TopkInputs from(const TopkShape& shape, int64_t b) const {
     const auto at = [b](const T* all, int64_t stride) { return all ? all + b * stride : nullptr; };
     const int64_t u = shape.m * shape.k, v = shape.k * shape.n;
     return {at(gU, u), at(gS, shape.k), at(gVh, v), at(A, shape.m * shape.n),
-            at(U, u),  at(S, shape.k),  at(Vh, v),  at(saved, shape.saved_size())};
+            at(U, u),  at(S, shape.k),  at(Vh, v),  at(saved, shape.size())};
+  }
+  // Matrix b alone; the vectors of one that counts as zero have no cotangents.
+  TopkInputs matrix(const TopkShape& shape, int64_t b) const {
+    TopkInputs one = from(shape, b);
+    if (one.S[0] < kLeastUnit<T>) one.gU = one.gVh = nullptr;
+    return one;
   }
 };
 
@@ -63,7 +70,7 @@ struct TopkLongSide {
   }
   bool long_cotangent(const TopkInputs<T>& in) const { return shape.tall ? in.gU : in.gVh; }
   TopkRoute route(const T* saved) const {
-    return static_cast<TopkRoute>(static_cast<int>(saved[0]));
+    return static_cast<TopkRoute>(static_cast<int>(saved[TopkSaved::kRoute]));
   }
   const T* small_vectors(const T* saved) const {
     return saved +
@@ -91,7 +98,7 @@ template <class T>
 void TopkLongSide<T>::fill_row(const TopkInputs<T>& in, T* row) {
   const int p = shape.p, k = shape.k;
   const int64_t m = shape.m, n = shape.n;
-  const T f = in.saved[1];
+  const T f = in.saved[TopkSaved::kScale];
   T *P = row, *gP = P + k * p, *N = gP + k * p, *X = N + k * p, *sigma = X + k * k;
   if (route(in.saved) == TopkRoute::not_finite) {
     std::fill(row, row + row_size, T(0));
@@ -106,16 +113,16 @@ void TopkLongSide<T>::fill_row(const TopkInputs<T>& in, T* row) {
     sigma[k + i] = in.gS ? in.gS[i] : T(0);
   }
   sigma[2 * k] = f;
-  sigma[2 * k + 1] = in.saved[TopkShape::kDoubt];  // read after the Gram route only
+  sigma[2 * k + 1] = in.saved[TopkSaved::kDoubt];  // read after the Gram route only
   if (shape.tall) {
     for (int i = 0; in.gVh && i < k * p; ++i) gP[i] = in.gVh[i];
     if (!in.gU) return;
-    long_row_sums(in.gU, k, m, k, in.U, k, 1, k, X);
+    long_row_sums<T>({in.gU, k, m}, k, {in.U, k, 1}, k, X);
   } else {
     for (int q = 0; in.gU && q < p; ++q)
       for (int i = 0; i < k; ++i) gP[i * p + q] = in.gU[q * k + i];
     if (!in.gVh) return;
-    inner_products(in.Vh, n, k, in.gVh, n, k, n, X, k, 1);
+    inner_products<T>({in.Vh, n, k}, {in.gVh, n, k}, n, X, k, 1);
   }
   small_side_product(in.A, long_vectors(in.gU, in.gVh), N);
 }
@@ -125,11 +132,12 @@ template <class T>
 void TopkLongSide<T>::small_side_product(const T* A, const LongVectors<T>& x, T* out) {
   const int p = shape.p, k = shape.k;
   const int64_t length = shape.length;
-  if (shape.long_rows) return long_row_sums(A, p, length, p, x.data, x.step, x.apart, k, out);
-  if (x.step == 1) return inner_products(A, length, p, x.data, length, k, length, out, 1, p);
+  if (shape.long_rows)
+    return long_row_sums<T>({A, p, length}, p, {x.data, x.step, x.apart}, k, out);
+  if (x.step == 1) return inner_products<T>({A, length, p}, {x.data, length, k}, length, out, 1, p);
   Scratch<T> copies(k * length);
   for (int j = 0; j < k; ++j) x.copy(j, 0, static_cast<int>(length), copies.get() + j * length);
-  inner_products(A, length, p, copies.get(), length, k, length, out, 1, p);
+  inner_products<T>({A, length, p}, {copies.get(), length, k}, length, out, 1, p);
 }
 
 // gA = Σ_j t_j P_jᵀ + Q_j r_jᵀ, t_j = f A y_j + Σ_i Q_i C_ij + gQ_j w_j; kLanes rows at a time.
@@ -137,7 +145,7 @@ template <class T>
 void TopkLongSide<T>::write_by_rows(const TopkInputs<T>& in, const T* result, T* gA) {
   const int p = shape.p, k = shape.k;
   const T *C = result, *weights = C + k * k, *y = weights + k, *r = y + k * p;
-  const T f = in.saved[1], *P = small_vectors(in.saved);
+  const T f = in.saved[TopkSaved::kScale], *P = small_vectors(in.saved);
   const LongVectors<T> Q = long_vectors(in.U, in.Vh), gQ = long_vectors(in.gU, in.gVh);
   T *left = buffer.get(), *right = left + 2 * k * kLanes, *vectors = right + 2 * k * p;
   for (int i = 0; i < k * p; ++i) {
@@ -161,7 +169,7 @@ void TopkLongSide<T>::write_by_rows(const TopkInputs<T>& in, const T* result, T*
         left[(k + j) * kLanes + l] = Q.at(row + l, j);
       }
     }
-    outer_sums(left, kLanes, right, p, 2 * k, count, p, gA + row * p, p);
+    outer_sums<T>({left, kLanes, 2 * k}, {right, p, 2 * k}, count, p, gA + row * p, p);
   }
 }
 
@@ -171,7 +179,7 @@ void TopkLongSide<T>::write_by_columns(const TopkInputs<T>& in, const T* result,
   const int p = shape.p, k = shape.k;
   const int64_t length = shape.length, ldl = p + kLanes;
   const T *C = result, *weights = C + k * k, *y = weights + k, *r = y + k * p;
-  const T f = in.saved[1], *P = small_vectors(in.saved);
+  const T f = in.saved[TopkSaved::kScale], *P = small_vectors(in.saved);
   const LongVectors<T> Q = long_vectors(in.U, in.Vh), gQ = long_vectors(in.gU, in.gVh);
   T *left = buffer.get(), *right = left + 2 * k * ldl, *stacked = right + 2 * k * kChunk;
   for (int j = 0; j < k; ++j)
@@ -182,7 +190,7 @@ void TopkLongSide<T>::write_by_columns(const TopkInputs<T>& in, const T* result,
   for (int i = 0; i < k * p; ++i) stacked[i] = y[i], stacked[k * p + i] = P[i];
   for (int64_t c = 0; c < length; c += kChunk) {
     const int count = static_cast<int>(length - c < kChunk ? length - c : kChunk);
-    row_sums(in.A + c, length, p, count, stacked, 1, p, terms, right, kChunk);
+    row_sums<T>({in.A + c, length, p}, count, {stacked, 1, p}, terms, right, kChunk);
     for (int j = 0; j < terms; ++j) scale_row(right + j * kChunk, count, f);
     for (int j = 0; Q.data != nullptr && j < k; ++j) {
       T *to = right + j * kChunk, *q = right + (k + j) * kChunk;
@@ -190,8 +198,8 @@ void TopkLongSide<T>::write_by_columns(const TopkInputs<T>& in, const T* result,
       Q.copy(j, c, count, q);
     }
     if (Q.data != nullptr)
-      row_sums(right + k * kChunk, kChunk, k, count, C, k, 1, k, right, kChunk, true);
-    outer_sums(left, ldl, right, kChunk, 2 * k, p, count, gA + c, length);
+      row_sums<T>({right + k * kChunk, kChunk, k}, count, {C, k, 1}, k, right, kChunk, true);
+    outer_sums<T>({left, ldl, 2 * k}, {right, kChunk, 2 * k}, p, count, gA + c, length);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "svd/shared/rotation.h"
 #include "svd/topk/cpu/few_vectors.h"
 
 namespace kdops::svd::KDOPS_ISA {
@@ -39,9 +40,7 @@ template <class T>
 inline bool rotate_pair(T* M, T* turn, int k, int i, int j, T tolerance) {
   const T off = M[i * k + j], a = M[i * k + i], b = M[j * k + j];
   if (!(std::fabs(off) > tolerance * std::sqrt(a) * std::sqrt(b))) return false;
-  const T zeta = (b - a) / (2 * off);
-  const T t = std::copysign(T(1), zeta) / (std::fabs(zeta) + std::sqrt(1 + zeta * zeta));
-  const T c = 1 / std::sqrt(1 + t * t), s = c * t;
+  const T t = jacobi_tangent(a, b, off), c = 1 / std::sqrt(1 + t * t), s = c * t;
   for (int q = 0; q < k; ++q) {
     const T x = M[q * k + i], y = M[q * k + j];
     M[q * k + i] = c * x - s * y, M[q * k + j] = s * x + c * y;
@@ -91,7 +90,7 @@ inline bool sort_descending(T* squares, T* turn, int k) {
 template <class T>
 inline bool orthogonalise_once(T* W, int64_t ldw, int64_t length, T* P, int p, int k, T* squares) {
   T M[kLargestKAbove * kLargestKAbove], turn[kLargestKAbove * kLargestKAbove];
-  inner_products(W, ldw, k, W, ldw, k, length, M, k, 1);
+  inner_products<T>({W, ldw, k}, {W, ldw, k}, length, M, k, 1);
   for (int i = 0; i < k; ++i)
     for (int j = 0; j < k; ++j) turn[i * k + j] = T(i == j);
   const T tolerance = 8 * std::numeric_limits<T>::epsilon();
@@ -120,42 +119,6 @@ inline void rayleigh_ritz(T* W, int64_t ldw, int64_t length, T* P, int p, int k,
     sigma[i] = std::sqrt(sigma[i]);
     scale_row(W + i * ldw, length, 1 / sigma[i]);
   }
-}
-
-// The smallest and the largest entry.
-template <class T>
-inline void extremes(const T* v, int64_t n, T& low, T& high) {
-  constexpr int kLanes = Pack<T>::kLanes;
-  int64_t i = 0;
-  high = low = v[0];
-  if (n >= kLanes) {
-    Pack<T> above = Pack<T>::load(v), below = above;
-    for (i = kLanes; i + kLanes <= n; i += kLanes) {
-      const Pack<T> x = Pack<T>::load(v + i);
-      above = max(above, x);
-      below = min(below, x);
-    }
-    high = reduce_max(above);
-    low = -reduce_max(-below);
-  }
-  for (; i < n; ++i) {
-    high = max(high, v[i]);
-    low = min(low, v[i]);
-  }
-}
-
-// Whether the canonical sign (max + min > 0; on a tie the first of the largest is positive) of v
-// asks for -v.
-template <class T>
-inline bool wants_flip(const T* v, int64_t n) {
-  T high, low;
-  extremes(v, n, low, high);
-  const T tie = 8 * std::numeric_limits<T>::epsilon();
-  if (std::fabs(high + low) > tie) return high + low < T(0);
-  const T largest = max(high, -low) - tie;
-  for (int64_t i = 0; i < n; ++i)
-    if (std::fabs(v[i]) >= largest) return v[i] < T(0);
-  return false;
 }
 
 }  // namespace kdops::svd::KDOPS_ISA

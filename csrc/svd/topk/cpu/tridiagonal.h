@@ -3,10 +3,10 @@
 // V is Pack<T> (a lane is a matrix) or T. G is the packed lower triangle, column after column:
 // entry (i, j), i >= j, at packed_column(j, p) + i - j. On return column j holds, below its first
 // entry, reflector j (with its leading 1), so that the packed array is all that Q needs beside tau.
-// G must be scaled to trace ~ 1: entries below eps³ are taken as zero.
+// G must be scaled to trace ~ 1.
 #pragma once
 
-#include "common/simd/pack.h"
+#include "svd/full/cpu/lanes_reduce.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -24,31 +24,6 @@ struct Tridiagonal {
   V* tau;
   const V* reflector(int j) const { return packed + packed_column(j, p) + 1; }
 };
-
-// x (length >= 2) becomes the reflector (1, ...) that maps it to (beta, 0, ...).
-template <class V>
-inline void make_reflector(V* x, int length, V& beta, V& tau) {
-  using T = Scalar<V>;
-  constexpr T eps = std::numeric_limits<T>::epsilon();
-  const V zero(T(0)), one(T(1));
-  V tail = zero, tail2 = zero;
-  int i = 1;
-  for (; i + 1 < length; i += 2) {
-    tail = fma(x[i], x[i], tail);
-    tail2 = fma(x[i + 1], x[i + 1], tail2);
-  }
-  if (i < length) tail = fma(x[i], x[i], tail);
-  tail += tail2;
-  // A tail that would lose digits to underflow is dropped: below rounding of a trace-one matrix.
-  const Mask<V> present = tail > V(eps * eps * eps);
-  const V alpha = x[0];
-  const V norm = sqrt(fma(alpha, alpha, tail));
-  beta = select(present, -copysign(norm, alpha), alpha);
-  const V scale = select(present, one, zero) / select(present, alpha - beta, one);
-  tau = select(present, beta - alpha, zero) / select(present, beta, one);
-  x[0] = one;
-  for (i = 1; i < length; ++i) x[i] = x[i] * scale;
-}
 
 // One pass over columns j .. j + N - 1 of the trailing block: subtract the pending v wᵀ + w vᵀ, and
 // add the contribution of these columns to y = G x. All vectors are indexed by the matrix row.
@@ -117,7 +92,8 @@ void tridiagonalise(const Tridiagonal<V>& t, V* work) {
       t.d[i] = *last - v[i] * w[i] - w[i] * v[i];
       break;
     }
-    make_reflector(column + j + 1, p - j - 1, t.e[j], t.tau[j]);
+    const Reflector<V> h = reflector_in_place(column + j + 1, 1, p - j - 2);
+    t.e[j] = h.beta, t.tau[j] = h.tau, column[j + 1] = V(Scalar<V>(1));
     for (int i = j + 1; i < p; ++i) y[i] = V(Scalar<V>(0));
     int c = j + 1;
     for (; c + kColumns <= p; c += kColumns)

@@ -15,11 +15,12 @@ using namespace kdops::gpu;
 
 template <class T>
 struct TopkGradientArguments : BatchShape {
-  const T *A, *U, *S, *Vh, *saved;  // U may be null
-  const T *gU, *gS, *gVh;           // null: zero
-  T* gA;                            // in A's order
-  int k;
-  bool lorentz;
+  const T *A = nullptr, *U = nullptr, *S = nullptr, *Vh = nullptr;  // U may be null
+  const T* saved = nullptr;
+  const T *gU = nullptr, *gS = nullptr, *gVh = nullptr;  // null: zero
+  T* gA = nullptr;                                       // in A's order
+  int k = 0;
+  bool lorentz = false;
 };
 
 inline constexpr int topk_gradient_numbers(int p, int k) {
@@ -127,9 +128,7 @@ KDOPS_DEVICE void coefficient_table(const TopkContext<T>& t, const GradientConte
   if (i < t.k && j < t.k) {
     const T left = (g.X[thread] - g.X[other]) / 2, right = (g.Y[thread] - g.Y[other]) / 2;
     const PolicyInverse<T> inverse(t.value[0], t.p, lorentz);
-    const T difference = inverse(t.value[j] - t.value[i]);
-    const T total = inverse(t.value[j] + t.value[i]);
-    if (i != j) entry = g.up * ((left + right) * difference + (left - right) * total);
+    if (i != j) entry = g.up * core_pair(left, right, t.value[i], t.value[j], inverse).here;
     if (i == j && gS != nullptr) entry = gS[i];
     entry -= g.up * g.X[thread] * g.inverse[j];
   }
@@ -151,7 +150,7 @@ KDOPS_DEVICE void solve_small_side(const TopkContext<T>& t, const GradientContex
     });
   if (complement) {
     project_out(t);
-    if (is_dense(saved, t.p))
+    if (TopkSaved::took(saved, TopkRoute::dense))
       resolve_dense(t, saved, lorentz, g.spare);
     else
       resolve_tridiagonal(t, plan, saved, factors, g.pool, g.spare);
@@ -254,8 +253,8 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   const bool wide = args.wide();
   const TopkContext<T> t(shared, args.p(), k);
   GradientContext<T> g(t);
-  const T* saved = args.saved + index * t.p * (t.p + 3);
-  g.up = saved[t.p * (t.p + 3) - 1];
+  const T* saved = args.saved + index * TopkSaved{t.p, k}.size();
+  g.up = saved[TopkSaved::kScale];
   T* gA = args.gA + index * matrix;
   if (!(g.up == g.up)) {
     for (int64_t i = thread; i < matrix; i += kTopkThreads) gA[i] = kNaN<T>;
@@ -264,7 +263,9 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   const Oriented<T> B{args.A + index * matrix, args.length(), t.p, args.long_rows(), g.up};
   const auto side = [&](const T* x, int64_t size) { return x ? x + index * size : nullptr; };
   const T *U = side(args.U, args.m * k), *Vh = side(args.Vh, args.n * k);
-  const T *gU = side(args.gU, args.m * k), *gVh = side(args.gVh, args.n * k);
+  const bool zero = args.S[index * k] < kLeastUnit<T>;
+  const T* gU = zero ? nullptr : side(args.gU, args.m * k);
+  const T* gVh = zero ? nullptr : side(args.gVh, args.n * k);
   g.U = {wide ? Vh : U, B.length, k, wide};
   g.gl = {wide ? gVh : gU, B.length, k, wide};
   const T* small_cotangent = wide ? gU : gVh;

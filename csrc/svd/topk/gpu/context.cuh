@@ -1,32 +1,25 @@
 // The k <= 16 largest singular triples: one block per matrix (topk_kernels.cuh, what a Gram matrix
 // cannot resolve in dense_kernels.cuh, and the gradient in backward_kernels.cuh). This file: the
-// shared memory and what the forward saves; rows of B are staged by rows.cuh.
+// arguments and the shared memory; rows of B are staged by rows.cuh.
 //
 // B (length x p, p <= 128) is the oriented matrix, scaled by a power of two. Vectors of the small
 // side lie in shared memory as X[i * kx + c], kx odd (entry i of vector c): no bank conflicts along
-// either index. `saved` of a matrix, (p + 3) x p, all NaN for a matrix that is not finite:
-//   gram route:  the factorised Gram matrix B^T B = Q T Q^T (reflector k below the diagonal of
-//                column k), then d, tau, e of T, a row each
-//   dense route: all p small-side vectors as rows, then their singular values (of B, descending) in
-//                the place of d
-// The last two entries of tau's row, which no reflector needs, hold the doubt (by how much the
-// squares of the k values differ from the eigenvalues of T, at most; Gram route with k < p) and the
-// route, the last one of e's row the scale.
+// either index. What the forward saves (shared/saved.h) is all NaN for a matrix that is not finite.
 #pragma once
 
 #include "svd/full/gpu/block_context.cuh"
+#include "svd/shared/saved.h"
 #include "svd/topk/gpu/rows.cuh"
-#include "svd/topk/route.h"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
 template <class T>
 struct TopkArguments : BatchShape {
-  const T* A;
-  T *U, *S, *Vh, *saved;  // U may be null
-  int k;
-  bool canonical;
+  const T* A = nullptr;
+  T *U = nullptr, *S = nullptr, *Vh = nullptr, *saved = nullptr;  // U may be null
+  int k = 0;
+  bool canonical = false;
 };
 
 template <class T>
@@ -34,17 +27,14 @@ KDOPS_DEVICE Oriented<T> orient(const TopkArguments<T>& args, T up) {
   return {args.A + blockIdx.x * args.m * args.n, args.length(), args.p(), args.long_rows(), up};
 }
 
-// The route in `saved` of a matrix.
+// All results of a matrix that is not finite.
 template <class T>
-KDOPS_DEVICE void set_route(T* saved, int p, TopkRoute route) {
-  saved[p * (p + 2) - 1] = static_cast<T>(static_cast<int>(route));
+KDOPS_DEVICE void topk_fill_nan(const TopkArguments<T>& args) {
+  fill_nan(args.S, blockIdx.x, args.k);
+  fill_nan(args.U, blockIdx.x, args.m * args.k);
+  fill_nan(args.Vh, blockIdx.x, args.n * args.k);
+  fill_nan(args.saved, blockIdx.x, TopkSaved{args.p(), args.k}.size());
 }
-template <class T>
-KDOPS_DEVICE bool is_dense(const T* saved, int p) {
-  return saved[p * (p + 2) - 1] == static_cast<T>(static_cast<int>(TopkRoute::dense));
-}
-
-KDOPS_DEVICE int doubt_at(int p) { return p * (p + 2) - 2; }
 
 // A long-side matrix (length x k): entry (row, c) of U (tall) or of Vh (wide).
 template <class T>

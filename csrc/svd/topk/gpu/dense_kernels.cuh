@@ -23,19 +23,21 @@ struct TopkDensePlan {
 template <class T>
 KDOPS_DEVICE void dense_vectors(const TopkArguments<T>& args, const BlockPlan& plan, T* pool,
                                 T* workspace, T largest, T* saved, BlockContext<T>& b) {
-  const BatchShape& shape = args;
-  const SvdArguments<T> svd{shape, args.A, nullptr, nullptr, nullptr, false, false};
+  SvdArguments<T> svd{args};
+  svd.A = args.A;
   if (threadIdx.x == 0) set_up(svd, plan, pool, workspace, largest, b);
   __syncthreads();
   qr(b, svd);
   jacobi_by_size(b);
   sort_and_normalise(b);
   complete_columns(b);
+  const TopkSaved place{b.p, args.k};
   const int p = b.p;
+  T *values = saved + place.dense_values_at(), *vectors = saved + place.dense_vectors_at();
   for (int at = static_cast<int>(threadIdx.x); at < p * p; at += kTopkThreads)
-    saved[b.rank[at / p] * p + at % p] = b.w[at / p * b.ld + at % p];
+    vectors[b.rank[at / p] * p + at % p] = b.w[at / p * b.ld + at % p];
   for (int c = static_cast<int>(threadIdx.x); c < p; c += kTopkThreads)
-    saved[p * p + b.rank[c]] = b.value[c] / kBoost<T>;
+    values[b.rank[c]] = b.value[c] / kBoost<T>;
   __syncthreads();
 }
 
@@ -47,13 +49,14 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   KDOPS_SHARED(BlockContext<T>, block, [1]);
   const int64_t index = blockIdx.x;
   const int p = args.p(), k = args.k;
-  T* saved = args.saved + index * p * (p + 3);
-  if (!is_dense(saved, p)) return;
+  const TopkSaved place{p, k};
+  T* saved = args.saved + index * place.size();
+  if (!TopkSaved::took(saved, TopkRoute::dense)) return;
   const T largest = topk_scan(args.A + index * args.m * args.n, args.m * args.n, shared);
   dense_vectors(args, plan.block, shared, workspace, largest, saved, block[0]);
   const TopkContext<T> t(shared, p, k);
   for (int at = static_cast<int>(threadIdx.x); at < p * k; at += kTopkThreads)
-    t.x[at % p * t.kx + at / p] = saved[at];
+    t.x[at % p * t.kx + at / p] = saved[place.dense_vectors_at() + at];
   __syncthreads();
   finish_topk(t, args, plan.rows, largest);
 }

@@ -26,7 +26,8 @@ struct LargeGradient {
   const T *gP, *gS;         // null: zero
   bool gP_by_rows, lorentz;
   T f;
-  T *x, *r, *rows, *work;            // k x p; k x p; 2 k x length; of the resolvent
+  // k x p; k x p, and right behind it 2 k x length; of the resolvent; gA, which is written last
+  T *x, *r, *rows, *work, *gA;
   T *value, *weight, *X, *Y, *core;  // shared: s, f inv(s); k x k matrices
 
   KDOPS_DEVICE const T* vectors() const { return saved + LargeSaved{t.p, t.k}.vectors_at(); }
@@ -41,7 +42,7 @@ template <class T>
 KDOPS_DEVICE void remove_vectors(const LargeGradient<T>& g) {
   const int p = g.t.p, k = g.t.k;
   const T* P = g.vectors();
-  small_product(vectors_operand(g.x, p, k), vectors_operand(P, p, k), p, g.t.pool, g.Y);
+  small_product(vectors_operand(g.x, p, k), vectors_operand(P, p, k), p, g.Y);
   for (int at = static_cast<int>(threadIdx.x); at < p * k; at += kTopkThreads) {
     T sum = g.x[at];
     for (int j = 0; j < k; ++j)
@@ -58,18 +59,17 @@ KDOPS_DEVICE void large_core(const LargeGradient<T>& g) {
   for (int at = thread; at < kSquareNumbers; at += kTopkThreads) g.X[at] = g.Y[at] = T(0);
   __syncthreads();
   if (g.gQ.data != nullptr)
-    small_product(g.long_operand(g.Q), g.long_operand(g.gQ), g.B.length, g.t.pool, g.X);
+    small_product(g.long_operand(g.Q), g.long_operand(g.gQ), g.B.length, g.X);
   if (g.gP != nullptr)
-    small_product(vectors_operand(g.vectors(), p, k), vectors_operand(g.x, p, k), p, g.t.pool, g.Y);
+    small_product(vectors_operand(g.vectors(), p, k), vectors_operand(g.x, p, k), p, g.Y);
   const PolicyInverse<T> inverse(g.value[0], p, g.lorentz);
   for (int at = thread; at < k * k; at += kTopkThreads) {
     const int i = at / k, j = at % k, here = i * kSquareStride + j, there = j * kSquareStride + i;
     const T left = (g.X[here] - g.X[there]) / 2, right = (g.Y[here] - g.Y[there]) / 2;
-    const T difference = inverse(g.value[j] - g.value[i]);
-    const T total = inverse(g.value[j] + g.value[i]);
-    T entry = g.f * ((left + right) * difference + (left - right) * total);
+    T entry = g.f * core_pair(left, right, g.value[i], g.value[j], inverse).here;
     if (i == j) entry = g.gS != nullptr ? g.gS[i] : T(0);
-    g.core[here] = fma(-g.X[here], g.weight[j], entry);
+    // not by the weight, f / s, which may leave the range where X is zero
+    g.core[here] = fma(-g.f * g.X[here], inverse(g.value[j]), entry);
   }
   __syncthreads();
 }
@@ -90,7 +90,7 @@ KDOPS_DEVICE void large_solutions(const LargeGradient<T>& g) {
   for (int at = static_cast<int>(threadIdx.x); at < p * k; at += kTopkThreads)
     any = any || g.x[at] != T(0);
   if (!block_any(any)) return;
-  resolve_rows(g.t, g.saved, g.value, g.lorentz, g.x, g.work);
+  resolve_rows(g.t, g.saved, g.value, g.lorentz, g.x, g.work, g.gA, g.r);
   remove_vectors(g);
 }
 
@@ -136,7 +136,7 @@ KDOPS_DEVICE void long_rows_of_gradient(const LargeGradient<T>& g) {
 
 // gB = sum of t_j P_j^T + Q_j r_j^T, as A lies.
 template <class T>
-KDOPS_DEVICE void large_gradient(const LargeGradient<T>& g, T* gA) {
+KDOPS_DEVICE void large_gradient(const LargeGradient<T>& g) {
   const int p = g.t.p, k = g.t.k;
   const int64_t length = g.B.length;
   const T* P = g.vectors();
@@ -156,7 +156,7 @@ KDOPS_DEVICE void large_gradient(const LargeGradient<T>& g, T* gA) {
                         return by_rows ? of_small(i, l) : of_long(i, l);
                       }};
   block_product<SquareTile>(left, right, 2 * k, g.t.pool,
-                            [&](int64_t i, int64_t j, T sum) { gA[i * right.count + j] = sum; });
+                            [&](int64_t i, int64_t j, T sum) { g.gA[i * right.count + j] = sum; });
 }
 
 // Grid: one block per matrix. workspace: large_gradient_numbers() each.
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   const int64_t index = blockIdx.x, matrix = args.m * args.n, length = args.length();
   const int thread = static_cast<int>(threadIdx.x), k = args.k, p = args.p();
   const bool wide = args.wide();
-  const LargeContext<T> t(shared, p, k);
+  LargeContext<T> t(shared, p, k);
   const T* saved = args.saved + index * LargeSaved{p, k}.size();
   const T f = saved[LargeSaved::kScale];
   T* gA = args.gA + index * matrix;
@@ -179,29 +179,32 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
     return from ? from + index * size : nullptr;
   };
   const T *U = side(args.U, args.m * k), *Vh = side(args.Vh, args.n * k);
-  const T *gU = side(args.gU, args.m * k), *gVh = side(args.gVh, args.n * k);
+  const bool zero = args.S[index * k] < kLeastUnit<T>;
+  const T* gU = zero ? nullptr : side(args.gU, args.m * k);
+  const T* gVh = zero ? nullptr : side(args.gVh, args.n * k);
   workspace += index * large_gradient_numbers(p, k, length);
   T *x = workspace, *r = x + int64_t(p) * k, *rows = r + int64_t(p) * k;
-  T *square = t.pool + large_gradient_pool_numbers(p), *value = t.low;
-  const LargeGradient<T> g{t,
-                           {args.A + index * matrix, length, p, args.long_rows(), f},
-                           saved,
-                           {wide ? Vh : U, length, k, wide},
-                           {wide ? gVh : gU, length, k, wide},
-                           wide ? gU : gVh,
-                           side(args.gS, k),
-                           !wide,
-                           args.lorentz,
-                           f,
-                           x,
-                           r,
-                           rows,
-                           rows + 2 * k * length,
-                           value,
-                           t.high,
-                           square,
-                           square + kSquareNumbers,
-                           square + 2 * kSquareNumbers};
+  T *square = t.pool + large_gradient_pool_numbers<T>(p), *value = t.low;
+  const LargeGradient<T> g{.t = t,
+                           .B = {args.A + index * matrix, length, p, args.long_rows(), f},
+                           .saved = saved,
+                           .Q = {wide ? Vh : U, length, k, wide},
+                           .gQ = {wide ? gVh : gU, length, k, wide},
+                           .gP = wide ? gU : gVh,
+                           .gS = side(args.gS, k),
+                           .gP_by_rows = !wide,
+                           .lorentz = args.lorentz,
+                           .f = f,
+                           .x = x,
+                           .r = r,
+                           .rows = rows,
+                           .work = rows + 2 * k * length,
+                           .gA = gA,
+                           .value = value,
+                           .weight = t.high,
+                           .X = square,
+                           .Y = square + kSquareNumbers,
+                           .core = square + 2 * kSquareNumbers};
   if (thread < k) {
     const T s = args.S[index * k + thread] * f, unit = args.S[index * k] * f;
     value[thread] = s;
@@ -213,10 +216,12 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   }
   __syncthreads();
   large_core(g);
+  t.p = forgotten(p);
   large_solutions(g);
+  t.p = forgotten(p);
   to_units_of_A(g);
   long_rows_of_gradient(g);
-  large_gradient(g, gA);
+  large_gradient(g);
 }
 
 }  // namespace kdops::svd::gpu

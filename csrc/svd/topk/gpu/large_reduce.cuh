@@ -1,6 +1,7 @@
-// The Gram matrix of a large small side and its tridiagonal form, in global memory.
+// Tiles of the Gram matrix of a large small side, and its tridiagonal form, in global memory.
 #pragma once
 
+#include "svd/shared/reflector.h"
 #include "svd/topk/gpu/large_context.cuh"
 
 namespace kdops::svd::gpu {
@@ -36,34 +37,58 @@ inline constexpr int large_gram_tiles(int p) {
   return across * (across + 1) / 2;
 }
 
+struct TilePlace {
+  int row, column;
+};
+KDOPS_DEVICE TilePlace place_of_tile(int tile, int64_t p) {
+  int row = 0, across = static_cast<int>((p + SquareTile::kRows - 1) / SquareTile::kRows);
+  for (; tile >= across - row; ++row) tile -= across - row;
+  return {row, row + tile};
+}
+
 // Tile `tile` of the upper half of the Gram matrix of some p columns, and its mirror image.
 template <class T, class Columns>
 KDOPS_DEVICE void gram_tile_of(const Columns& columns, int tile, int64_t length, T* stage, T* G) {
   const int64_t p = columns.count;
-  int row = 0, across = static_cast<int>((p + SquareTile::kRows - 1) / SquareTile::kRows);
-  for (; tile >= across - row; ++row) tile -= across - row;
-  put_tile<SquareTile>(columns, row * SquareTile::kRows, columns, (row + tile) * SquareTile::kRows,
-                       length, stage, [&](int64_t i, int64_t j, T sum) {
+  const TilePlace place = place_of_tile(tile, p);
+  put_tile<SquareTile>(columns, place.row * SquareTile::kRows, columns,
+                       place.column * SquareTile::kRows, length, stage,
+                       [&](int64_t i, int64_t j, T sum) {
                          G[i * p + j] = sum;
                          G[j * p + i] = sum;
                        });
 }
 
-// Grid: large_gram_tiles(p) blocks per matrix. The Gram matrices of B, of which the largest entry
-// is about one, to their place in `saved`.
 template <class T>
-__global__ void __launch_bounds__(kTopkThreads)
-    large_gram_kernel(TopkArguments<T> args, const T* parts) {
-  KDOPS_SHARED(T, stage, [SquareTile::kNumbers]);
-  const int p = args.p(), tiles = large_gram_tiles(p);
-  const int64_t index = blockIdx.x / tiles;
-  const T largest = largest_of_parts(parts + index * kScanParts);
-  if (largest < T(0)) return;
-  const LargeSaved saved{p, args.k};
-  const Oriented<T> B{args.A + index * args.m * args.n, args.length(), p, args.long_rows(),
-                      power_of_two_scale(largest).up};
-  gram_tile_of(columns_of(B), static_cast<int>(blockIdx.x % tiles), B.length, &stage[0],
-               args.saved + index * saved.size() + saved.matrix_at());
+KDOPS_DEVICE T trace_of(const LargeContext<T>& t, const T* G) {
+  T trace = T(0);
+  for (int i = static_cast<int>(threadIdx.x); i < t.p; i += kTopkThreads)
+    trace += G[i * int64_t(t.p + 1)];
+  return reduce_block(trace, Add(), t.line);
+}
+
+// The Gram matrix of B to that of f A, of which the trace is in [1/4, 1); f. Where f would leave
+// the range of the type the trace stays smaller.
+template <class T>
+KDOPS_DEVICE T scale_gram(int p, T* G, T up, T trace) {
+  const int most = std::numeric_limits<T>::max_exponent - 4;
+  const int half = max((exponent_of(trace) >> 1) + 1, exponent_of(up) - most);
+  const T square = power_of_two(T(), -2 * half);
+  constexpr int kAtOnce = 8;  // loads before the first store
+  const int size = p * p;
+#pragma unroll 1
+  for (int begin = 0; begin < size; begin += kAtOnce * kTopkThreads) {
+    const int at = begin + static_cast<int>(threadIdx.x);
+    T entry[kAtOnce];
+#pragma unroll
+    for (int q = 0; q < kAtOnce; ++q) entry[q] = G[min(at + q * kTopkThreads, size - 1)];
+    sync_warp();  // lest the compiler moves each load to its store
+#pragma unroll
+    for (int q = 0; q < kAtOnce; ++q)
+      if (at + q * kTopkThreads < size) G[at + q * kTopkThreads] = entry[q] * square;
+  }
+  __syncthreads();
+  return up * power_of_two(T(), -half);
 }
 
 // x (p numbers, zero up to j) -> the reflector v of (x[j + 1], ...), its one included; its factor
@@ -74,17 +99,12 @@ KDOPS_DEVICE T make_row_reflector(T* x, int j, int p, T* scratch, T* e, T* tau) 
   T rest = T(0);
   for (int i = j + 2 + thread; i < p; i += kTopkThreads) rest = fma(x[i], x[i], rest);
   rest = reduce_block(rest, Add(), scratch);
-  const T alpha = x[j + 1], norm = sqrt(fma(alpha, alpha, rest));
-  // what would lose digits to underflow is dropped: far below rounding of G
-  const bool trivial = rest <= kEpsilon<T> * kEpsilon<T> * kEpsilon<T>;
-  const T beta = trivial ? alpha : -copysign(norm, alpha);
-  const T inverse = trivial ? T(0) : T(1) / (alpha - beta);
-  const T factor = trivial ? T(0) : (beta - alpha) / beta;
+  const Reflector<T> h = make_reflector(x[j + 1], rest);
   __syncthreads();
-  for (int i = j + 1 + thread; i < p; i += kTopkThreads) x[i] = i == j + 1 ? T(1) : x[i] * inverse;
-  if (thread == 0) *e = beta, *tau = factor;
+  for (int i = j + 1 + thread; i < p; i += kTopkThreads) x[i] = i == j + 1 ? T(1) : x[i] * h.scale;
+  if (thread == 0) *e = h.beta, *tau = h.tau;
   __syncthreads();
-  return factor;
+  return h.tau;
 }
 
 // Rows first .. p - 1 of G, from column `first` on, less old w^T + w old^T; y = G v of the result.

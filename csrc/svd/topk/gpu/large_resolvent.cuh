@@ -10,9 +10,9 @@
 // as "mask" does.
 #pragma once
 
-#include "svd/shared/policy.h"
 #include "svd/topk/gpu/inverse_iteration.cuh"
-#include "svd/topk/gpu/large_context.cuh"
+#include "svd/topk/gpu/large_gradients.cuh"
+#include "svd/topk/gpu/large_reduce.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
@@ -88,14 +88,46 @@ KDOPS_DEVICE void solve_rows(const LargeContext<T>& t, const T* value, T norm, b
   __syncthreads();
 }
 
+// x_c = resolvent of x_c by the tridiagonal form: band (d, e, tau), reflectors as rows.
+template <class T>
+KDOPS_DEVICE void resolve_tridiagonal(const LargeContext<T>& t, const T* band, const T* reflectors,
+                                      const T* value, T norm, bool crowded, T* x, T* work) {
+  const int p = t.p;
+  for (int i = static_cast<int>(threadIdx.x); i < p; i += kTopkThreads)
+    t.d[i] = band[i], t.e[i] = band[p + i];
+  __syncthreads();
+  if (norm == T(0)) norm = tridiagonal_norm(t);
+  reflect_rows(reflectors, band + 2 * p, p, x, t.k, true);
+  solve_rows(t, value, norm, crowded, x, work);
+  reflect_rows(reflectors, band + 2 * p, p, x, t.k, false);
+}
+
+// The same from the Gram matrix and its leading pairs, by conjugate gradients or, where they do not
+// get there, by the tridiagonal form. copy: p (p + 3) numbers.
+template <class T>
+KDOPS_DEVICE void resolve_gram(const LargeContext<T>& t, const T* saved, const T* value,
+                               const PolicyInverse<T>& inverse, T* x, T* work, T* copy, T* band) {
+  const int p = t.p;
+  const LargeSaved place{p, t.k};
+  const KeptPairs<T> kept{.G = saved + place.matrix_at(),
+                          .rows = saved + place.vectors_at(),
+                          .values = saved + LargeSaved::kValues,
+                          .count = t.k + static_cast<int>(saved[LargeSaved::kKept])};
+  if (conjugate_gradients(t, kept, value, inverse, x, work)) return;
+  for (int64_t at = threadIdx.x; at < int64_t(p) * p; at += kTopkThreads) copy[at] = kept.G[at];
+  __syncthreads();
+  tridiagonalise_rows(copy, p, band, t.pool, work, t.line);
+  resolve_tridiagonal(t, band, copy, value, T(0), false, x, work);
+}
+
 // x_c = resolvent of x_c from `saved`. A value that is zero under the policy, and every value where
-// nothing was left outside the k, meets only zeros.
+// nothing was left outside the k, meets only zeros. work: large_resolvent_numbers() and k p; copy,
+// band: p^2 and 3 p numbers more.
 template <class T>
 KDOPS_DEVICE void resolve_rows(const LargeContext<T>& t, const T* saved, const T* value,
-                               bool lorentz, T* x, T* work) {
+                               bool lorentz, T* x, T* work, T* copy, T* band) {
   const int p = t.p, thread = static_cast<int>(threadIdx.x);
   const LargeSaved place{p, t.k};
-  const T *band = saved + place.band_at(), *reflectors = saved + place.matrix_at();
   const PolicyInverse<T> inverse(value[0], p, lorentz);
   const T zero = T(p) * kEpsilon<T> * value[0];
   const bool exhausted = saved[LargeSaved::kExhausted] != T(0);
@@ -104,12 +136,14 @@ KDOPS_DEVICE void resolve_rows(const LargeContext<T>& t, const T* saved, const T
     const T against_zero = inverse(value[at / p]);
     plain[at] = x[at] * against_zero * against_zero;
   }
-  if (!exhausted) {
-    for (int i = thread; i < p; i += kTopkThreads) t.d[i] = band[i], t.e[i] = band[p + i];
-    __syncthreads();
-    reflect_rows(reflectors, band + 2 * p, p, x, t.k, true);
-    solve_rows(t, value, saved[LargeSaved::kNorm], saved[LargeSaved::kCrowded] != T(0), x, work);
-    reflect_rows(reflectors, band + 2 * p, p, x, t.k, false);
+  __syncthreads();
+  if (exhausted) {
+    // nothing to solve
+  } else if (saved[LargeSaved::kKrylov] != T(0)) {
+    resolve_gram(t, saved, value, inverse, x, work, copy, band);
+  } else {
+    resolve_tridiagonal(t, saved + place.band_at(), saved + place.matrix_at(), value,
+                        saved[LargeSaved::kNorm], saved[LargeSaved::kCrowded] != T(0), x, work);
   }
   __syncthreads();
   for (int at = thread; at < p * t.k; at += kTopkThreads)

@@ -2,8 +2,9 @@
 // P came from Gram matrices. As refine.cuh does for small sides, after the text of cpu/refine.h.
 #pragma once
 
+#include "svd/shared/rotation.h"
 #include "svd/topk/gpu/inverse_iteration.cuh"
-#include "svd/topk/gpu/large_context.cuh"
+#include "svd/topk/gpu/large_product.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
@@ -16,9 +17,7 @@ KDOPS_DEVICE bool rotate_pair(T* M, T* turn, int k, int i, int j, T tolerance) {
   const T b = M[j * kSquareStride + j];
   sync_warp();
   if (!(abs(off) > tolerance * sqrt(a) * sqrt(b))) return false;
-  const T zeta = (b - a) / (2 * off);
-  const T t = copysign(T(1) / (abs(zeta) + sqrt(1 + zeta * zeta)), zeta);
-  const T c = T(1) / sqrt(1 + t * t), s = c * t;
+  const T t = jacobi_tangent(a, b, off), c = T(1) / sqrt(1 + t * t), s = c * t;
   const auto turn_two = [&](T& x, T& y) {
     const T first = x, second = y;
     x = fma(c, first, -s * second), y = fma(s, first, c * second);
@@ -102,21 +101,20 @@ KDOPS_DEVICE void turn_rows(T* rows, int64_t size, int k, const T* turn) {
 
 // out (k x k, in shared memory) = X Y^T for k vectors each of `size` numbers.
 template <class T, class Left, class Right>
-KDOPS_DEVICE void small_product(const Left& left, const Right& right, int64_t size, T* stage,
-                                T* out) {
-  block_product<FlatTile>(left, right, size, stage,
-                          [&](int64_t i, int64_t j, T sum) { out[i * kSquareStride + j] = sum; });
+KDOPS_DEVICE void small_product(const Left& left, const Right& right, int64_t size, T* out) {
+  dots_of_few<T>(left, right, size,
+                 [&](int64_t i, int64_t j, T sum) { out[i * kSquareStride + j] = sum; });
 }
 
 // The k rows of W become orthonormal, P turns with them, t.value gets W's norms in descending
 // order. Rows with a norm below the floor, which rounding made, are replaced.
 template <class T>
 KDOPS_DEVICE void rayleigh_ritz(const LargeContext<T>& t, T* W, int64_t length, T* P, T floor) {
-  T *M = t.pool + FlatTile::kNumbers, *turn = M + kSquareNumbers;
+  T *M = t.pool, *turn = M + kSquareNumbers;
   const auto w = vectors_operand(W, length, t.k);
 #pragma unroll 1
   for (int round = 0; round < 4; ++round) {
-    small_product(w, w, length, t.pool, M);
+    small_product(w, w, length, M);
     if (!diagonalise(t, M, turn)) break;
     turn_rows(W, length, t.k, turn);
     turn_rows(P, t.p, t.k, turn);

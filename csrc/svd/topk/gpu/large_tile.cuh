@@ -31,16 +31,29 @@ using FlatTile = TileShape<16, 256>;  // where the left operand has few rows
 // After so many stages a sum goes to a total of its own, which keeps long sums exact.
 inline constexpr int kStagesTogether = 16;
 
-// Entries (first .. first + kTile, l0 .. l0 + kDepth) to stage[l * pitch + i].
+// Entries (first .. first + kTile, l0 .. l0 + kDepth) to stage[l * pitch + i]. What lies outside is
+// read inside and dropped: a load under a condition would be waited for before the next.
 template <int kTile, int kDepth, class T, class Get>
 KDOPS_DEVICE void stage_operand(const Operand<Get>& from, int64_t first, int64_t l0, int64_t depth,
                                 T* stage, int pitch) {
-#pragma unroll 2
-  for (int at = static_cast<int>(threadIdx.x); at < kTile * kDepth; at += kTopkThreads) {
-    const int i = from.along_depth ? at / kDepth : at % kTile;
-    const int l = from.along_depth ? at % kDepth : at / kTile;
-    const bool inside = first + i < from.count && l0 + l < depth;
-    stage[l * pitch + i] = inside ? from.get(first + i, l0 + l) : T(0);
+  constexpr int kEach = kTile * kDepth / kTopkThreads, kMost = 16 / sizeof(T);
+  constexpr int kAtOnce = kEach < kMost ? kEach : kMost;
+#pragma unroll 1
+  for (int begin = 0; begin < kEach; begin += kAtOnce) {
+    T value[kAtOnce];
+    int to[kAtOnce];
+#pragma unroll
+    for (int q = 0; q < kAtOnce; ++q) {
+      const int at = static_cast<int>(threadIdx.x) + (begin + q) * kTopkThreads;
+      const int i = from.along_depth ? at / kDepth : at % kTile;
+      const int l = from.along_depth ? at % kDepth : at / kTile;
+      const bool inside = first + i < from.count && l0 + l < depth;
+      const T entry = from.get(min(first + i, int64_t(from.count) - 1), min(l0 + l, depth - 1));
+      value[q] = inside ? entry : T(0), to[q] = l * pitch + i;
+    }
+    sync_warp();  // lest the compiler moves each load to its store
+#pragma unroll
+    for (int q = 0; q < kAtOnce; ++q) stage[to[q]] = value[q];
   }
 }
 

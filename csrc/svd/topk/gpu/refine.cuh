@@ -159,9 +159,7 @@ KDOPS_DEVICE void rank_values(const TopkContext<T>& t) {
   int rank = 0;
   if (thread < t.k) {
     mine = t.value[thread];
-    for (int c = 0; c < t.k; ++c)
-      if (t.value[c] > mine || (t.value[c] == mine && c < thread)) ++rank;
-    t.rank[thread] = rank;
+    t.rank[thread] = rank = rank_of(t.value, t.k, thread);
   }
   __syncthreads();
   if (thread < t.k) t.value[rank] = sqrt(mine);

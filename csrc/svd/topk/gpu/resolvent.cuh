@@ -16,19 +16,20 @@ using namespace kdops::gpu;
 template <class T>
 KDOPS_DEVICE void resolve_dense(const TopkContext<T>& t, const T* saved, bool lorentz, T* along) {
   const int thread = static_cast<int>(threadIdx.x), rest = t.p - t.k;
-  const T* value = saved + t.p * t.p;
+  const TopkSaved place{t.p, t.k};
+  const T *value = saved + place.dense_values_at(), *vectors = saved + place.dense_vectors_at();
   const PolicyInverse<T> inverse(value[0], t.p, lorentz);
   for (int at = thread; at < rest * t.k; at += kTopkThreads) {
     const int j = t.k + at / t.k, c = at % t.k;
     T dot = T(0);
-    for (int i = 0; i < t.p; ++i) dot = fma(saved[j * t.p + i], t.x[i * t.kx + c], dot);
-    along[j * t.kx + c] = dot * inverse(value[c] - value[j]) * inverse(value[c] + value[j]);
+    for (int i = 0; i < t.p; ++i) dot = fma(vectors[j * t.p + i], t.x[i * t.kx + c], dot);
+    along[j * t.kx + c] = dot * inverse.of_squares(value[c], value[j]);
   }
   __syncthreads();
   for (int at = thread; at < t.p * t.k; at += kTopkThreads) {
     const int i = at % t.p, c = at / t.p;
     T sum = T(0);
-    for (int j = t.k; j < t.p; ++j) sum = fma(saved[j * t.p + i], along[j * t.kx + c], sum);
+    for (int j = t.k; j < t.p; ++j) sum = fma(vectors[j * t.p + i], along[j * t.kx + c], sum);
     t.x[i * t.kx + c] = sum;
   }
   __syncthreads();
@@ -55,17 +56,19 @@ KDOPS_DEVICE void solve_resolvents(const TopkContext<T>& t, T doubt, T* factors,
 template <class T>
 KDOPS_DEVICE void resolve_tridiagonal(const TopkContext<T>& t, const TopkPlan& plan, const T* saved,
                                       T* factors, T* pool, T* spare) {
+  const TopkSaved place{t.p, t.k};
+  const T* reflectors = saved + place.reflectors_at();
   for (int i = static_cast<int>(threadIdx.x); i < t.p; i += kTopkThreads) {
-    t.d[i] = saved[t.p * t.p + i];
-    t.tau[i] = saved[t.p * t.p + t.p + i];
-    t.e[i] = i + 1 < t.p ? saved[t.p * t.p + 2 * t.p + i] : T(0);
+    t.d[i] = saved[place.diagonal_at() + i];
+    t.e[i] = i + 1 < t.p ? saved[place.off_diagonal_at() + i] : T(0);
+    t.tau[i] = i + 2 < t.p ? saved[place.tau_at() + i] : T(0);
   }
   __syncthreads();
   auto* swapped = reinterpret_cast<unsigned char*>(pool);
   if (plan.factors_shared) factors = pool + (t.p * t.k + 15) / 16 * 16 / sizeof(T);
-  apply_reflectors(t, saved, t.p, true);
-  solve_resolvents(t, saved[doubt_at(t.p)], factors, swapped, spare);
-  apply_reflectors(t, saved, t.p, false);
+  apply_reflectors(t, reflectors, t.p, true);
+  solve_resolvents(t, saved[TopkSaved::kDoubt], factors, swapped, spare);
+  apply_reflectors(t, reflectors, t.p, false);
 }
 
 }  // namespace kdops::svd::gpu

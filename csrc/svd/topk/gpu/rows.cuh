@@ -34,18 +34,9 @@ struct TableWalk {
   }
 };
 
-// The largest of `count` entries, or -1 if NaN or Inf is among them, by a whole block.
 template <class T>
 KDOPS_DEVICE T topk_scan(const T* A, int64_t count, T* scratch) {
-  T largest = T(0);
-  bool finite = true;
-  for (int64_t i = threadIdx.x; i < count; i += kTopkThreads) {
-    const T value = abs(A[i]);
-    finite = finite && value <= kLargestFinite<T>;
-    largest = max(largest, value);
-  }
-  largest = reduce_block(largest, Max(), scratch);
-  return block_all(finite) ? largest : T(-1);
+  return scan_entries(A, count, scratch, [](int64_t) { return false; });
 }
 
 // One matrix of a batch as the tall B.

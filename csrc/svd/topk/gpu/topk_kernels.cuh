@@ -10,18 +10,6 @@
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
-template <class T>
-KDOPS_DEVICE void topk_fill_nan(const TopkArguments<T>& args) {
-  const int64_t index = blockIdx.x, p = args.p();
-  const auto fill = [](T* out, int64_t count) {
-    for (int64_t i = threadIdx.x; out != nullptr && i < count; i += kTopkThreads) out[i] = kNaN<T>;
-  };
-  fill(args.S + index * args.k, args.k);
-  fill(args.U == nullptr ? nullptr : args.U + index * args.m * args.k, args.m * args.k);
-  fill(args.Vh + index * args.n * args.k, args.n * args.k);
-  fill(args.saved + index * p * (p + 3), p * (p + 3));
-}
-
 // X = the k leading eigenvectors of B^T B; reflectors, d, tau, e, route and scale go to `saved`.
 // False, and nothing of use in X: the Gram matrix has lost the smallest of the values, or the
 // vectors cannot be told from others.
@@ -29,7 +17,9 @@ template <class T>
 KDOPS_DEVICE bool leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
                                   const Oriented<T>& B, T* saved, T* factors) {
   const int p = t.p, ld = plan.gram_shared ? p | 1 : p, thread = static_cast<int>(threadIdx.x);
-  T* g = plan.gram_shared ? t.pool : saved;
+  const TopkSaved place{p, t.k};
+  T* reflectors = saved + place.reflectors_at();
+  T* g = plan.gram_shared ? t.pool : reflectors;
   T* next = plan.gram_shared ? t.pool + (p * ld + 3) / 4 * 4 : t.pool;
   auto* swapped = reinterpret_cast<unsigned char*>(next);
   next += (p * t.k + 15) / 16 * 16 / sizeof(T);
@@ -37,11 +27,11 @@ KDOPS_DEVICE bool leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
   gram_matrix(t, plan, B, g, ld);
   tridiagonalise(t, g, ld);
   for (int at = thread; at < p * p && plan.gram_shared; at += kTopkThreads)
-    saved[at] = g[at / p * ld + at % p];
+    reflectors[at] = g[at / p * ld + at % p];
   for (int i = thread; i < p; i += kTopkThreads) {
-    saved[p * p + i] = t.d[i];
-    saved[p * p + p + i] = i + 2 < p ? t.tau[i] : T(0);
-    saved[p * p + 2 * p + i] = i + 1 < p ? t.e[i] : B.up;
+    saved[place.diagonal_at() + i] = t.d[i];
+    if (i + 1 < p) saved[place.off_diagonal_at() + i] = t.e[i];
+    if (i + 2 < p) saved[place.tau_at() + i] = t.tau[i];
   }
   const T norm = tridiagonal_norm(t);
   multisection(t, norm);
@@ -50,7 +40,10 @@ KDOPS_DEVICE bool leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
     const FoundVectors found = inverse_iteration(t, norm, factors, swapped);
     resolved = found.good && found.alone;
   }
-  if (thread == 0) set_route(saved, p, resolved ? TopkRoute::gram : TopkRoute::dense);
+  if (thread == 0) {
+    TopkSaved::set_route(saved, resolved ? TopkRoute::gram : TopkRoute::dense);
+    saved[TopkSaved::kScale] = B.up, saved[TopkSaved::kDoubt] = T(0);
+  }
   if (resolved) apply_reflectors(t, g, ld, false);
   return resolved;
 }
@@ -128,10 +121,10 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   if (largest < T(0)) return topk_fill_nan(args);
   const Oriented<T> B = orient(args, power_of_two_scale(largest).up);
   T* factors = plan.factors_shared ? nullptr : workspace + index * 4 * t.p * t.k;
-  T* saved = args.saved + index * t.p * (t.p + 3);
+  T* saved = args.saved + index * TopkSaved{t.p, t.k}.size();
   if (!leading_vectors(t, plan, B, saved, factors)) return;
   finish_topk(t, args, plan, largest);
-  if (threadIdx.x == 0 && t.k < t.p) saved[doubt_at(t.p)] = largest_doubt(t);
+  if (threadIdx.x == 0 && t.k < t.p) saved[TopkSaved::kDoubt] = largest_doubt(t);
 }
 
 }  // namespace kdops::svd::gpu

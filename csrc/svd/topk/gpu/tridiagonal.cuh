@@ -3,6 +3,7 @@
 // the spectrum that is asked for is ever computed: O(p^2 k) after the 4/3 p^3 of the reduction.
 #pragma once
 
+#include "svd/shared/reflector.h"
 #include "svd/shared/sturm.h"
 #include "svd/topk/gpu/context.cuh"
 
@@ -90,31 +91,26 @@ KDOPS_DEVICE void tridiagonalise(const TopkContext<T>& t, T* g, int ld) {
     T rest = T(0);
     for (int i = k + 2 + lane_id(); i < p; i += kWarp) rest = fma(column[i], column[i], rest);
     rest = warp_sum(rest);
-    const T alpha = column[k + 1], norm = sqrt(fma(alpha, alpha, rest));
-    // what would lose digits to underflow is dropped: far below rounding of G
-    const bool trivial = rest <= kEpsilon<T> * kEpsilon<T> * kEpsilon<T>;
-    const T beta = trivial ? alpha : -copysign(norm, alpha);
-    const T inverse = trivial ? T(0) : T(1) / (alpha - beta);
-    const T factor = trivial ? T(0) : (beta - alpha) / beta;
+    const Reflector<T> h = make_reflector(column[k + 1], rest);
     const bool active = part < parts && row > k;
-    const auto v = [&](int i) { return i == k + 1 ? T(1) : column[i] * inverse; };
+    const auto v = [&](int i) { return i == k + 1 ? T(1) : column[i] * h.scale; };
     if (active) {
       T dot = T(0);
       for (int j = k + 2 + part; j < p; j += parts) dot = fma(g[row * ld + j], column[j], dot);
-      dot *= inverse;
+      dot *= h.scale;
       partial[part * p + row] = part == 0 ? dot + g[row * ld + k + 1] : dot;
     }
     __syncthreads();
     if (active && part == 0) {
       T sum = T(0);
       for (int q = 0; q < parts; ++q) sum += partial[q * p + row];
-      w[row] = factor * sum;
+      w[row] = h.tau * sum;
     }
-    if (thread == 0) t.d[k] = g[k * ld + k], t.e[k] = beta, t.tau[k] = factor;
+    if (thread == 0) t.d[k] = g[k * ld + k], t.e[k] = h.beta, t.tau[k] = h.tau;
     __syncthreads();
     T dot = T(0);
     for (int i = k + 1 + lane_id(); i < p; i += kWarp) dot = fma(w[i], v(i), dot);
-    const T shift = T(0.5) * factor * warp_sum(dot);
+    const T shift = T(0.5) * h.tau * warp_sum(dot);
     if (active) {
       const T vi = v(row), wi = w[row] - shift * vi;
       for (int j = k + 1 + part; j < p; j += parts) {

@@ -1,0 +1,1 @@
+"""Two commits of kdops on this machine, timed in turn."""

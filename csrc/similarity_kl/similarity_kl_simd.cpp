@@ -1,0 +1,101 @@
+// The kernels of the similarity KL, compiled once per instruction set.
+#include "similarity_kl/similarity_kl_simd.h"
+
+#include "common/simd/scratch.h"
+#include "similarity_kl/rows.h"
+#include "similarity_kl/tiles.h"
+
+namespace kdops::similarity_kl::KDOPS_ISA {
+using namespace kdops::KDOPS_ISA;
+
+template <class In>
+void kl_measure(const Given<In>& given, Norm norm, int64_t begin, int64_t end) {
+  for (int64_t b = begin; b < end; ++b) measure(given, norm, b);
+}
+
+template <class In, class T>
+void kl_place(const Placing<In, T>& problem, int64_t begin, int64_t end) {
+  const auto& [rows, keys, to, same] = problem;
+  for (int64_t b = begin; b < end; ++b) {
+    double* centre = to.centres + b * keys.width;
+    find_centre(keys, b, false, centre);
+    place(rows, to.rows, centre, to.rate, b);
+    if (!same) place(keys, to.keys, centre, to.rate, b);
+  }
+}
+
+template <class T>
+void kl_statistics(const Statistics<T>& problem, int64_t begin, int64_t end) {
+  const auto& [rows, keys, centres, kept, rate] = problem.network;
+  Scratch<T> tile(kept == nullptr ? kBlock * kTile : 0);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t b = item / problem.blocks, i0 = item % problem.blocks * kBlock;
+    const int64_t i1 = std::min(i0 + kBlock, rows.used[b]);
+    T* tiles = kept == nullptr ? tile.get() : kept + item * products_of(keys.count);
+    if (i0 < i1)
+      statistics_block(entry_of(rows, b), entry_of(keys, b), rate, problem.without_self, i0, i1,
+                       tiles, kept != nullptr, problem.logs + b * rows.count);
+  }
+}
+
+namespace {
+
+template <Sides kSides, class In, class T>
+void pull_blocks(const Pull<In, T>& q, int64_t begin, int64_t end) {
+  constexpr bool kKeys = kSides == Sides::keys;
+  const Placed<T>& own_s = kKeys ? q.student.keys : q.student.rows;
+  const Placed<T>& own_t = kKeys ? q.teacher.keys : q.teacher.rows;
+  const Placed<T>& other_s = kKeys ? q.student.rows : q.student.keys;
+  const Placed<T>& other_t = kKeys ? q.teacher.rows : q.teacher.keys;
+  const int64_t width = own_s.width;
+  const bool kept = !kKeys && q.student.kept != nullptr;
+  Scratch<T> room(kept ? 0 : 2 * kBlock * kTile), pulled(q.gradients ? kBlock * width : 0);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t b = item / q.blocks, i0 = item % q.blocks * kBlock;
+    const int64_t i1 = std::min(i0 + kBlock, own_s.used[b]);
+    const Entry<T> own = entry_of(own_s, b);
+    const int64_t at = item * products_of(other_s.count);
+    const Tiles<T> tiles{kept ? q.student.kept + at : room.get(),
+                         kept ? q.teacher.kept + at : room.get() + kBlock * kTile, kept};
+    RowResult results[kBlock];
+    if (i0 < i1)
+      pull_block<kSides, T>({own, entry_of(own_t, b)}, {entry_of(other_s, b), entry_of(other_t, b)},
+                            {q.student.rate, q.teacher.rate}, q.without_self, i0, i1, tiles,
+                            results, pulled.get());
+    double loss = 0;
+    for (const RowResult& result : results) loss += result.loss;
+    if (q.losses != nullptr) q.losses[item] = loss;
+    if (!q.gradients) continue;
+    for (int64_t i = i0; i < i1; ++i) {
+      const Pulled<T> p{pulled.get() + (i - i0) * width, results[i - i0].weights};
+      const int64_t away = row_of(q.given, b, i) - q.given.data;
+      finish_row(q.given, q.norm, b, i, p, own.rows + i * width, q.student.centres + b * width,
+                 q.factor, q.out + away);
+    }
+  }
+}
+
+}  // namespace
+
+template <class In, class T>
+void kl_pull(const Pull<In, T>& problem, int64_t begin, int64_t end) {
+  switch (problem.sides) {
+    case Sides::rows:
+      return pull_blocks<Sides::rows>(problem, begin, end);
+    case Sides::keys:
+      return pull_blocks<Sides::keys>(problem, begin, end);
+    default:
+      return pull_blocks<Sides::both>(problem, begin, end);
+  }
+}
+
+#define KDOPS_COMPILE_BOTH(In, T)                                         \
+  template void kl_place<In, T>(const Placing<In, T>&, int64_t, int64_t); \
+  template void kl_pull<In, T>(const Pull<In, T>&, int64_t, int64_t);
+KDOPS_COMPILE_BOTH(float, float)
+KDOPS_COMPILE_BOTH(float, double)
+KDOPS_COMPILE_BOTH(double, double)
+KDOPS_COMPILE_REAL(kl_measure)
+KDOPS_COMPILE_REAL(kl_statistics)
+
+}  // namespace kdops::similarity_kl::KDOPS_ISA

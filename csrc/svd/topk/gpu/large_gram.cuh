@@ -1,0 +1,124 @@
+// The Gram matrices of large small sides, by a block per tile of their upper half.
+#pragma once
+
+#include "svd/topk/gpu/large_reduce.cuh"
+
+namespace kdops::svd::gpu {
+using namespace kdops::gpu;
+
+// A tile of 64 x 64 sums, kEach x kEach in a thread: as many as registers hold twice.
+template <class T>
+struct GramShape {
+  static constexpr int kEach = sizeof(T) == 4 ? 8 : 4, kAcross = SquareTile::kRows / kEach;
+  static constexpr int kThreads = kAcross * kAcross, kDepth = 16;
+  // 16-byte accesses; written along either index
+  static constexpr int kPitch = SquareTile::kRows + 4, kNumbers = kDepth * kPitch;
+  // where a thread's four (double: two) neighbours begin, of which it has several
+  static constexpr int kWide = 16 / sizeof(T);
+  static KDOPS_DEVICE int place(int thread, int q) {
+    return (q / kWide * kAcross + thread) * kWide + q % kWide;
+  }
+};
+
+// Columns first .. first + 63 of B, rows l0 .. l0 + 15, to stage[l * pitch + i]; zeros outside, which
+// are read inside: a load under a condition would be waited for before the next.
+template <class T>
+KDOPS_DEVICE void stage_tile(const Oriented<T>& B, int first, int64_t l0, T* stage) {
+  using Shape = GramShape<T>;
+  constexpr int kDepth = Shape::kDepth, kSide = SquareTile::kRows;
+  constexpr int kEach = kDepth * kSide / Shape::kThreads, kAtOnce = kEach < 8 ? kEach : 8;
+  const int thread = static_cast<int>(threadIdx.x);
+  // neighbouring threads read neighbouring numbers
+  const int i = B.long_rows ? thread % kSide : thread / kDepth;
+  const int l = B.long_rows ? thread / kSide : thread % kDepth;
+  const int next_i = B.long_rows ? 0 : Shape::kThreads / kDepth;
+  const int next_l = B.long_rows ? Shape::kThreads / kSide : 0;
+#pragma unroll 1
+  for (int begin = 0; begin < kEach; begin += kAtOnce) {
+    T value[kAtOnce];
+#pragma unroll
+    for (int q = 0; q < kAtOnce; ++q) {
+      const int column = first + i + (begin + q) * next_i;
+      const int64_t row = l0 + l + (begin + q) * next_l;
+      const T entry = B.at(min(row, B.length - 1), min(column, B.p - 1));
+      value[q] = row < B.length && column < B.p ? entry : T(0);
+    }
+    sync_warp();  // lest the compiler moves each load to its store
+#pragma unroll
+    for (int q = 0; q < kAtOnce; ++q)
+      stage[(l + (begin + q) * next_l) * Shape::kPitch + i + (begin + q) * next_i] = value[q];
+  }
+}
+
+// The sums of a stage: this thread's part of them.
+template <class T>
+KDOPS_DEVICE void multiply_stage(const T* stage,
+                                 T (&sum)[GramShape<T>::kEach][GramShape<T>::kEach]) {
+  using Shape = GramShape<T>;
+  constexpr int kEach = Shape::kEach, kWide = Shape::kWide;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int down = thread / Shape::kAcross, across = thread % Shape::kAcross;
+#pragma unroll 4
+  for (int l = 0; l < Shape::kDepth; ++l) {
+    const T *left = stage + l * Shape::kPitch, *right = left + Shape::kNumbers;
+    T a[kEach], b[kEach];
+#pragma unroll
+    for (int q = 0; q < kEach; q += kWide) {
+      const auto x = *reinterpret_cast<const Vec<T, kWide>*>(left + Shape::place(down, q));
+      const auto y = *reinterpret_cast<const Vec<T, kWide>*>(right + Shape::place(across, q));
+#pragma unroll
+      for (int w = 0; w < kWide; ++w) a[q + w] = x.at[w], b[q + w] = y.at[w];
+    }
+#pragma unroll
+    for (int q = 0; q < kEach * kEach; ++q)
+      sum[q / kEach][q % kEach] = fma(a[q / kEach], b[q % kEach], sum[q / kEach][q % kEach]);
+  }
+}
+
+// Grid: large_gram_tiles(p) blocks of GramShape::kThreads per matrix. The Gram matrices of B, of
+// which the largest entry is about one, to their place in `saved`.
+template <class T>
+__global__ void __launch_bounds__(GramShape<T>::kThreads)
+    large_gram_kernel(TopkArguments<T> args, const T* parts) {
+  using Shape = GramShape<T>;
+  constexpr int kEach = Shape::kEach, kSide = SquareTile::kRows;
+  KDOPS_SHARED(T, stage, [2 * Shape::kNumbers]);
+  const int p = args.p(), tiles = large_gram_tiles(p), thread = static_cast<int>(threadIdx.x);
+  const int64_t index = blockIdx.x / tiles;
+  const T largest = largest_of_parts(parts + index * kScanParts);
+  if (largest < T(0)) return;
+  const LargeSaved saved{p, args.k};
+  const Oriented<T> B{args.A + index * args.m * args.n, args.length(), p, args.long_rows(),
+                      power_of_two_scale(largest).up};
+  const TilePlace place = place_of_tile(static_cast<int>(blockIdx.x % tiles), p);
+  T sum[kEach][kEach], total[kEach][kEach];
+#pragma unroll
+  for (int q = 0; q < kEach * kEach; ++q)
+    sum[q / kEach][q % kEach] = total[q / kEach][q % kEach] = T(0);
+  int stages = 0;
+#pragma unroll 1
+  for (int64_t l0 = 0; l0 < B.length; l0 += Shape::kDepth) {
+    __syncthreads();
+    stage_tile(B, place.row * kSide, l0, &stage[0]);
+    stage_tile(B, place.column * kSide, l0, &stage[Shape::kNumbers]);
+    __syncthreads();
+    multiply_stage(&stage[0], sum);
+    if (++stages % kStagesTogether != 0 && l0 + Shape::kDepth < B.length) continue;
+#pragma unroll
+    for (int q = 0; q < kEach * kEach; ++q) {
+      total[q / kEach][q % kEach] += sum[q / kEach][q % kEach];
+      sum[q / kEach][q % kEach] = T(0);
+    }
+  }
+  T* G = args.saved + index * saved.size() + saved.matrix_at();
+#pragma unroll
+  for (int q = 0; q < kEach * kEach; ++q) {
+    const int i = place.row * kSide + Shape::place(thread / Shape::kAcross, q / kEach);
+    const int j = place.column * kSide + Shape::place(thread % Shape::kAcross, q % kEach);
+    if (i >= p || j >= p) continue;
+    G[i * int64_t(p) + j] = total[q / kEach][q % kEach];
+    G[j * int64_t(p) + i] = total[q / kEach][q % kEach];
+  }
+}
+
+}  // namespace kdops::svd::gpu

@@ -1,0 +1,58 @@
+"""docs/methods/: every method has its section on one page, with what a reader looks for there."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import kdops
+from kdops import distillers
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted((DOCS / "methods").glob("*.md"))
+SECTIONS = [
+    (page, *part.split("\n", 1))
+    for page in PAGES
+    for part in re.split(r"^## ", page.read_text(), flags=re.M)[1:]
+]
+
+
+def test_every_method_is_on_one_page():
+    found = Counter(name for _, name, _ in SECTIONS)
+    assert found == Counter(distillers.__all__)
+
+
+@pytest.mark.parametrize(("page", "name", "text"), SECTIONS, ids=[name for _, name, _ in SECTIONS])
+def test_a_section_says_all(page, name, text):
+    said = text.split("```")[0].strip()
+    assert said.endswith("."), f"{name}: a sentence of what it compares comes first"
+    paper = getattr(distillers, name).paper.split(";")[0].split(",")[0]
+    assert paper in " ".join(said.split()), f"{name}: the paper, {paper}, is not in it"
+    assert re.search(r"^```text\n[^`]*\bL(_i)? = ", text, re.M), f"{name}: the formula"
+    assert "- **Defaults**: " in text, f"{name}: the defaults"
+    weight = f"{getattr(distillers, name).default_weight:g}"
+    assert weight == "1" or re.search(rf"weight {weight}\b", text), f"{name}: weight {weight}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_has_one_example_and_is_linked(page):
+    assert page.read_text().count("```python\n") == 1
+    front = (DOCS / "methods.md").read_text()
+    assert f"](methods/{page.name})" in front
+    assert f"\nmethods/{page.stem}\n" in front
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_front_page_lists_its_methods(page):
+    front = (DOCS / "methods.md").read_text()
+    (row,) = re.findall(rf"^\| .*\]\(methods/{page.name}\).*\|$", front, re.M)
+    listed = row.split("|")[3].strip().split(", ")
+    assert listed == [name for where, name, _ in SECTIONS if where == page]
+
+
+def test_operators_named_as_the_work_exist():
+    for page, name, text in SECTIONS:
+        work = " ".join(re.findall(r"- \*\*Work\*\*: ((?:.|\n  )*)", text))
+        for call in re.findall(r"`(\w+)`", work):
+            assert call in (*kdops.__all__, "state_dict", "prepare"), f"{page.name}: {name}: {call}"

@@ -1,0 +1,101 @@
+"""The plan of the house: an op has the same name everywhere, and no file grows too long to read."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import kdops
+
+ROOT = Path(__file__).parents[2]
+ROOMS = sorted(file.parent.name for file in (ROOT / "kdops" / "ops").glob("*/registration.py"))
+CODE = {".py", ".h", ".cpp", ".cu", ".cuh"}
+LONGEST = 300
+
+
+def expected_of(room):
+    """The files that a room must have, as patterns."""
+    yield f"csrc/{room}/{room}.cpp"
+    yield f"csrc/{room}/README.md"
+    yield f"tests/specs/{room}.py"
+    yield f"tests/ops/test_{room}.py"
+    yield f"benchmarks/bench_{room}.py"
+    if any((ROOT / "csrc" / room).rglob("*.cu")):
+        yield f"tests/sim/sim_{room}*.cpp"
+        yield f"tests/sim/test_sim_{room}*.py"
+    if any((ROOT / "kdops" / "ops" / room).glob("triton*.py")):
+        yield f"tests/triton_kernels/test_triton_{room}*.py"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_has_the_same_name_everywhere(room):
+    missing = [pattern for pattern in expected_of(room) if not any(ROOT.glob(pattern))]
+    assert not missing, f"{room} has no {missing}"
+
+
+def test_every_room_of_csrc_belongs_to_one_of_python():
+    rooms = {folder.name for folder in (ROOT / "csrc").glob("*/")}
+    assert rooms - {"common"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("folder", ["csrc", "kdops", "tests", "benchmarks", "examples"])
+def test_no_file_is_too_long(folder):
+    lines = {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in CODE
+    }
+    assert lines, folder
+    assert {name: count for name, count in lines.items() if count > LONGEST} == {}
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest imports them by name alone: the second of two files of one name would not be read."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_the_readme_names_every_op():
+    text = (ROOT / "README.md").read_text()
+    tools = {"FeatureTap", "backend", "build_info", "explain"}
+    assert [name for name in kdops.__all__ if name not in tools and f"`{name}`" not in text] == []
+
+
+def test_every_triton_kernel_is_compiled_by_a_test():
+    """What @triton.jit makes a kernel is launched by nobody here: a module that the tests do not
+    know would first be compiled on a user's GPU."""
+    tests = "".join(p.read_text() for p in (ROOT / "tests" / "triton_kernels").glob("test_*.py"))
+    modules = sorted((ROOT / "kdops" / "ops").glob("*/triton*.py"))
+    assert modules
+    for module in modules:
+        kernels = re.findall(r"^def (\w+_kernel)\(", module.read_text(), re.M)
+        assert kernels, module.name
+        assert f'"{".".join(module.relative_to(ROOT).with_suffix("").parts)}"' in tests
+        assert [name for name in kernels if f'"{name}"' not in tests] == [], module
+
+
+MAPS = ["CONTRIBUTING.md", "docs/architecture.md", *sorted(
+    str(page.relative_to(ROOT)) for page in ROOT.glob("docs/decisions/*.md"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", MAPS)
+def test_maps_name_what_exists(page):
+    """Paths from the root, or the mere name of a file; <op> and * stand for anything."""
+    text = (ROOT / page).read_text()
+    named = re.findall(r"`((?:csrc|kdops|tests|benchmarks|docs|cmake|\.ci)/[\w./*<>-]*)`", text)
+    paths = {re.sub(r"<\w+>\*?", "*", path).rstrip("/") for path in named}
+    assert [path for path in sorted(paths) if not any(ROOT.glob(path))] == []
+    files = {re.sub(r"<\w+>", "*", n) for n in re.findall(r"`([\w<>]+\.(?:h|cuh?|cpp|py))`", text)}
+    places = [ROOT / name for name in ("csrc", "kdops", "tests", "benchmarks", "examples")]
+    known = {path.name for path in ROOT.glob("*.py")}
+    missing = [n for n in sorted(files - known) if not any(any(p.rglob(n)) for p in places)]
+    assert missing == []
+
+
+def test_a_plain_pytest_runs_all_but_the_two_rooms_that_compile():
+    section = (ROOT / "pyproject.toml").read_text().split("testpaths = [")[1].split("]\n")[0]
+    listed = set(re.findall(r'"(tests/[^"]+)"', section))
+    rooms = {path.parent for path in (ROOT / "tests").glob("*/test_*.py")}
+    there = {*rooms, *(ROOT / "tests").glob("test_*.py")}
+    left_out = {path.relative_to(ROOT).as_posix() for path in there} - listed
+    assert left_out == {"tests/sim", "tests/emulator"}

@@ -1,0 +1,41 @@
+"""Several gloo processes in one test, and a batch that they share unevenly."""
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+ROWS = {2: [3, 5], 3: [2, 0, 4]}
+
+
+def start(rank, world, store):
+    dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world)
+    torch.set_num_threads(1)
+
+
+def launch(function, world, tmp_path):
+    """Run function(rank, world) in every process; an assertion there fails the test here."""
+    mp.start_processes(
+        _entry, (function, world, str(tmp_path / "store")), world, start_method="fork"
+    )
+
+
+def _entry(rank, function, world, store):
+    start(rank, world, store)
+    try:
+        function(rank, world)
+    finally:
+        dist.destroy_process_group()
+
+
+def whole_batch(world):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(sum(ROWS[world]), 4, generator=generator, dtype=torch.float64)
+    begin = [sum(ROWS[world][:r]) for r in range(world)]
+    return x, [slice(b, b + n) for b, n in zip(begin, ROWS[world], strict=True)]
+
+
+def check_states_agree(module, world):
+    for value in module.state_dict().values():
+        parts = [torch.empty_like(value) for _ in range(world)]
+        dist.all_gather(parts, value.contiguous())
+        assert all(torch.equal(part, parts[0]) for part in parts)
