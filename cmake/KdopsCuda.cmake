@@ -1,8 +1,10 @@
 # Finds the CUDA compiler, chooses the architectures and compiles the *_cuda.cu files.
-# Sets KDOPS_WITH_CUDA, KDOPS_CUDA_VERSION, KDOPS_ARCH_NAMES; defines kdops_add_cuda().
+# Sets KDOPS_WITH_CUDA, KDOPS_CUDA_VERSION, KDOPS_BINARY_ARCHS, KDOPS_PTX_ARCHS; defines
+# kdops_add_cuda().
 set(KDOPS_WITH_CUDA FALSE)
 set(KDOPS_CUDA_VERSION "")
-set(KDOPS_ARCH_NAMES "")
+set(KDOPS_BINARY_ARCHS "")
+set(KDOPS_PTX_ARCHS "")
 
 # "8.0;9.0+PTX" or "8.0 9.0a" (TORCH_CUDA_ARCH_LIST) -> 80-real;90 as CMake spells them.
 function(kdops_parse_archs text out)
@@ -22,10 +24,10 @@ function(kdops_parse_archs text out)
   set(${out} "${archs}" PARENT_SCOPE)
 endfunction()
 
-# The GPUs present. Where none is (a login node, an image that is being built) 8.0, whose binary runs
-# on 8.6 and 8.9 too, and 9.0; Turing, and what is newer than 9.0, translate PTX when they load it
-# first. A binary for each of the five would double the time that a build takes.
-function(kdops_default_archs nvcc out)
+# The GPUs present. Where none is (a login node, an image that is being built) 8.0: its binary runs on
+# 8.6 and 8.9 too, and what is newer translates its PTX at first use, about a minute once. A binary for
+# 9.0 as well would take a third of the whole build.
+function(kdops_default_archs out)
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
                   OUTPUT_VARIABLE present OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET
                   RESULT_VARIABLE failed)
@@ -34,14 +36,9 @@ function(kdops_default_archs nvcc out)
     list(REMOVE_DUPLICATES present)
     kdops_parse_archs("${present}" archs)
   else()
-    execute_process(COMMAND ${nvcc} --list-gpu-arch OUTPUT_VARIABLE known ERROR_QUIET)
-    foreach(arch IN ITEMS 75-virtual 80-real 90)
-      string(REGEX MATCH "^[0-9]+" number ${arch})
-      if(known MATCHES "compute_${number}[^0-9]")
-        list(APPEND archs ${arch})
-      endif()
-    endforeach()
-    message(STATUS "kdops: no GPU is present; TORCH_CUDA_ARCH_LIST chooses other architectures")
+    set(archs 80)
+    message(STATUS "kdops: no GPU is present: kernels for 8.0, and PTX that newer GPUs translate at first use; "
+                   "TORCH_CUDA_ARCH_LIST=\"8.0;9.0\" makes them for others")
   endif()
   set(${out} "${archs}" PARENT_SCOPE)
 endfunction()
@@ -57,15 +54,24 @@ if(NOT KDOPS_CUDA STREQUAL "0")
       if(NOT "$ENV{TORCH_CUDA_ARCH_LIST}" STREQUAL "")
         kdops_parse_archs("$ENV{TORCH_CUDA_ARCH_LIST}" CMAKE_CUDA_ARCHITECTURES)
       else()
-        kdops_default_archs(${CMAKE_CUDA_COMPILER} CMAKE_CUDA_ARCHITECTURES)
+        kdops_default_archs(CMAKE_CUDA_ARCHITECTURES)
       endif()
     endif()
     enable_language(CUDA)
     set(KDOPS_WITH_CUDA TRUE)
     set(KDOPS_CUDA_VERSION ${CMAKE_CUDA_COMPILER_VERSION})
-    string(REGEX REPLACE "-(real|virtual)" "" KDOPS_ARCH_NAMES "${CMAKE_CUDA_ARCHITECTURES}")
-    string(REPLACE ";" "," KDOPS_ARCH_NAMES "${KDOPS_ARCH_NAMES}")
-    message(STATUS "kdops: CUDA kernels with nvcc ${KDOPS_CUDA_VERSION} for sm ${KDOPS_ARCH_NAMES}")
+    foreach(arch IN LISTS CMAKE_CUDA_ARCHITECTURES)
+      string(REGEX MATCH "^[0-9]+[af]?" number ${arch})
+      if(NOT arch MATCHES "-virtual$")
+        list(APPEND KDOPS_BINARY_ARCHS ${number})
+      endif()
+      if(NOT arch MATCHES "-real$")
+        list(APPEND KDOPS_PTX_ARCHS ${number})
+      endif()
+    endforeach()
+    list(JOIN KDOPS_BINARY_ARCHS "," KDOPS_BINARY_ARCHS)
+    list(JOIN KDOPS_PTX_ARCHS "," KDOPS_PTX_ARCHS)
+    message(STATUS "kdops: CUDA kernels with nvcc ${KDOPS_CUDA_VERSION} for sm ${KDOPS_BINARY_ARCHS}")
   elseif(KDOPS_CUDA STREQUAL "1")
     message(FATAL_ERROR "KDOPS_CUDA=1 but no working CUDA compiler was found (set CUDACXX or CUDA_HOME)")
   else()

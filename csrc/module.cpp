@@ -9,7 +9,7 @@ extern "C" __attribute__((visibility("default"))) const char* kdops_build_info()
   static const std::string info =
       std::string("{\"kdops\": \"" KDOPS_INFO_VERSION "\", \"instruction_sets\": \"" KDOPS_INFO_ISAS
                   "\", \"cuda\": \"" KDOPS_INFO_CUDA "\", \"cuda_archs\": \"" KDOPS_INFO_ARCHS
-                  "\", \"compiler\": \"" KDOPS_INFO_COMPILER
+                  "\", \"cuda_ptx\": \"" KDOPS_INFO_PTX "\", \"compiler\": \"" KDOPS_INFO_COMPILER
                   "\", \"torch_target\": \"2.10\", \"active_instruction_set\": \"") +
       kdops::isa_name(kdops::active_isa()) + "\"}";
   return info.c_str();

@@ -34,7 +34,10 @@ def _info(arguments: list[str]) -> int:
 
 
 def _summary(build: dict[str, str]) -> list[str]:
-    cuda = f"kernels for sm {build['cuda_archs']}" if build.get("cuda") else "no kernels compiled"
+    cuda = "no kernels compiled"
+    if build.get("cuda"):
+        newer = f", PTX of {build['cuda_ptx']}" if build.get("cuda_ptx") else ""
+        cuda = f"kernels for sm {build['cuda_archs']}{newer}"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     cpu = f"{build.get('active_instruction_set')} kernels of {build.get('instruction_sets')}"
     return [

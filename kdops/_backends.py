@@ -133,6 +133,8 @@ def native_obstacle(device: str, dtype: torch.dtype, dtypes: Sequence[torch.dtyp
         return f"there are kernels for cpu and cuda, not for {device}"
     if device == "cuda" and not _library.has_cuda_kernels():
         return "this install was compiled without CUDA kernels"
+    if device == "cuda" and (unserved := _library.unserved_gpu()):
+        return unserved
     if dtype not in dtypes:
         return f"the kernels take {_names(dtypes)}, not {_names([dtype])}"
     return None

@@ -117,8 +117,8 @@ def build_info() -> dict[str, str]:
     """What this install holds: versions, compiled instruction sets and CUDA architectures.
 
     Keys: kdops, torch, native ("yes" or the reason why not) and, with a binary,
-    instruction_sets, active_instruction_set, cuda (compiler version, "" without), cuda_archs,
-    compiler, torch_target.
+    instruction_sets, active_instruction_set, cuda (compiler version, "" without), cuda_archs
+    (those with binaries), cuda_ptx (those that newer GPUs translate), compiler, torch_target.
     """
     info = {"kdops": VERSION, "torch": torch.__version__, "native": missing or "yes"}
     return info | _native_info()
@@ -128,3 +128,28 @@ def build_info() -> dict[str, str]:
 def has_cuda_kernels() -> bool:
     """Whether the binary was compiled with CUDA kernels. Asked at every call on a GPU."""
     return bool(_native_info().get("cuda"))
+
+
+def has_binary_for(major: int, minor: int, archs: str) -> bool:
+    """Whether cuda_archs of build_info() serve a GPU.
+
+    A kernel's binary serves its own major version, from its own minor version on.
+    """
+    numbers = [int(number) for number in re.findall(r"\d+", archs)]
+    return any(number // 10 == major and number % 10 <= minor for number in numbers)
+
+
+@cache
+def unserved_gpu() -> str | None:
+    """A GPU of this machine that the compiled CUDA kernels do not run on, as a sentence."""
+    info = _native_info()
+    translated = [int(number) for number in re.findall(r"\d+", info.get("cuda_ptx", ""))]
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        translates = any(number <= 10 * major + minor for number in translated)
+        if not translates and not has_binary_for(major, minor, info.get("cuda_archs", "")):
+            return (
+                f"this install has no CUDA kernels for compute capability {major}.{minor} "
+                f"(TORCH_CUDA_ARCH_LIST={major}.{minor} when it is compiled)"
+            )
+    return None

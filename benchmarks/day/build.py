@@ -29,15 +29,15 @@ def info() -> list[str]:
 
 
 def missing_architecture() -> str | None:
-    """A kernel image serves its own major version from its own minor version on."""
+    """PTX would run, too, but it is not what ships for this GPU."""
     import torch
 
     import kdops
+    from kdops._library import has_binary_for
 
     major, minor = torch.cuda.get_device_capability()
     archs = kdops.build_info().get("cuda_archs", "")
-    known = [int(arch) for arch in archs.replace(";", ",").split(",") if arch.isdigit()]
-    if any(arch // 10 == major and arch % 10 <= minor for arch in known):
+    if has_binary_for(major, minor, archs):
         return None
     return f"compute capability {major}.{minor}: the binary has kernels for {archs or 'no GPU'}"
 

@@ -41,6 +41,7 @@ torch_cuda.answer(runtime)
 from kdops import _backends, _library  # noqa: E402
 
 _library.has_cuda_kernels = lambda: True
+_library.unserved_gpu = lambda: None
 _backends.triton_obstacle = lambda *_: "the emulated device runs no Triton kernels"
 
 

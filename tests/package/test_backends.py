@@ -109,6 +109,32 @@ def test_gram_losses_have_cuda_kernels(op, monkeypatch):
     assert "without CUDA kernels" in _backends.obstacle(op, "native", *problem)
 
 
+@pytest.mark.parametrize(
+    ("binaries", "ptx", "capability", "served"),
+    [
+        ("80", "80", (8, 9), True),  # by the binary: the same major version
+        ("80", "80", (12, 0), True),  # by translation
+        ("80", "80", (7, 5), False),
+        ("80,90", "", (10, 0), False),
+        ("86", "", (8, 0), False),
+    ],
+)
+def test_a_gpu_without_an_image_gets_a_reason(monkeypatch, binaries, ptx, capability, served):
+    """ "no kernel image is available for execution on the device" came from inside CUDA."""
+    info = {"cuda": "13.0", "cuda_archs": binaries, "cuda_ptx": ptx}
+    monkeypatch.setattr(_library, "_native_info", lambda: info)
+    monkeypatch.setattr(_library, "has_cuda_kernels", lambda: True)
+    monkeypatch.setattr(_library, "unserved_gpu", _library.unserved_gpu.__wrapped__)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    problem = ("cuda", torch.float32, 8, 64, 64, 256)
+    assert _backends.choose("gram_loss", *problem) == ("native" if served else "reference")
+    if not served:
+        reason = _backends.obstacle("gram_loss", "native", *problem)
+        assert f"compute capability {capability[0]}.{capability[1]}" in reason
+        assert f"TORCH_CUDA_ARCH_LIST={capability[0]}.{capability[1]}" in reason
+
+
 @pytest.mark.skipif(not _library.has_cuda_kernels(), reason="this install has no CUDA kernels")
 @pytest.mark.parametrize("op", ["gram", "gram_backward", "gram_loss", "nst_loss"])
 def test_gram_kernels_are_registered_for_cuda(op):
