@@ -100,7 +100,7 @@ def test_narrower_instruction_sets_agree(isa):
 
 def command(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "kdops", *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "kdops", *arguments], capture_output=True, text=True, timeout=600
     )
 
 

@@ -18,7 +18,7 @@ def in_new_process(code, folder=None, **environment):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

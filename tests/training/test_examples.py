@@ -89,7 +89,7 @@ def test_two_processes_under_torchrun(name, most):
         command,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
         env={**os.environ, "PYTHONPATH": path},
     )
