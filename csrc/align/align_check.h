@@ -1,4 +1,4 @@
-// What the alignment accepts on every device, and its results. Callers: align_cpu.cpp,
+// What the alignment accepts on every device, and its results. Callers: align.cpp and
 // align_cuda.cu.
 #pragma once
 

@@ -29,7 +29,7 @@ struct AttentionGradient {
   bool largest;
   const T* grad;  // (B, L)
   const T* unit;  // (B) powers of two, or null: all one
-  T* gx;          // lies as x where x.position or x.channel is 1 (see attention_cpu.cpp)
+  T* gx;          // lies as x where x.position or x.channel is 1 (see attention.cpp)
   int64_t gx_batch, gx_channel, gx_position;
 };
 

@@ -1,5 +1,5 @@
 // The steps of one image of gram_anchoring_loss, in the order of its route, on one thread or shared
-// among all. Glue: compiled once. Caller: anchoring_cpu.cpp.
+// among all. Glue: compiled once. Caller: token_gram.cpp.
 #pragma once
 
 #include <algorithm>

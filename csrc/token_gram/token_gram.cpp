@@ -4,10 +4,120 @@
 //                        weights (B,) or absent (1 / (B N^2)); negatives: 0 keeps them, 1 counts
 //                        those of both as zero, 2 those of the teacher
 // Strides of inputs are free. The gradient is empty when `gradients` is false.
+//
+// CPU glue of gram_anchoring_loss: image after image with its steps shared among the threads, or,
+// where images are small, an image a thread. Work memory is that of an image (a thread), never
+// N x N; what a step adds up is added in order: results do not depend on the number of threads.
 #include <torch/csrc/stable/library.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "common/torch/check.h"
+#include "common/torch/dispatch.h"
+#include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
+#include "token_gram/anchoring_simd.h"
+#include "token_gram/image.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(kdops, m) {
   m.def(
       "gram_anchoring_loss(Tensor student, Tensor teacher, Tensor? weights, int negatives, "
       "bool gradients) -> (Tensor, Tensor)");
+}
+
+namespace kdops::token_gram {
+namespace {
+
+constexpr double kSmallImage = 16e6;  // flops: not worth many threads
+
+template <class T>
+struct Batch {
+  const Tensor &student, &teacher;
+  const T* weights;  // one per image, or null
+  Negatives negatives;
+  Tensor gradient;
+  bool gradients;
+
+  Anchoring<T> image(int64_t b) const {
+    const auto tokens = [b](const Tensor& x) {
+      return Tokens<T>{pointer<T>(x) + b * x.stride(0), x.size(2), x.stride(1), x.stride(2)};
+    };
+    Anchoring<T> p{};
+    p.student = tokens(student);
+    p.teacher = tokens(teacher);
+    p.tokens = student.size(1);
+    p.negatives = negatives;
+    p.gradient = gradients ? pointer<T>(gradient) + b * p.tokens * p.student.width : nullptr;
+    p.factor = static_cast<T>(4 * weight(b));
+    return p;
+  }
+  double weight(int64_t b) const {
+    if (weights != nullptr) return static_cast<double>(weights[b]);
+    const double n = static_cast<double>(student.size(1));
+    return 1 / (static_cast<double>(student.size(0)) * n * n);
+  }
+};
+
+template <class T>
+double loss_of(const Batch<T>& batch) {
+  const int64_t images = batch.student.size(0);
+  const ImageSizes sizes{batch.student.size(1), batch.student.size(2), batch.teacher.size(2)};
+  if (images == 0 || sizes.tokens == 0) return 0;
+  const bool features = batch.negatives == Negatives::keep && sizes.student > 0 &&
+                        sizes.teacher > 0 && sizes.by_features() < sizes.by_tiles();
+  const double flops = 2 * (features ? sizes.by_features() : sizes.by_tiles());
+  std::vector<double> losses(static_cast<size_t>(images));
+  if (images > 1 && flops < kSmallImage) {
+    parallel_for(images, flops, [&](int64_t begin, int64_t end) {
+      Work<T> work(sizes, features, batch.gradients);
+      for (int64_t b = begin; b < end; ++b)
+        losses[b] = batch.weight(b) * sum_of_image(batch.image(b), work, OnOneThread{});
+    });
+  } else {
+    Work<T> work(sizes, features, batch.gradients);
+    for (int64_t b = 0; b < images; ++b)
+      losses[b] = batch.weight(b) * sum_of_image(batch.image(b), work, OnAllThreads{});
+  }
+  return ordered_sum(losses.data(), images);
+}
+
+std::tuple<Tensor, Tensor> gram_anchoring_loss_cpu(const Tensor& student, const Tensor& teacher,
+                                                   const std::optional<Tensor>& weights,
+                                                   int64_t negatives, bool gradients) {
+  const char* op = "gram_anchoring_loss";
+  check_dim(op, "student", student, 3);
+  check_dim(op, "teacher", teacher, 3);
+  check_like(op, "teacher", teacher, student);
+  check_size(op, "teacher", teacher, 0, student.size(0));
+  check_size(op, "teacher", teacher, 1, student.size(1));
+  if (weights) {
+    check_dim(op, "weights", *weights, 1);
+    check_like(op, "weights", *weights, student);
+    check_size(op, "weights", *weights, 0, student.size(0));
+  }
+  STD_TORCH_CHECK(negatives >= 0 && negatives <= 2, op, ": expected negatives 0, 1 or 2, got ",
+                  negatives);
+  Tensor loss = empty_for(student, {});
+  Tensor gradient = gradients
+                        ? empty_for(student, {student.size(0), student.size(1), student.size(2)})
+                        : empty_for(student, {0});
+  for_real_type(op, student, [&](auto kind) {
+    using T = decltype(kind);
+    const std::optional<Tensor> dense =
+        weights ? std::optional<Tensor>(contiguous_of(*weights)) : std::nullopt;
+    const Batch<T> batch{
+        student,  teacher,  dense ? pointer<T>(*dense) : nullptr, static_cast<Negatives>(negatives),
+        gradient, gradients};
+    *pointer<T>(loss) = static_cast<T>(loss_of(batch));
+  });
+  return {loss, gradient};
+}
+
+}  // namespace
+}  // namespace kdops::token_gram
+
+STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
+  m.impl("gram_anchoring_loss", TORCH_BOX(&kdops::token_gram::gram_anchoring_loss_cpu));
 }
