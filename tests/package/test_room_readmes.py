@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = sorted(folder.name for folder in (ROOT / "csrc").glob("*/"))
+ROOMS = sorted(entry.name for entry in (ROOT / "csrc").iterdir() if entry.is_dir())
 SOURCES = (".h", ".cpp", ".cu", ".cuh")
 
 
