@@ -1,17 +1,11 @@
-"""What every op does with its arguments first.
-
-Checks with one voice: every message names op, argument, what was expected and found. Below them,
-the dtype and the shape in which an op computes.
-"""
+"""Checks of arguments, with one voice: messages name op, argument, what was expected and found."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-HALVES = (torch.float16, torch.bfloat16)  # computed in float32
 _NAMES = [str(dtype).removeprefix("torch.") for dtype in FLOATS]
 
 
@@ -91,45 +85,3 @@ def option(op: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
 def positive(op: str, name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{op}: expected {name} > 0, got {value}")
-
-
-# What follows is called by every op at every call. It asks torch for nothing that changes nothing:
-# a Tensor.to, detach or flatten costs a microsecond or two even where its result is its input.
-
-
-def widened(x: Tensor) -> Tensor:
-    """Half types are computed in float32."""
-    return x.float() if x.dtype in HALVES else x
-
-
-def of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x in this dtype."""
-    return x if x.dtype == dtype else x.to(dtype)
-
-
-def flat(f: Tensor) -> Tensor:
-    """Maps (B, C, *S) with their positions in one dimension, (B, C, L)."""
-    return f if f.dim() == 3 else f.flatten(2)
-
-
-def constant(x: Tensor) -> Tensor:
-    """x without its history."""
-    has_history = x.requires_grad or torch._C._are_functorch_transforms_active()
-    return x.detach() if has_history or forward_ad._current_level >= 0 else x
-
-
-def outside_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Under autocast our ops run in float32: half inputs are widened, as for torch's own losses."""
-    if not torch._C._is_any_autocast_enabled():
-        return tensors
-    device = tensors[0].device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return tuple(t.float() if t.dtype in HALVES else t for t in tensors)
-    return tensors
-
-
-def computed(x: Tensor) -> tuple[Tensor, torch.dtype]:
-    """x as an op of one tensor computes with it, and the dtype of the result."""
-    if x.dtype in HALVES:
-        (x,) = outside_autocast(x)
-    return widened(x), x.dtype

@@ -18,7 +18,7 @@ from support.contract_cases import (
 )
 
 import kdops
-from kdops import _backends, _check
+from kdops import _backends, _inputs
 from kdops.testing import (
     Maker,
     assert_close,
@@ -200,7 +200,7 @@ def test_autocast(spec, device):
 
 
 @contract
-@pytest.mark.parametrize("dtype", _check.HALVES, ids=str)
+@pytest.mark.parametrize("dtype", _inputs.HALVES, ids=str)
 def test_half(spec, device, dtype):
     """Half types give the float32 result, rounded once."""
     for case in spec.cases:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from kdops import _check
+from kdops import _inputs
 from kdops._layout import as_map, carried, check_layout, is_tokens, layout_of, marked, zeroed
 from kdops.distillers._masks import Mask, gathered, level_masks
 from kdops.distillers._parallel import share_gradients, share_state
@@ -25,7 +25,7 @@ from kdops.distillers._parallel import share_gradients, share_state
 Levels = Tensor | Sequence[Tensor]
 Pair = tuple[Tensor, Tensor]
 D = TypeVar("D", bound="Distiller")
-full = _check.widened  # half types in fp32, all else as it is
+full = _inputs.widened  # half types in fp32, all else as it is
 
 
 def mean(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdops import _check
+from kdops import _check, _inputs
 from kdops.ops.align import registration
 
 __all__ = ["align_singular_vectors"]
@@ -43,6 +43,6 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
     _check.same_size(op, "vector length D", student=length, teacher=teacher_length)
     if candidates == 0:
         raise ValueError(f"{op}: expected at least one student vector, got {list(student.shape)}")
-    student, teacher = _check.outside_autocast(student, _check.constant(teacher))
-    work, teacher = _check.widened(student), _check.widened(teacher)
-    return _check.of_dtype(registration.align(work, teacher, length, candidates, k), student.dtype)
+    student, teacher = _inputs.outside_autocast(student, _inputs.constant(teacher))
+    work, teacher = _inputs.widened(student), _inputs.widened(teacher)
+    return _inputs.of_dtype(registration.align(work, teacher, length, candidates, k), student.dtype)

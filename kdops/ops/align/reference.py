@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdops import _check
+from kdops import _inputs
 
 
 def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
@@ -14,7 +14,7 @@ def align_singular_vectors(student: Tensor, teacher: Tensor) -> Tensor:
     Column j is the student vector whose |cosine| with teacher vector j is largest (the first of
     equals; not a bijection), with the sign that makes the cosine positive. The choice is constant.
     """
-    cosine = _check.constant(student).mT @ _check.constant(teacher)
+    cosine = _inputs.constant(student).mT @ _inputs.constant(teacher)
     best = cosine.abs().argmax(-2, keepdim=True)
     chosen = student.gather(-1, best.expand(*student.shape[:-1], -1))
     return torch.where(cosine.gather(-2, best) < 0, -chosen, chosen)

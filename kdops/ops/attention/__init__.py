@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdops import _check
+from kdops import _check, _inputs
 from kdops._maths import of_one_size
 from kdops.ops.attention import registration
 
@@ -34,9 +34,9 @@ def attention_map(f: Tensor, *, p: float = 2, reduce: str = "sum") -> Tensor:
     op = "attention_map"
     _check_arguments(op, p, reduce)
     _check.rank(op, "f", _check.tensor(op, "f", f), "[B, C, *S]", 3, 5)
-    work, dtype = _check.computed(f)
-    out = registration.attention_map(_check.flat(work), float(p), reduce == "max")
-    out = _check.of_dtype(out, dtype)
+    work, dtype = _inputs.computed(f)
+    out = registration.attention_map(_inputs.flat(work), float(p), reduce == "max")
+    out = _inputs.of_dtype(out, dtype)
     return out if f.dim() == 3 else out.reshape(f.shape[0], *f.shape[2:])
 
 
@@ -74,8 +74,8 @@ def attention_loss(
     _check.same_kind(op, student=student, teacher=teacher)
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
-    s, t = _check.widened(student), _check.constant(_check.widened(teacher))
-    s, t = map(_check.flat, of_one_size(s, t, "avg"))
+    s, t = _inputs.widened(student), _inputs.constant(_inputs.widened(teacher))
+    s, t = map(_inputs.flat, of_one_size(s, t, "avg"))
     return registration.attention_loss(s, t, float(p), reduce == "max", variant == "paper")
 
 

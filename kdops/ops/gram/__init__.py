@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdops import _check
+from kdops import _check, _inputs
 from kdops._maths import of_one_size
 from kdops.ops.gram import registration
 from kdops.ops.gram.losses import fsp_loss, nst_loss
@@ -54,16 +54,16 @@ def fsp_matrix(f1: Tensor, f2: Tensor, *, pool: str = "max") -> Tensor:
     """
     _check.option("fsp_matrix", "pool", pool, ("max", "avg"))
     _check_maps("fsp_matrix", "f1", f1, "f2", f2, same_positions=False)
-    f1, f2 = _check.outside_autocast(f1, f2)  # before pooling: an average is arithmetic too
+    f1, f2 = _inputs.outside_autocast(f1, f2)  # before pooling: an average is arithmetic too
     return _gram(*of_one_size(f1, f2, pool))
 
 
 def _gram(x: Tensor, y: Tensor | None) -> Tensor:
     """gram on checked arguments."""
     if y is None:
-        (x,) = _check.outside_autocast(x)
+        (x,) = _inputs.outside_autocast(x)
     else:
-        x, y = _check.outside_autocast(x, y)
+        x, y = _inputs.outside_autocast(x, y)
     return registration.gram(x, y)
 
 

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kdops import _check
+from kdops import _check, _inputs
 from kdops._maths import of_one_size
 from kdops._precision import full_precision
 from kdops._recompute import without_storing
@@ -49,9 +49,9 @@ def fsp_loss(student: Pair, teacher: Pair, *, pool: str = "max", variant: str = 
     _check.option(op, "pool", pool, ("max", "avg"))
     _check.option(op, "variant", variant, VARIANTS)
     maps = _check_pairs(op, student, teacher)
-    s1, s2, t1, t2 = map(_check.widened, maps)
+    s1, s2, t1, t2 = map(_inputs.widened, maps)
     s1, s2 = of_one_size(s1, s2, pool)
-    t1, t2 = of_one_size(_check.constant(t1), _check.constant(t2), pool)
+    t1, t2 = of_one_size(_inputs.constant(t1), _inputs.constant(t2), pool)
     return registration.gram_loss(s1, s2, t1, t2, VARIANTS.index(variant))
 
 
@@ -102,7 +102,7 @@ def nst_loss(
     _check.same_kind(op, student=student, teacher=teacher)
     _check.same_size(op, "batch size", student=student.shape[0], teacher=teacher.shape[0])
     _check.rank(op, "teacher", teacher, "[B, C_T, *S] like student", student.dim())
-    s, t = _check.widened(student), _check.constant(_check.widened(teacher))
+    s, t = _inputs.widened(student), _inputs.constant(_inputs.widened(teacher))
     s, t = of_one_size(s, t, "avg")
     if 0 in (*s.shape, *t.shape):
         return s.sum() * 0

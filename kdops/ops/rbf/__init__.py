@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdops import _check
+from kdops import _check, _inputs
 from kdops.ops.rbf import registration
 
 __all__ = ["rbf_affinity", "rbf_affinity_loss", "svd_rbf_loss"]
@@ -46,11 +46,11 @@ def rbf_affinity(x: Tensor, y: Tensor | None = None, *, gamma: float | Tensor = 
     if len(lead) != 1:
         x = x.reshape(math.prod(lead), *x.shape[-2:])
         y = None if y is None else y.reshape(math.prod(lead), *y.shape[-2:])
-    x, y = _check.widened(x), None if y is None else _check.widened(y)
+    x, y = _inputs.widened(x), None if y is None else _inputs.widened(y)
     if tensor is not None:
         tensor = _per_batch(tensor.to(x.dtype), lead)
     out = registration.rbf_affinity(x, y, tensor, value)
-    out = _check.of_dtype(out, dtype)
+    out = _inputs.of_dtype(out, dtype)
     return out if len(lead) == 1 else out.view(*lead, *out.shape[-2:])
 
 
@@ -83,7 +83,7 @@ def rbf_affinity_loss(student: Tensor, teacher: Tensor, *, gamma: float | Tensor
     tensor, value = _bandwidth(op, gamma, student)
     if tensor is not None and tensor.numel() != 1:
         raise ValueError(f"{op}: expected gamma with one element, got {_check.describe(tensor)}")
-    student, teacher = _check.widened(student), _check.constant(_check.widened(teacher))
+    student, teacher = _inputs.widened(student), _inputs.constant(_inputs.widened(teacher))
     if tensor is not None:
         tensor = tensor.to(student.dtype).reshape(())
     return registration.rbf_affinity_loss(student, teacher, tensor, value)
@@ -130,16 +130,16 @@ def svd_rbf_loss(
     _check_pair(op, "student_front", student_front, "teacher_front", teacher_front, shape, 3)
     _check_pair(op, "student_back", student_back, "teacher_back", teacher_back, shape, 3)
     _check_levels(student_front, student_back, teacher_front, teacher_back)
-    sf, sb = _check.widened(student_front), _check.widened(student_back)
-    tf, tb = (_check.constant(_check.widened(t)) for t in (teacher_front, teacher_back))
+    sf, sb = _inputs.widened(student_front), _inputs.widened(student_back)
+    tf, tb = (_inputs.constant(_inputs.widened(t)) for t in (teacher_front, teacher_back))
     return registration.svd_rbf_loss(sf, sb, tf, tb, beta, VARIANTS.index(variant))
 
 
 def _widened(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Under autocast the result is float32, like the computation."""
     if y is None:
-        return _check.outside_autocast(x)[0], None
-    x, y = _check.outside_autocast(x, y)
+        return _inputs.outside_autocast(x)[0], None
+    x, y = _inputs.outside_autocast(x, y)
     return x, y
 
 

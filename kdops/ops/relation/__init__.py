@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kdops import _check
+from kdops import _check, _inputs
 from kdops._autograd import wants_grad
 from kdops._unit_rows import unit_rows
 from kdops.ops.relation import registration
@@ -119,7 +119,7 @@ def pairwise_distance(x: Tensor, y: Tensor | None = None, *, squared: bool = Fal
     torch.Size([8, 5])
     """
     x, y, result = _pair("pairwise_distance", x, y)
-    return _check.of_dtype(_pairwise("pairwise_distance", x, y, squared), result)
+    return _inputs.of_dtype(_pairwise("pairwise_distance", x, y, squared), result)
 
 
 def pairwise_cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -138,7 +138,7 @@ def pairwise_cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
     torch.Size([8, 8])
     """
     x, y, result = _pair("pairwise_cosine", x, y)
-    return _check.of_dtype(_pairwise("pairwise_cosine", x, y), result)
+    return _inputs.of_dtype(_pairwise("pairwise_cosine", x, y), result)
 
 
 def pairwise_angle(x: Tensor) -> Tensor:
@@ -161,10 +161,10 @@ def pairwise_angle(x: Tensor) -> Tensor:
     """
     _check.tensor("pairwise_angle", "x", x)
     _check.rank("pairwise_angle", "x", x, "[N, D]", 2)
-    x, result = _check.computed(x)
+    x, result = _inputs.computed(x)
     op = registration.ops["pairwise_angle"]
     run = op.run if op.serves(x, *x.shape) else op.plain
-    return _check.of_dtype(run(x), result)
+    return _inputs.of_dtype(run(x), result)
 
 
 # ---- behind the public names ---------------------------------------------------------------------
@@ -180,8 +180,8 @@ def _check_losses(op: str, student: Tensor, teacher: Tensor) -> None:
 
 def _loss_rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """(N, D) rows in the dtype that is computed in; the teacher may have another dtype."""
-    s, t = _check.widened(student), _check.constant(teacher)
-    t = _check.of_dtype(t, s.dtype)
+    s, t = _inputs.widened(student), _inputs.constant(teacher)
+    t = _inputs.of_dtype(t, s.dtype)
     return (s if s.dim() == 2 else s.flatten(1)), (t if t.dim() == 2 else t.flatten(1))
 
 
@@ -208,14 +208,14 @@ def _pair(op: str, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None, 
     _check.tensor(op, "x", x)
     _check.rank(op, "x", x, "[..., N, D]", 2, -1)
     if y is None:
-        x, result = _check.computed(x)
+        x, result = _inputs.computed(x)
         return x, None, result
     _check.tensor(op, "y", y)
     _check.rank(op, "y", y, "[..., M, D]", 2, -1)
     _check.same_kind(op, x=x, y=y)
     _check.same_size(op, "row length", x=x.shape[-1], y=y.shape[-1])
-    x, y = _check.outside_autocast(x, y)
-    return _check.widened(x), _check.widened(y), x.dtype
+    x, y = _inputs.outside_autocast(x, y)
+    return _inputs.widened(x), _inputs.widened(y), x.dtype
 
 
 def _pairwise(name: str, x: Tensor, y: Tensor | None, *options: bool) -> Tensor:

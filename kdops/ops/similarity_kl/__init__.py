@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdops import _check
+from kdops import _check, _inputs
 from kdops._maths import at_least_one
 from kdops.ops.similarity_kl import registration
 from kdops.ops.similarity_kl.reference import Options
@@ -68,7 +68,7 @@ def similarity_kl_loss(
     if keys is not None and not self_pairs:
         raise ValueError(f"{_OP}: self_pairs=False leaves out j = i; a row is none of its keys")
     _check_rows(student, teacher)
-    s, t = _check.widened(student), _constant(teacher, student)
+    s, t = _inputs.widened(student), _constant(teacher, student)
     own, theirs = _keys(keys, student, teacher)
     mask = _mask(mask, student)
     options = Options(
@@ -117,7 +117,7 @@ def pkt_loss(student: Tensor, teacher: Tensor, *, epsilon: float = 1e-7) -> Tens
         _check.rank(op, name, value, "[N, D]", 2)
     _check.same_size(op, "number of rows", student=student.shape[0], teacher=teacher.shape[0])
     _check.same_device(op, student=student, teacher=teacher)
-    s = _check.widened(student)
+    s = _inputs.widened(student)
     return registration.pkt_loss(s, _constant(teacher, student), epsilon)
 
 
@@ -138,7 +138,7 @@ def _check_rows(student: Tensor, teacher: Tensor) -> None:
 
 def _constant(x: Tensor, student: Tensor) -> Tensor:
     """Without history, in the dtype that is computed in; it may have another than the student."""
-    return _check.of_dtype(_check.constant(x), _check.widened(student).dtype)
+    return _inputs.of_dtype(_inputs.constant(x), _inputs.widened(student).dtype)
 
 
 def _keys(
@@ -167,7 +167,7 @@ def _keys(
             f"{_OP}: expected as many keys of the student as of the teacher, got "
             f"{list(own.shape)} and {list(theirs.shape)}"
         )
-    own = _check.of_dtype(own, _check.widened(student).dtype)
+    own = _inputs.of_dtype(own, _inputs.widened(student).dtype)
     return own, _constant(theirs, student)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from kdops import _check
+from kdops import _check, _inputs
 from kdops.ops.svd import arguments, calls
 from kdops.ops.svd.gradient import DEGENERATE_POLICIES
 from kdops.ops.svd.polar import Polar, batched_nuclear_norm, batched_polar
@@ -106,7 +106,7 @@ def batched_svd(
         arguments.only(op, full_matrices=full_matrices, driver=driver, out=out)
     r = min(m, n)
     k = r if k is None else arguments.count(op, k, r)
-    work, dtype = _check.computed(A)
+    work, dtype = _inputs.computed(A)
     if r == 0:
         U, S, Vh = calls.empty(work, compute_u)
     elif k < r and calls.is_few(k, r):
@@ -146,14 +146,14 @@ def batched_svdvals(
     arguments.only(op, driver=driver, out=out)
     r = min(m, n)
     k = r if k is None else arguments.count(op, k, r)
-    work, dtype = _check.computed(A)
+    work, dtype = _inputs.computed(A)
     if r == 0:
         S = work.new_zeros((*A.shape[:-2], 0))
     elif k < r and calls.is_few(k, r):
         S = calls.topk(work, m, n, k, False, False, "mask")[1]
     else:
         S = calls.values(work, m, n)
-    return _check.of_dtype(S if k == S.shape[-1] else S[..., :k], dtype)
+    return _inputs.of_dtype(S if k == S.shape[-1] else S[..., :k], dtype)
 
 
 def batched_eigh(A: Tensor, UPLO: str = "L", *, out: None = None) -> Eigh:
@@ -181,9 +181,9 @@ def batched_eigh(A: Tensor, UPLO: str = "L", *, out: None = None) -> Eigh:
     arguments.only(op, UPLO=UPLO, out=out)
     if m != n:
         raise ValueError(f"{op}: expected A of shape [..., n, n], got {_check.describe(A)}")
-    work, dtype = _check.computed(A)
+    work, dtype = _inputs.computed(A)
     if n == 0:
         values, vectors = work.new_zeros(A.shape[:-1]), work.new_zeros(A.shape)
     else:
         values, vectors = calls.eigh(work, n)
-    return Eigh(_check.of_dtype(values, dtype), _check.of_dtype(vectors, dtype))
+    return Eigh(_inputs.of_dtype(values, dtype), _inputs.of_dtype(vectors, dtype))

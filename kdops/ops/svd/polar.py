@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from kdops import _check
+from kdops import _inputs
 from kdops._autograd import wants_grad
 from kdops.ops.svd import arguments, calls, polar_gradient
 
@@ -52,12 +52,12 @@ def batched_polar(A: Tensor, *, side: str = "right", out: None = None) -> Polar:
     op = "batched_polar"
     m, n = arguments.matrix_shape(op, A)
     arguments.only(op, side=side, out=out)
-    work, dtype = _check.computed(A)
+    work, dtype = _inputs.computed(A)
     if min(m, n) == 0:
         return Polar(A.clone(), A.mT @ A)
-    triples = calls.full(_check.constant(work), m, n, True, False, "mask", "accurate")
+    triples = calls.full(_inputs.constant(work), m, n, True, False, "mask", "accurate")
     U, H = polar_gradient.polar(work, *triples)
-    return Polar(_check.of_dtype(U, dtype), _check.of_dtype(H, dtype))
+    return Polar(_inputs.of_dtype(U, dtype), _inputs.of_dtype(H, dtype))
 
 
 def batched_nuclear_norm(A: Tensor, *, out: None = None) -> Tensor:
@@ -83,12 +83,12 @@ def batched_nuclear_norm(A: Tensor, *, out: None = None) -> Tensor:
     op = "batched_nuclear_norm"
     m, n = arguments.matrix_shape(op, A)
     arguments.only(op, out=out)
-    work, dtype = _check.computed(A)
+    work, dtype = _inputs.computed(A)
     if min(m, n) == 0:
         norm = work.sum((-2, -1))
     elif wants_grad(work):
-        triples = calls.full(_check.constant(work), m, n, True, False, "mask", "accurate")
+        triples = calls.full(_inputs.constant(work), m, n, True, False, "mask", "accurate")
         norm = polar_gradient.nuclear_norm(work, *triples)
     else:
         norm = calls.values(work, m, n).sum(-1)
-    return _check.of_dtype(norm, dtype)
+    return _inputs.of_dtype(norm, dtype)

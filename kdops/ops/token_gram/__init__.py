@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from kdops import _check
+from kdops import _check, _inputs
 from kdops._precision import full_precision
 from kdops.ops.token_gram import cka, registration
 
@@ -50,8 +50,8 @@ def gram_anchoring_loss(
     op = "gram_anchoring_loss"
     _check.option(op, "negatives", negatives, NEGATIVES)
     _check_tokens(op, student, teacher)
-    s, t = _check.widened(student), _check.constant(teacher)
-    t = _check.of_dtype(t, s.dtype)
+    s, t = _inputs.widened(student), _inputs.constant(teacher)
+    t = _inputs.of_dtype(t, s.dtype)
     weights = None
     if mask is not None:
         s, t, weights = _without_padding(op, s, t, mask)
@@ -85,8 +85,8 @@ def cka_loss(
     """
     op = "cka_loss"
     _check_tokens(op, student, teacher)
-    s, t = _check.widened(student), _check.constant(teacher)
-    t = _check.of_dtype(t, s.dtype)
+    s, t = _inputs.widened(student), _inputs.constant(teacher)
+    t = _inputs.of_dtype(t, s.dtype)
     inside = None if mask is None else _counts(op, mask, s).unsqueeze(-1)
     with full_precision(s):
         losses = cka.cka_loss(s, t, inside, centered)
