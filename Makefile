@@ -62,6 +62,9 @@ cpu-asan:  ## the CPU kernels under AddressSanitizer and UBSan: direct calls, va
 	$(PYTHON) tests/sanitize.py cpu -q tests/package/test_direct_calls.py $(ARGS)
 	$(PYTHON) tests/sanitize.py cpu -q tests/test_contract.py -k "value or hard or layout or empty" $(ARGS)
 
+methods:  ## docs/methods.md: the table and the families, from the classes and their pages
+	$(PYTHON) docs/write_methods.py
+
 docs:  ## the documentation site, into build/docs; warnings and broken links are errors
 	$(PYTHON) -m sphinx -qEW --keep-going -b html docs build/docs
 	$(PYTHON) docs/check_site.py build/docs

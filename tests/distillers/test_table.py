@@ -21,7 +21,7 @@ OF_CASE = {c.name: c for c in CASES if c.name in kd.__all__}
 def test_the_page_is_generated():
     page = PAGE.read_text()
     found = page.partition("<!-- table:begin -->\n")[2].partition("\n<!-- table:end -->")[0]
-    assert found == kd.table(), "kdops.distillers.table() is newer"
+    assert found == kd.table(), "kdops.distillers.table() is newer: make methods"
 
 
 def features(case, kind, seed):
