@@ -88,7 +88,7 @@ def _difference(csrc: Path) -> str | None:
 
 def _schemas(csrc: Path) -> Iterator[str]:
     """The text of every m.def("...") in csrc/<op>/<op>.cpp."""
-    for folder in sorted(entry for entry in csrc.iterdir() if entry.is_dir()):
+    for folder in sorted(entry for entry in csrc.glob("*") if entry.is_dir()):
         source = folder / f"{folder.name}.cpp"
         text = source.read_text(encoding="utf-8") if source.is_file() else ""
         for literals in re.findall(r'm\.def\(\s*((?:"[^"]*"\s*)+)\)', text):

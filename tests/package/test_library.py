@@ -74,6 +74,10 @@ def test_every_op_of_the_library_is_compared():
     assert _library._difference(CSRC) is None
 
 
+def test_an_installed_library_has_no_sources_to_be_older_than(tmp_path):
+    assert _library._difference(tmp_path / "csrc") is None
+
+
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_narrower_instruction_sets_agree(isa):
     """Each compiled instruction set gives the same numbers to rounding."""
