@@ -40,6 +40,8 @@ python -m kdops demo --json docs/{file} --page docs/accuracy.md
 
 {rule}
 
+{summary}
+
 {tables}
 
 The learning rate and the number of steps were chosen from some twenty runs that these test images
@@ -66,6 +68,7 @@ def text(data: dict[str, Any], file: str) -> str:
         teacher=data["teacher"], machine=data["teacher"]["machine"],
         steps=f"{settings['epochs'] * settings['steps']}" if settings["steps"] else "as many",
         seeds=_seeds(data), methods=_methods(data), weights=_weights(data), rule=RULE,
+        summary=_summary(data),
         tables="\n\n".join(_table(data, count) for count in rates(data)),
     )  # fmt: skip
 
@@ -79,14 +82,40 @@ def _methods(data: dict[str, Any]) -> str:
 
 def _seeds(data: dict[str, Any]) -> str:
     """Which seeds were run at which number of images."""
-    said = []
+    counts: dict[str, list[str]] = {}
     for count in rates(data):
         found = [tuple(sorted(finals(m, count))) for m in data["methods"].values()]
         longest = max(found, key=len)
         short = sum(0 < len(f) < len(longest) for f in found)
-        more = f" ({short} methods fewer)" if short else ""
-        said.append(f"{', '.join(map(str, longest))} with {count} images{more}")
-    return "; ".join(said)
+        more = f" (fewer by {short} of the methods)" if short else ""
+        counts.setdefault(", ".join(map(str, longest)), []).append(f"{count}{more}")
+    return "; ".join(f"{seeds} with {_listed(images)} images" for seeds, images in counts.items())
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "none"
+
+
+def _summary(data: dict[str, Any]) -> str:
+    """Which methods help and which harm, by the number of images and whatever it is."""
+    alone = data["methods"].get(BASELINE, {})
+    verdicts: dict[str, list[str]] = {}
+    lines = []
+    for count in rates(data):
+        base, by_verdict = finals(alone, count), dict[str, list[str]]()
+        for name in ranked(data, count):
+            found = finals(data["methods"][name], count)
+            verdict = _gain([found[s] - base[s] for s in found if s in base])[1]
+            if name != BASELINE:
+                by_verdict.setdefault(verdict, []).append(name)
+                verdicts.setdefault(name, []).append(verdict)
+        helping, harming = (by_verdict.get(word, []) for word in ("helps", "harms"))
+        lines.append(f"- {count} images: {len(helping)} help, {len(harming)} harm"
+                     + (f" ({_listed(harming)})" if harming else "") + ".")  # fmt: skip
+    if len(lines) > 1:
+        always = [n for n, v in verdicts.items() if v == ["helps"] * len(lines)]
+        lines.append(f"- Whatever the number of images, these help: {_listed(always)}.")
+    return "\n".join(lines)
 
 
 def _weights(data: dict[str, Any]) -> str:

@@ -129,7 +129,13 @@ def test_page():
     assert page._gain([1.0, 2.0, 3.0])[1] == "open"  # 3.5 standard errors are not enough of three
     assert page._gain([1.0, 2.0, 3.0, 1.0, 2.0])[1] == "helps"
     assert "| KDSVD | 1 | 79.0 | -1.0 | one seed |" in text
-    assert "0, 1, 2 with 100 images (1 methods fewer)" in text
+    assert "0, 1, 2 with 100 (fewer by 1 of the methods) and 200 (fewer by 1" in text
+    assert "- 100 images: 1 help, 1 harm (KDSVD)." in text
+    assert "- 200 images: 0 help, 0 harm." in text
+    assert "Whatever the number of images, these help: none." in text
+    everywhere = made_record(False)
+    everywhere["methods"]["RKD"]["accuracy"]["200"] = {"0": 90, "1": 91, "2": 92}
+    assert "these help: RKD." in page.text(everywhere, "accuracy.json")
 
 
 def test_the_documentation_shows_its_record(tmp_path):
