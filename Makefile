@@ -62,7 +62,7 @@ cpu-asan:  ## the CPU kernels under AddressSanitizer and UBSan: direct calls, va
 	$(PYTHON) tests/sanitize.py cpu -q tests/package/test_direct_calls.py $(ARGS)
 	$(PYTHON) tests/sanitize.py cpu -q tests/test_contract.py -k "value or hard or layout or empty" $(ARGS)
 
-methods:  ## docs/methods.md: the table and the families, from the classes and their pages
+methods:  ## what docs/methods.md and README.md list of every method
 	$(PYTHON) docs/write_methods.py
 
 docs:  ## the documentation site, into build/docs; warnings and broken links are errors
