@@ -83,6 +83,14 @@ def _rkd(s: Studio) -> Any:
     return pictures.rkd_histograms(s.three("RKD", ["pool"]))
 
 
+def _logits(s: Studio) -> Any:
+    return pictures.class_probabilities(s.three("SoftTarget", ["fc"]), s.labels)
+
+
+def _channels(s: Studio) -> Any:
+    return pictures.channel_correlations(s.three("RSD", ["pool"], s.course.images.test[0]))
+
+
 def _mhgd(s: Studio) -> Any:
     method, layout = s.student("MHGD")[1], features(s.teacher, s.images, ["pool"])[0]
     found = s.three("MHGD", STAGES)
@@ -125,6 +133,8 @@ PICTURES: dict[str, Draw] = {
     "fsp": _fsp,
     "similarity": _similarity,
     "rkd": _rkd,
+    "logits": _logits,
+    "channels": _channels,
     "mhgd": _mhgd,
     "iep": _iep,
     "vid": _vid,

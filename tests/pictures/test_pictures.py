@@ -207,3 +207,36 @@ def test_degenerate_features_are_drawn(images, tmp_path):
             assert all(np.isfinite(drawn(ax, i)).all() for i in range(len(ax.images)))
             assert all(np.isfinite(line.get_ydata()).all() for line in ax.lines)
     spectra.savefig(tmp_path / "spectra.png", dpi=20)  # nothing to show on a logarithmic scale
+
+
+def test_class_probabilities():
+    y = torch.tensor([2, 0, 1, 0])
+    logits = {name: torch.randn(4, 3) for name in ("teacher", "student")}
+    figure = pictures.class_probabilities(logits, y, temperature=2.0)
+    p = (logits["student"] / 2).softmax(1)
+    for row, samples in enumerate(([1, 3], [2], [0])):  # of classes 0, 1, 2
+        others = [c for c in range(3) if c != row]
+        given = p[samples][:, others]
+        expected = (given / given.sum(1, keepdim=True)).mean(0)
+        same(drawn(figure.axes[1])[row, others], expected)
+        assert torch.isnan(torch.as_tensor(drawn(figure.axes[1]))[row, row])
+    q = (logits["teacher"] / 2).softmax(1)
+    loss = 4 * (q * (q / p).log()).sum(1).mean()
+    assert titles(figure)[:2] == ["teacher", f"student\nT² KL: {loss:.2f}"]
+    with pytest.raises(ValueError, match=r"student: expected logits \(B, classes\).*\[4, 3\]"):
+        pictures.class_probabilities({"teacher": logits["teacher"], "student": torch.ones(4, 2)}, y)
+
+
+def test_channel_correlations(networks):
+    figure = pictures.channel_correlations(networks)
+    first = next(iter(networks.values()))[-1]
+    for ax, levels in zip(figure.axes, networks.values(), strict=False):
+        rows = [x.movedim(1, -1).flatten(0, -2) for x in (levels[-1], first)]
+        both = torch.cat(rows, 1).T
+        same(drawn(ax), torch.corrcoef(both)[: len(rows[0].T), len(rows[0].T) :])
+    assert "RSD" not in titles(figure)[0]
+    same(drawn(figure.axes[0]).diagonal(), torch.ones(first.shape[1]))
+    few = {"teacher": torch.randn(5, 4), "student": torch.randn(5, 3)}  # no diagonal of these
+    assert titles(pictures.channel_correlations(few))[1] == "student"
+    with pytest.raises(ValueError, match="student: expected positions like those"):
+        pictures.channel_correlations({"teacher": torch.ones(5, 4, 2), "student": torch.ones(5, 4)})
