@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -108,4 +109,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    # autograd's thread of the emulated device may be at its last Python object: if the interpreter
+    # ended under it, it would take the process down ("terminate called without an active exception")
+    os._exit(status)
