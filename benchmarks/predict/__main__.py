@@ -111,6 +111,6 @@ def main() -> int:
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    # autograd's thread of the emulated device may be at its last Python object: if the interpreter
-    # ended under it, it would take the process down ("terminate called without an active exception")
+    # autograd's thread of the emulated device may be at its last Python object; an interpreter that
+    # ends under it takes the process down: "terminate called without an active exception"
     os._exit(status)
