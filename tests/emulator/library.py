@@ -40,6 +40,8 @@ def obstacle() -> str | None:
     for tool in ("cmake", "ninja"):
         if not shutil.which(tool):
             return f"no {tool} here (pip install {tool})"
+    if (torch_folder() / "lib" / "libtorch_cuda.so").exists():
+        return "torch is a CUDA build here, whose own runtime would answer (a CPU build: +cpu)"
     return None
 
 
