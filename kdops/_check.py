@@ -76,6 +76,19 @@ def same_size(op: str, what: str, **sizes: int) -> None:
             )
 
 
+def same_rows(op: str, student: Tensor, teacher: Tensor, what: str) -> None:
+    """Student [..., N, D] and teacher [..., N, D'], of any widths; `what`: how they agree."""
+    for name, value in (("student", student), ("teacher", teacher)):
+        tensor(op, name, value)
+        rank(op, name, value, "[..., N, D]", 2, -1)
+    same_device(op, student=student, teacher=teacher)
+    if student.shape[:-1] != teacher.shape[:-1]:
+        raise ValueError(
+            f"{op}: expected student [..., N, D] and teacher [..., N, D'] with the same {what}, "
+            f"got {list(student.shape)} and {list(teacher.shape)}"
+        )
+
+
 def option(op: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         options = ", ".join(map(repr, allowed))

@@ -98,18 +98,13 @@ def _listed(words: list[str]) -> str:
 
 def _summary(data: dict[str, Any]) -> str:
     """Which methods help and which harm, by the number of images and whatever it is."""
-    alone = data["methods"].get(BASELINE, {})
     verdicts: dict[str, list[str]] = {}
     lines = []
     for count in rates(data):
-        base, by_verdict = finals(alone, count), dict[str, list[str]]()
-        for name in ranked(data, count):
-            found = finals(data["methods"][name], count)
-            verdict = _gain([found[s] - base[s] for s in found if s in base])[1]
-            if name != BASELINE:
-                by_verdict.setdefault(verdict, []).append(name)
-                verdicts.setdefault(name, []).append(verdict)
-        helping, harming = (by_verdict.get(word, []) for word in ("helps", "harms"))
+        of = {n: _gain(_gains(data, n, count))[1] for n in ranked(data, count) if n != BASELINE}
+        for name, verdict in of.items():
+            verdicts.setdefault(name, []).append(verdict)
+        helping, harming = ([n for n in of if of[n] == word] for word in ("helps", "harms"))
         lines.append(f"- {count} images: {len(helping)} help, {len(harming)} harm"
                      + (f" ({_listed(harming)})" if harming else "") + ".")  # fmt: skip
     if len(lines) > 1:
@@ -130,7 +125,6 @@ def _weights(data: dict[str, Any]) -> str:
 
 
 def _table(data: dict[str, Any], count: int) -> str:
-    alone = finals(data["methods"].get(BASELINE, {}), count)
     lines = [f"## {count} training images", "", "| method | weight | accuracy | gain | verdict |",
              "|---|---|---|---|---|"]  # fmt: skip
     for name in ranked(data, count):
@@ -139,12 +133,17 @@ def _table(data: dict[str, Any], count: int) -> str:
         if name == BASELINE:
             lines.append(f"| **student alone** | | {shown} | | |")
             continue
-        gains = [found[s] - alone[s] for s in found if s in alone]
-        gain, verdict = _gain(gains)
+        gain, verdict = _gain(_gains(data, name, count))
         lines.append(
             f"| {name} | {data['methods'][name]['weight']:g} | {shown} | {gain} | {verdict} |"
         )
     return "\n".join(lines)
+
+
+def _gains(data: dict[str, Any], name: str, count: int) -> list[float]:
+    """What a method's students have above the student alone of the same seed."""
+    found, alone = (finals(data["methods"].get(n, {}), count) for n in (name, BASELINE))
+    return [found[seed] - alone[seed] for seed in found if seed in alone]
 
 
 def _gain(gains: list[float]) -> tuple[str, str]:

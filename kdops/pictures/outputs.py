@@ -74,6 +74,7 @@ def channel_correlations(features: Networks, *, level: int = -1) -> Any:
     given = networks("channel_correlations", features)
     named = {name: levels[level] for name, levels in given.items()}
     first = next(iter(named.values()))
+    columns = _columns(first)
     made, axes = figure(1, len(named), 3.0, 2.8, "Correlation of channels with the first network's")
     for ax, name, x in zip(axes[0], named, named.values(), strict=True):
         if x.shape[2:] != first.shape[2:] or x.ndim < 2:
@@ -81,7 +82,7 @@ def channel_correlations(features: Networks, *, level: int = -1) -> Any:
                 f"channel_correlations: {name}: expected positions like those of the first "
                 f"network, {list(first.shape)}, got {list(x.shape)}"
             )
-        found = torch.matmul(_columns(x).T, _columns(first)) / len(_columns(x))
+        found = torch.matmul(_columns(x).T, columns) / len(columns)
         drawn = ax.imshow(found.numpy(), cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
         told = name
         if x is not first and found.shape[0] == found.shape[1]:

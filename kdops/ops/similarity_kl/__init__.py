@@ -67,7 +67,7 @@ def similarity_kl_loss(
         raise ValueError(f"{_OP}: scale belongs to similarity='dot', got {scale} with 'cosine'")
     if keys is not None and not self_pairs:
         raise ValueError(f"{_OP}: self_pairs=False leaves out j = i; a row is none of its keys")
-    _check_rows(student, teacher)
+    _check.same_rows(_OP, student, teacher, "rows")
     s, t = _inputs.widened(student), _constant(teacher, student)
     own, theirs = _keys(keys, student, teacher)
     mask = _mask(mask, student)
@@ -122,18 +122,6 @@ def pkt_loss(student: Tensor, teacher: Tensor, *, epsilon: float = 1e-7) -> Tens
 
 
 # ---- behind the public names ---------------------------------------------------------------------
-
-
-def _check_rows(student: Tensor, teacher: Tensor) -> None:
-    for name, value in (("student", student), ("teacher", teacher)):
-        _check.tensor(_OP, name, value)
-        _check.rank(_OP, name, value, "[..., N, D]", 2, -1)
-    _check.same_device(_OP, student=student, teacher=teacher)
-    if student.shape[:-1] != teacher.shape[:-1]:
-        raise ValueError(
-            f"{_OP}: expected student [..., N, D] and teacher [..., N, D'] with the same rows, got "
-            f"{list(student.shape)} and {list(teacher.shape)}"
-        )
 
 
 def _constant(x: Tensor, student: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def gram_anchoring_loss(
     """
     op = "gram_anchoring_loss"
     _check.option(op, "negatives", negatives, NEGATIVES)
-    _check_tokens(op, student, teacher)
+    _check.same_rows(op, student, teacher, "leading dimensions and number of tokens")
     s, t = _inputs.widened(student), _inputs.constant(teacher)
     t = _inputs.of_dtype(t, s.dtype)
     weights = None
@@ -84,25 +84,13 @@ def cka_loss(
     torch.Size([])
     """
     op = "cka_loss"
-    _check_tokens(op, student, teacher)
+    _check.same_rows(op, student, teacher, "leading dimensions and number of tokens")
     s, t = _inputs.widened(student), _inputs.constant(teacher)
     t = _inputs.of_dtype(t, s.dtype)
     inside = None if mask is None else _counts(op, mask, s).unsqueeze(-1)
     with full_precision(s):
         losses = cka.cka_loss(s, t, inside, centered)
         return (losses.sum() / max(losses.numel(), 1)).to(s.dtype)
-
-
-def _check_tokens(op: str, student: Tensor, teacher: Tensor) -> None:
-    for name, value in (("student", student), ("teacher", teacher)):
-        _check.tensor(op, name, value)
-        _check.rank(op, name, value, "[..., N, D]", 2, -1)
-    _check.same_device(op, student=student, teacher=teacher)
-    if student.shape[:-1] != teacher.shape[:-1]:
-        raise ValueError(
-            f"{op}: expected student and teacher with the same leading dimensions and number of "
-            f"tokens, got {list(student.shape)} and {list(teacher.shape)}"
-        )
 
 
 def _counts(op: str, mask: object, x: Tensor) -> Tensor:
