@@ -1,4 +1,4 @@
-"""gram_anchoring_loss, ICKD and KTA against the published form and the best plain ones."""
+"""gram_anchoring_loss, cka_loss, ICKD and KTA against published forms and the best plain ones."""
 
 from functools import partial
 
@@ -51,7 +51,24 @@ def _method(method, published_form, shape, plain):
     )
 
 
+def _cka(rows, width, others):
+    return Problem(
+        op="cka_loss",
+        label=f"N={rows} D={width}|{others}",
+        make=normal((rows, width), (rows, others)),
+        providers={
+            "published": published.cka,
+            "torch smaller side": published.cka_of_centred_rows,
+            "kdops": kdops.cka_loss,
+        },
+        reference=published.cka,
+        tolerance=1e-4,
+        slow=rows > 256,
+    )
+
+
 PROBLEMS = [_anchoring(shape, negatives) for shape in TOKENS for negatives in PLAIN]
+PROBLEMS += [_cka(64, 512, 2048), _cka(256, 512, 2048), _cka(4096, 64, 128)]
 PROBLEMS += [
     _method(kd.ICKD(), published.ickd, (16, 2048, 7, 7), {}),
     _method(kd.KTA(), published.kta, (16, 256, 14, 14), {"torch closed": published.kta_closed}),

@@ -97,4 +97,6 @@ CASES = {
     "pkt_loss": Case(pkt_loss, (_ROWS, (96, 48))),
     "gram_anchoring_loss": Case(kdops.gram_anchoring_loss, (_TOKENS, (2, 196, 96))),
     "gram_anchoring_loss dropped": Case(_dropped, (_TOKENS, (2, 196, 96))),
+    "cka_loss": Case(kdops.cka_loss, ((96, 128), (96, 192))),
+    "cka_loss by columns": Case(kdops.cka_loss, ((392, 32), (392, 48))),
 }

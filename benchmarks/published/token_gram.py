@@ -1,4 +1,4 @@
-"""Gram anchoring as published (DINOv3), its plain closed form, and relations of channels."""
+"""Gram anchoring as published (DINOv3), its plain closed form, CKA, and relations of channels."""
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,23 @@ def anchoring_clamped(student, teacher):
     """Negatives of both dropped, without masks."""
     s, t = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
     return (torch.relu(s @ s.mT) - torch.relu(t @ t.mT)).square().mean()
+
+
+def cka(student, teacher):
+    """As people write it: the N x N matrices by the centring matrix, their inner products."""
+    n = len(student)
+    h = torch.eye(n, dtype=student.dtype, device=student.device) - 1 / n
+    own, other = (h @ (x @ x.mT) @ h for x in (student, teacher))
+    return 1 - (own * other).sum() / (own.norm() * other.norm())
+
+
+def cka_of_centred_rows(student, teacher):
+    """The rows centred instead, and the smaller of rows and columns."""
+    s, t = student - student.mean(0), teacher - teacher.mean(0)
+    if len(s) <= max(s.shape[1], t.shape[1]):
+        own, other = s @ s.mT, t @ t.mT
+        return 1 - (own * other).sum() / (own.norm() * other.norm())
+    return 1 - (t.mT @ s).square().sum() / ((s.mT @ s).norm() * (t.mT @ t).norm())
 
 
 def ickd(student, teacher):

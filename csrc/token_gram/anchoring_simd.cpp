@@ -43,8 +43,9 @@ void anchor_products(const Anchoring<T>& p, int64_t begin, int64_t end) {
   Scratch<T> spare(kFeatureBlock * kFeatureBlock);
   const ProductBlocks blocks = product_blocks(p.x.width, p.y.width);
   const int64_t teacher = blocks.student + blocks.mixed;
+  const auto x = columns_of(p.x, p.tokens);
   for (int64_t i = begin; i < end; ++i)
-    p.sums[i] = i < blocks.student ? student_block(p, i)
+    p.sums[i] = i < blocks.student ? mirrored_block(x, i, p.xx, p.products_row)
                 : i < teacher      ? mixed_block(p, i - blocks.student)
                                    : teacher_block(p, i - teacher, spare.get());
 }

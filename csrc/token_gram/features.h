@@ -10,15 +10,28 @@
 namespace kdops::token_gram::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-// Columns first_a.. of A, transposed, times columns first_b.. of B: a block of AT B, rows `row`
-// apart in out; returns the sum of its squares.
+// `count` rows of `depth` numbers.
 template <class T>
-double product_block(const Store<T>& a, int64_t first_a, const Store<T>& b, int64_t first_b,
-                     int64_t tokens, T* out, int64_t row) {
-  const int64_t rows = std::min(kFeatureBlock, a.width - first_a);
-  const int64_t columns = std::min(kFeatureBlock, b.width - first_b);
-  gemm<T>(rows, columns, tokens, T(1), {a.data + first_a, 1, a.row}, {b.data + first_b, b.row, 1},
-          {out, row, 1});
+struct Factor {
+  View<const T> rows;
+  int64_t count, depth;
+};
+template <class T>
+Factor<T> columns_of(const Store<T>& x, int64_t tokens) {
+  return {{x.data, 1, x.row}, x.width, tokens};
+}
+
+// Rows first_a.. of A times rows first_b.. of B: a block of A BT, rows `row` apart in out; returns
+// the sum of its squares.
+template <class T>
+double product_block(const Factor<T>& a, int64_t first_a, const Factor<T>& b, int64_t first_b,
+                     T* out, int64_t row) {
+  const int64_t rows = std::min(kFeatureBlock, a.count - first_a);
+  const int64_t columns = std::min(kFeatureBlock, b.count - first_b);
+  const auto [left, left_row, left_col] = a.rows;
+  const auto [right, right_row, right_col] = b.rows;
+  gemm<T>(rows, columns, a.depth, T(1), {left + first_a * left_row, left_row, left_col},
+          {right + first_b * right_row, right_col, right_row}, {out, row, 1});
   double sum = 0;
   for (int64_t i = 0; i < rows; ++i) sum += long_squares(out + i * row, columns, T(1));
   return sum;
@@ -34,17 +47,16 @@ inline UpperBlock upper_block(int64_t item, int64_t blocks) {
   return {row * kFeatureBlock, (row + item) * kFeatureBlock};
 }
 
-// A block of XT X and its mirror image; the sum of squares of both.
+// Block `item` of the upper half of A AT and its mirror image; the sum of squares of both.
 template <class T>
-double student_block(const Anchoring<T>& p, int64_t item) {
-  const int64_t stride = p.products_row;
-  const auto [row, column] = upper_block(item, feature_blocks(p.x.width));
-  T* out = p.xx + row * stride + column;
-  const double sum = product_block(p.x, row, p.x, column, p.tokens, out, stride);
-  if (row == column) return sum;
-  T* mirror = p.xx + column * stride + row;
-  for (int64_t j = 0; j < std::min(kFeatureBlock, p.x.width - column); ++j)
-    for (int64_t i = 0; i < kFeatureBlock; ++i) mirror[j * stride + i] = out[i * stride + j];
+double mirrored_block(const Factor<T>& a, int64_t item, T* out, int64_t row) {
+  const auto [top, left] = upper_block(item, feature_blocks(a.count));
+  T* block = out + top * row + left;
+  const double sum = product_block(a, top, a, left, block, row);
+  if (top == left) return sum;
+  T* mirror = out + left * row + top;
+  for (int64_t j = 0; j < std::min(kFeatureBlock, a.count - left); ++j)
+    for (int64_t i = 0; i < kFeatureBlock; ++i) mirror[j * row + i] = block[i * row + j];
   return 2 * sum;
 }
 
@@ -53,14 +65,16 @@ double mixed_block(const Anchoring<T>& p, int64_t item) {
   const int64_t columns = feature_blocks(p.x.width);
   const int64_t row = item / columns * kFeatureBlock, column = item % columns * kFeatureBlock;
   T* out = p.yx + row * p.products_row + column;
-  return product_block(p.y, row, p.x, column, p.tokens, out, p.products_row);
+  return product_block(columns_of(p.y, p.tokens), row, columns_of(p.x, p.tokens), column, out,
+                       p.products_row);
 }
 
 // A block of YT Y, of which nobody needs more than its size. spare: (kFeatureBlock^2).
 template <class T>
 double teacher_block(const Anchoring<T>& p, int64_t item, T* spare) {
   const auto [row, column] = upper_block(item, feature_blocks(p.y.width));
-  const double sum = product_block(p.y, row, p.y, column, p.tokens, spare, kFeatureBlock);
+  const auto y = columns_of(p.y, p.tokens);
+  const double sum = product_block(y, row, y, column, spare, kFeatureBlock);
   return row == column ? sum : 2 * sum;
 }
 

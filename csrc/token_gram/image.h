@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "common/simd/scratch.h"
+#include "common/torch/check.h"
 #include "common/torch/parallel.h"
 #include "token_gram/anchoring_simd.h"
 
@@ -17,6 +18,14 @@ inline constexpr double kCancelled = 1.0 / 512;
 // Where the entries themselves cancel to this part (of squares), or a pull on unit tokens points
 // along them but for this part, float has too few digits: the image is done again in double.
 inline constexpr double kTooFewDigits = 1.0 / 65536;
+
+inline void check_tokens(const char* op, const Tensor& student, const Tensor& teacher) {
+  check_dim(op, "student", student, 3);
+  check_dim(op, "teacher", teacher, 3);
+  check_like(op, "teacher", teacher, student);
+  check_size(op, "teacher", teacher, 0, student.size(0));
+  check_size(op, "teacher", teacher, 1, student.size(1));
+}
 
 struct ImageSizes {
   int64_t tokens, student, teacher;
@@ -172,10 +181,14 @@ Anchored anchored(Anchoring<T>& p, Work<T>& work, const Run& run) {
   return found ? *found : by_tiles(p, work, run);
 }
 
-inline void widen(const Tokens<float>& x, int64_t tokens, double* out) {
-  for (int64_t i = 0; i < tokens; ++i)
+// Rows `present` (count), or all when that is null, in double and by rows.
+inline Tokens<double> widened(const Tokens<float>& x, const int64_t* present, int64_t count,
+                              double* out) {
+  for (int64_t i = 0; i < count; ++i)
     for (int64_t k = 0; k < x.width; ++k)
-      out[i * x.width + k] = static_cast<double>(x.data[i * x.row + k * x.col]);
+      out[i * x.width + k] =
+          static_cast<double>(x.data[(present ? present[i] : i) * x.row + k * x.col]);
+  return {out, x.width, x.width, 1};
 }
 
 // An image of floats in double: the sum, and the gradient in its place.
@@ -184,11 +197,9 @@ double in_double(const Anchoring<float>& p, const ImageSizes& n, bool features, 
   Work<double> work(n, features, p.gradient != nullptr);
   Scratch<double> student(n.tokens * n.student), teacher(n.tokens * n.teacher);
   Scratch<double> gradient(p.gradient ? n.tokens * n.student : 0);
-  widen(p.student, n.tokens, student.get());
-  widen(p.teacher, n.tokens, teacher.get());
   Anchoring<double> wide{};
-  wide.student = {student.get(), n.student, n.student, 1};
-  wide.teacher = {teacher.get(), n.teacher, n.teacher, 1};
+  wide.student = widened(p.student, nullptr, n.tokens, student.get());
+  wide.teacher = widened(p.teacher, nullptr, n.tokens, teacher.get());
   wide.tokens = n.tokens;
   wide.negatives = p.negatives;
   wide.gradient = gradient.get();

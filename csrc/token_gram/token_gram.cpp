@@ -3,7 +3,10 @@
 //                        G = X XT of the unit tokens; student (B, N, D_S), teacher (B, N, D_T),
 //                        weights (B,) or absent (1 / (B N^2)); negatives: 0 keeps them, 1 counts
 //                        those of both as zero, 2 those of the teacher
-// Strides of inputs are free. The gradient is empty when `gradients` is false.
+//   cka_loss             (loss, gradient of student), the mean over b of 1 - <K_S, K_T> / (|K_S| |K_T|),
+//                        K = X XT of the rows, minus their mean where centred; student (B, N, D_S),
+//                        teacher (B, N, D_T), inside (B, N), the rows that count, or absent: all
+// Strides of inputs are free. The gradient is empty when `gradients` is false. cka_loss: cka_cpu.cpp.
 //
 // CPU glue of gram_anchoring_loss: image after image with its steps shared among the threads, or,
 // where images are small, an image a thread. Work memory is that of an image (a thread), never
@@ -25,6 +28,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(kdops, m) {
   m.def(
       "gram_anchoring_loss(Tensor student, Tensor teacher, Tensor? weights, int negatives, "
       "bool gradients) -> (Tensor, Tensor)");
+  m.def(
+      "cka_loss(Tensor student, Tensor teacher, Tensor? inside, bool centered, bool gradients) "
+      "-> (Tensor, Tensor)");
 }
 
 namespace kdops::token_gram {
@@ -87,11 +93,7 @@ std::tuple<Tensor, Tensor> gram_anchoring_loss_cpu(const Tensor& student, const 
                                                    const std::optional<Tensor>& weights,
                                                    int64_t negatives, bool gradients) {
   const char* op = "gram_anchoring_loss";
-  check_dim(op, "student", student, 3);
-  check_dim(op, "teacher", teacher, 3);
-  check_like(op, "teacher", teacher, student);
-  check_size(op, "teacher", teacher, 0, student.size(0));
-  check_size(op, "teacher", teacher, 1, student.size(1));
+  check_tokens(op, student, teacher);
   if (weights) {
     check_dim(op, "weights", *weights, 1);
     check_like(op, "weights", *weights, student);

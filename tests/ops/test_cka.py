@@ -7,6 +7,7 @@ import kdops
 from kdops.testing import relative_error
 
 SHAPES = [(9, 20, 13), (60, 7, 5)]  # by rows; by columns
+LARGE = [(200, 420, 100), (700, 100, 130)]  # the same, of several blocks
 
 
 def rows(n, width, others, dtype=torch.float64):
@@ -29,7 +30,7 @@ def value_and_gradient(student, teacher, **options):
 
 
 @pytest.mark.parametrize("centered", [True, False])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, *LARGE], ids=str)
 def test_value_and_gradient_are_those_of_hsic(shape, centered):
     student, teacher = rows(*shape)
     student.requires_grad_()
@@ -41,7 +42,7 @@ def test_value_and_gradient_are_those_of_hsic(shape, centered):
 
 
 @pytest.mark.parametrize("centered", [True, False])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, *LARGE], ids=str)
 def test_padding_changes_nothing(shape, centered):
     student, teacher = rows(*shape)
     count = shape[0] - 3
@@ -101,9 +102,28 @@ def test_nan_stays_in_its_matrix():
     assert torch.equal(gradient[[0, 2]], clean[[0, 2]])
 
 
-@pytest.mark.parametrize("shape", [(33, 64, 200), (150, 20, 12)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rows_are_read_where_they_lie(shape):
+    student, teacher = rows(*shape)
+    expected = value_and_gradient(student, teacher)
+    loss, gradient = value_and_gradient(student.mT.contiguous().mT, teacher.mT.contiguous().mT)
+    assert torch.equal(loss, expected[0])
+    assert torch.equal(gradient, expected[1])
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *LARGE], ids=str)
+def test_single_precision_has_its_digits(shape):
+    """By columns the difference from 1 is what products of features leave, hence in double."""
+    student, teacher = rows(*shape)
+    teacher = torch.cat([student, 0.3 * teacher], 1)
+    exact, expected = value_and_gradient(student, teacher)
+    loss, gradient = value_and_gradient(student.float(), teacher.float())
+    assert relative_error(loss, exact) < 1e-4
+    assert relative_error(gradient, expected) < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(33, 64, 200), (150, 20, 12), *LARGE], ids=str)
 def test_threads_change_no_bit(shape):
-    """Those of torch's products do, by where each thread's rows begin."""
     student, teacher = rows(*shape, torch.float32)
     threads, results = torch.get_num_threads(), []
     try:

@@ -85,7 +85,7 @@ def test_other_devices_get_a_reason():
 
 
 TRITON = ["attention_map", "attention_loss", "pairwise_angle"]
-TRITON += ["gram_anchoring_loss", "similarity_kl", "pkt"]
+TRITON += ["gram_anchoring_loss", "cka_loss", "similarity_kl", "pkt"]
 
 
 @pytest.mark.parametrize("op", TRITON)

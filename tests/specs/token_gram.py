@@ -157,6 +157,18 @@ def _cka(centered):
             )
             for kind in (("clusters",) if centered else ()) + ("far", "very far", "denormal")
         ),
+        op_calls=(
+            ("cka_loss", lambda make: (*_tokens(2, 5, 3, 4)(make), None, centered, True)),
+            (
+                "cka_loss",
+                lambda make: (
+                    *_tokens(2, 5, 3, 4)(make),
+                    make.uniform(2, 5, constant=True) > 0.5,
+                    centered,
+                    True,
+                ),
+            ),
+        ),
         empty_cases=(
             Case("no matrices", _tokens(0, 3, 2, 2)),
             Case("no rows", _tokens(2, 0, 3, 4)),

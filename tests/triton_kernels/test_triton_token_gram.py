@@ -1,5 +1,5 @@
-"""The Triton kernel of gram_anchoring_loss: interpreted against the references, and compiled ahead
-of time."""
+"""The Triton kernels of gram_anchoring_loss and cka_loss: interpreted against the references, and
+compiled ahead of time."""
 
 import pytest
 from support.kernel_runs import compile_ahead, interpret
@@ -78,10 +78,78 @@ for shape, width in (((0, 3, 2), 2), ((2, 0, 3), 4), ((2, 3, 0), 0), ((2, 3, 0),
     assert_close(loss, reference.gram_anchoring_loss(student, teacher, None, 0), DTYPE)
 """
 
+INTERPRETED_CKA = """
+import torch
+from kdops.ops.token_gram import cka, triton_cka as T
+from kdops.testing import assert_close, poisoned_empty
+
+torch.manual_seed(0)
+DTYPE = torch.{dtype}
+NAN = float("nan")
+
+def check(student, teacher, inside=None, kinds=(True, False)):
+    student, teacher = student.to(DTYPE), teacher.to(DTYPE)
+    exact = student.double(), teacher.double(), inside
+    for centred in kinds:
+        with poisoned_empty():
+            loss, grad = T.cka_loss(student, teacher, inside, centred, True)
+        assert loss.dtype == grad.dtype == DTYPE
+        assert_close(loss, cka.cka_loss(*exact, centred), DTYPE)
+        expected = cka.cka_gradient(*exact, centred)
+        assert_close(list(grad), list(expected), DTYPE, factor=4)  # each matrix by its own size
+        alone, none = T.cka_loss(student, teacher, inside, centred, False)
+        assert torch.equal(alone, loss) and none.numel() == 0
+    return loss, grad
+
+# by rows: one tile, several, several chunks; by columns
+check(torch.randn(3, 9, 20), torch.randn(3, 9, 13))
+check(torch.randn(2, 70, 60), torch.randn(2, 70, 50))
+check(torch.randn(1, 33, 140), torch.randn(1, 33, 7))
+check(torch.randn(2, 90, 7), torch.randn(2, 90, 5))
+
+# rows read where they lie, padding, large offsets and scales
+check(torch.randn(2, 40, 33).mT, torch.randn(2, 66, 20)[:, ::2])
+for width in (40, 4):
+    inside = torch.rand(2, 50) > 0.3
+    student, teacher = torch.randn(2, 50, width), torch.randn(2, 50, width + 1)
+    loss, grad = check(student, teacher, inside)
+    assert not grad[~inside].any()
+    student[~inside], teacher[~inside] = NAN, NAN
+    padded, again = check(student, teacher, inside)
+    assert torch.equal(padded, loss) and torch.equal(again, grad)
+    student = torch.randn(2, 50, width, dtype=torch.double)
+    for scale, offset in ((1e20, 0), (1e-20, 0), (1, 30)):
+        moved = (student * scale + offset).to(DTYPE)
+        check(moved, teacher.nan_to_num(), kinds=(True,))
+
+# equal rows; rows without variance; of a NaN other matrices see nothing
+same = torch.randn(2, 40, 40)
+loss, grad = T.cka_loss(same.to(DTYPE), same.to(DTYPE), None, True, True)
+assert loss == 0 and not grad.any()
+for constant, teacher in ((same * 0 + 3, same), (same, same * 0)):
+    for width in (40, 3):
+        student, other = constant[..., :width].to(DTYPE), teacher[..., :width].to(DTYPE)
+        loss, grad = T.cka_loss(student, other, None, True, True)
+        assert loss == 1 and not grad.any()
+student, teacher = torch.randn(3, 9, 4).to(DTYPE), torch.randn(3, 9, 5).to(DTYPE)
+clean = T.cka_loss(student, teacher, None, True, True)[1]
+student[1, 2, 0] = NAN
+loss, grad = T.cka_loss(student, teacher, None, True, True)
+assert loss.isnan() and torch.equal(grad[[0, 2]], clean[[0, 2]]) and grad[1].isnan().all()
+
+EMPTY = ((0, 3, 2), 2), ((2, 0, 3), 4), ((2, 1, 3), 4), ((2, 3, 0), 0), ((2, 3, 0), 4)
+for shape, width in EMPTY:
+    student, teacher = torch.randn(shape, dtype=DTYPE), torch.randn(*shape[:2], width, dtype=DTYPE)
+    loss, grad = T.cka_loss(student, teacher, None, True, True)
+    assert grad.shape == shape and not grad.any()
+    assert loss == cka.cka_loss(student, teacher, None, True)
+"""
+
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_interpreter_against_the_references(dtype):
-    interpret(INTERPRETED.format(dtype=dtype))
+@pytest.mark.parametrize("code", [INTERPRETED, INTERPRETED_CKA], ids=["anchoring", "cka"])
+def test_interpreter_against_the_references(code, dtype):
+    interpret(code.format(dtype=dtype))
 
 
 POINTERS = "x y chosen:i32 squares entries pull"
@@ -92,6 +160,14 @@ KERNELS = (
 )
 
 
+CKA_KERNELS = (
+    ("kernels_kernel", "x y k_s k_t squares", {}),
+    ("differences_kernel", "k_s k_t own other squares", {}),
+    ("pull_kernel", "x k_s k_t own other loss pull", {}),
+)
+
+
 @pytest.mark.parametrize("number", ["fp32", "fp64"])
 def test_compiles_for_sm_75_to_120(number):
     compile_ahead("kdops.ops.token_gram.triton", number, KERNELS)
+    compile_ahead("kdops.ops.token_gram.triton_cka", number, CKA_KERNELS)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from kdops import _check, _inputs
-from kdops._precision import full_precision
-from kdops.ops.token_gram import cka, registration
+from kdops.ops.token_gram import registration
 
 __all__ = ["cka_loss", "gram_anchoring_loss"]
 
@@ -55,9 +54,8 @@ def gram_anchoring_loss(
     weights = None
     if mask is not None:
         s, t, weights = _without_padding(op, s, t, mask)
-    images = prod(s.shape[:-2])
-    s, t = s.reshape(images, *s.shape[-2:]), t.reshape(images, *t.shape[-2:])
-    return registration.gram_anchoring_loss(s, t, weights, NEGATIVES.index(negatives))
+    number = NEGATIVES.index(negatives)
+    return registration.gram_anchoring_loss(_as_batch(s), _as_batch(t), weights, number)
 
 
 def cka_loss(
@@ -77,8 +75,9 @@ def cka_loss(
         0-d loss; float32 for half inputs. Rows without variance (all equal, one, none) have CKA 0,
         so the loss is 1 there, with zero gradient. 0 where there are no matrices.
 
-    Cost: plain matrix products, by the rows (N x N) or, where D is well below N, by the columns
-    (D x D, in float64). Differentiable to any order. Digits are lost to no scale and no offset.
+    Cost: one pass gives loss and gradient, by the rows (N x N) or, where D is well below N, by the
+    columns (D x D, in float64). Differentiable to any order. Digits are lost to no scale and no
+    offset.
 
     >>> cka_loss(torch.randn(64, 512, requires_grad=True), torch.randn(64, 2048)).shape
     torch.Size([])
@@ -87,10 +86,15 @@ def cka_loss(
     _check.same_rows(op, student, teacher, "leading dimensions and number of tokens")
     s, t = _inputs.widened(student), _inputs.constant(teacher)
     t = _inputs.of_dtype(t, s.dtype)
-    inside = None if mask is None else _counts(op, mask, s).unsqueeze(-1)
-    with full_precision(s):
-        losses = cka.cka_loss(s, t, inside, centered)
-        return (losses.sum() / max(losses.numel(), 1)).to(s.dtype)
+    inside = None
+    if mask is not None:
+        inside = _counts(op, mask, s).reshape(prod(s.shape[:-2]), s.shape[-2])
+    return registration.cka_loss(_as_batch(s), _as_batch(t), inside, centered)
+
+
+def _as_batch(x: Tensor) -> Tensor:
+    """Tokens of any leading dimensions as (B, N, D)."""
+    return x if x.dim() == 3 else x.reshape(prod(x.shape[:-2]), *x.shape[-2:])
 
 
 def _counts(op: str, mask: object, x: Tensor) -> Tensor:

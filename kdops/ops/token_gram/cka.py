@@ -1,18 +1,12 @@
-"""Centred kernel alignment in plain differentiable PyTorch, on every device: it is its products.
+"""Centred kernel alignment in plain differentiable PyTorch: read this first.
 
 CKA = <K_S, K_T> / (|K_S| |K_T|), K = X Xᵀ of the centred rows. Where the N x N matrices are cheap
 the loss is taken from their difference, 1 - CKA = |K_S/|K_S| - K_T/|K_T||² / 2, which keeps its
 digits where student and teacher are alike; else from products of columns, <K_S, K_T> = |XᵀY|²,
 which do not, and are therefore computed in double.
-
-On the CPU the products are those of the gram op: half the work where they are symmetric, and the
-same bits whatever the number of threads. It gives each matrix to one thread, so that large ones
-are left to torch.
 """
 
 from __future__ import annotations
-
-from math import prod
 
 import torch
 from torch import Tensor
@@ -20,41 +14,39 @@ from torch import Tensor
 from kdops._maths import largest_entry, power_of_two_scale
 from kdops._precision import in_double
 from kdops._unit_rows import safe_root
-from kdops.ops.gram.registration import gram
-
-# multiply-adds of a product up to which one thread of the gram op is no slower than two of torch's
-ONE_THREAD = 1 << 27
 
 
 def cka_loss(student: Tensor, teacher: Tensor, inside: Tensor | None, centred: bool) -> Tensor:
-    """1 - CKA for student (..., N, D_S), teacher (..., N, D_T), inside (..., N, 1): shape (...)."""
-    x, y = (prepared(rows, inside, centred) for rows in (student, teacher.detach()))
-    n, a, b = student.shape[-2], student.shape[-1], teacher.shape[-1]
-    if n * (a + b) <= 2 * (a * a + a * b + b * b):
-        small = n * n * max(a, b) <= ONE_THREAD
-        return _by_rows(_product(x, None, small), _product(y, None, small))
+    """The mean of 1 - CKA: student (B, N, D_S), teacher (B, N, D_T), inside (B, N) or None."""
+    losses = cka_losses(student, teacher, inside, centred)
+    return (losses.sum() / max(len(losses), 1)).to(student.dtype)
+
+
+def cka_losses(student: Tensor, teacher: Tensor, inside: Tensor | None, centred: bool) -> Tensor:
+    """1 - CKA of each (B,)."""
+    counts = None if inside is None else inside.unsqueeze(-1)
+    x, y = (prepared(rows, counts, centred) for rows in (student, teacher.detach()))
+    if by_rows(student, teacher):
+        return _by_rows(x @ x.mT, y @ y.mT)
     return _by_columns(x, y)
+
+
+def cka_gradient(student: Tensor, teacher: Tensor, inside: Tensor | None, centred: bool) -> Tensor:
+    """dL/dstudent (B, N, D_S) as a function that can be differentiated again."""
+    gradient: Tensor = torch.func.grad(cka_loss)(student, teacher, inside, centred)
+    return gradient
+
+
+def by_rows(student: Tensor, teacher: Tensor) -> bool:
+    """Whether K (N x N) is cheaper than products of columns (the kernel: cka_steps.h)."""
+    (n, a), b = student.shape[1:], teacher.shape[2]
+    return n * (a + b) <= 2 * (a * a + a * b + b * b)
 
 
 @in_double
 def _by_columns(x: Tensor, y: Tensor) -> Tensor:
-    small = x.shape[-2] * max(x.shape[-1], y.shape[-1]) ** 2 <= ONE_THREAD
-    x, y = x.mT, y.mT
-    own, other = (inverse_norm(_product(rows, None, small)) for rows in (x, y))
-    return 1 - _squares(_product(x, y, small)) * own * other
-
-
-def _product(x: Tensor, y: Tensor | None, small: bool) -> Tensor:
-    """X Yᵀ, y = None: X Xᵀ, of x (..., M, L) and y (..., N, L), up to a factor that `small` sets.
-
-    CKA does not see factors.
-    """
-    if not small or x.device.type != "cpu":
-        return x @ (x if y is None else y).mT
-    batch = x.shape[:-2]
-    flat = (None if m is None else m.reshape(prod(batch), *m.shape[-2:]) for m in (x, y))
-    k = gram(*flat)  # type: ignore[arg-type]
-    return k.reshape(*batch, *k.shape[-2:])
+    own, other = (inverse_norm(rows.mT @ rows) for rows in (x, y))
+    return 1 - _squares(x.mT @ y) * own * other
 
 
 def _by_rows(k_s: Tensor, k_t: Tensor) -> Tensor:
@@ -62,33 +54,46 @@ def _by_rows(k_s: Tensor, k_t: Tensor) -> Tensor:
     unit_s, unit_t = (
         k * inverse[..., None, None].to(k.dtype) for k, inverse in ((k_s, own), (k_t, other))
     )
+    return of_squares(_squares(unit_s - unit_t), own, other)
+
+
+def of_squares(squares: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """1 - CKA (B,) of |K_S/|K_S| - K_T/|K_T||², and 1/|K| of both, 0 where K is."""
     dead = (own == 0) | (other == 0)  # of these CKA is 0, or NaN
-    return torch.where(dead, 1 + own * other, _squares(unit_s - unit_t) / 2)
+    return torch.where(dead, 1 + own * other, squares / 2)
 
 
 def _squares(k: Tensor) -> Tensor:
-    """|K|² (...) in double."""
+    """|K|² (B,) in double."""
     return k.square().sum((-2, -1), dtype=torch.float64 if k.device.type != "mps" else k.dtype)
 
 
 def inverse_norm(k: Tensor) -> Tensor:
-    """1 / |K| (...) in double; 0, with zero gradient, where K is 0."""
+    """1 / |K| (B,) in double; 0, with zero gradient, where K is 0."""
     return safe_root(_squares(k))[1]
 
 
-def prepared(rows: Tensor, inside: Tensor | None, centred: bool) -> Tensor:
+def prepared(rows: Tensor, inside: Tensor | None, centre: bool) -> Tensor:
     """The rows (..., N, D) in units in which they are of size one, padding zero, centred."""
-    if rows.numel() == 0:
-        return rows
+    rows = scaled(rows, inside)[0]
+    return centred(rows, inside) if centre else rows
+
+
+def scaled(rows: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The rows in such units, padding zero, and the power of two (..., 1, 1) that does it."""
     if inside is not None:
         rows = rows.where(inside, rows.new_zeros(()))
-    rows = rows * power_of_two_scale(largest_entry(rows, (-2, -1)))
-    return _centred(rows, inside) if centred else rows
+    if rows.numel() == 0:
+        return rows, rows.new_ones(())
+    scale = power_of_two_scale(largest_entry(rows, (-2, -1)))
+    return rows * scale, scale
 
 
-def _centred(x: Tensor, inside: Tensor | None) -> Tensor:
+def centred(x: Tensor, inside: Tensor | None) -> Tensor:
     """x minus the mean of its rows. Twice, for data far from zero; a constant column is exactly
     zero, not what the rounding of its mean leaves."""
+    if x.numel() == 0:
+        return x
     if inside is None:
         count: Tensor | int = x.shape[-2]
         first, known = x[..., :1, :], None
