@@ -46,22 +46,22 @@ def rank(op: str, name: str, value: Tensor, shape: str, low: int, high: int | No
 def same_kind(op: str, **tensors: Tensor) -> None:
     """All tensors share one dtype and one device."""
     (first_name, first), *rest = tensors.items()
+    dtype = first.dtype
     for name, value in rest:
-        if value.dtype != first.dtype:
+        if value.dtype != dtype:
             raise TypeError(
-                f"{op}: expected {name} of the dtype of {first_name}, {first.dtype}, "
-                f"got {value.dtype}"
+                f"{op}: expected {name} of the dtype of {first_name}, {dtype}, got {value.dtype}"
             )
-        same_device(op, **{first_name: first, name: value})
+    same_device(op, **tensors)
 
 
 def same_device(op: str, **tensors: Tensor) -> None:
     (first_name, first), *rest = tensors.items()
+    device = first.device
     for name, value in rest:
-        if value.device != first.device:
+        if value.device != device:
             raise ValueError(
-                f"{op}: expected {name} on the device of {first_name}, {first.device}, "
-                f"got {value.device}"
+                f"{op}: expected {name} on the device of {first_name}, {device}, got {value.device}"
             )
 
 

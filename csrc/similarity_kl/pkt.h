@@ -39,14 +39,21 @@ struct Deviations {
   Pack<T> slope(Pack<T> padding) const { return (gap + padding) / (student + padding); }
 };
 
-// One row of a tile of `columns` columns from j0: products of the student become weights
-// E_ij w_i + E_ji w_j. Of a Pair, lse holds the w.
+// The rows of both networks, which meet each other, and h.
 template <class T>
-PktRow pkt_row(T* student, const T* teacher, const Pair<T>& set, int64_t i, int64_t j0,
-               int64_t columns, T padding) {
+struct PktSet {
+  Meeting<T> student, teacher;
+  T padding;
+};
+
+// One row of a tile of `columns` columns from j0: products of the student become weights
+// E_ij w_i + E_ji w_j. Of an Entry, lse holds the w.
+template <class T>
+PktRow pkt_row(T* student, const T* teacher, const PktSet<T>& set, int64_t i, int64_t j0,
+               int64_t columns) {
   using P = Pack<T>;
-  const Entry<T>&s = set.student, &t = set.teacher;
-  const P h(padding), w_s(s.lse[i]), w_t(t.lse[i]), bias_s(s.bias[i]), bias_t(t.bias[i]);
+  const Entry<T>&s = set.student.own, &t = set.teacher.own;
+  const P h(set.padding), w_s(s.lse[i]), w_t(t.lse[i]), bias_s(s.bias[i]), bias_t(t.bias[i]);
   P loss(T(0)), shares(T(0)), total(T(0));
   for_packs<T>(columns, [&](int64_t j, int lanes) {
     const P x = P::load(student + j), y = P::load(teacher + j);
@@ -66,26 +73,25 @@ PktRow pkt_row(T* student, const T* teacher, const Pair<T>& set, int64_t i, int6
           static_cast<double>(reduce_add(total))};
 }
 
-// Rows i0..i1, as pull_block. tiles: room for 2 x kBlock x kTile.
+// As pull_block. tiles: room for 2 x kBlock x kTile.
 template <class T>
-void pkt_block(const Pair<T>& set, T padding, int64_t i0, int64_t i1, T* tiles, PktRow* results,
-               T* pulled) {
+void pkt_block(const PktSet<T>& set, Rows rows, T* tiles, PktRow* results, T* pulled) {
   T *student = tiles, *teacher = tiles + kBlock * kTile;
-  const int64_t count = set.student.count, width = set.student.width;
-  for (int64_t j0 = 0; j0 < count; j0 += kTile) {
-    const int64_t columns = std::min(kTile, count - j0), whole = whole_packs<T>(columns);
-    multiply(set.student, i0, i1, set.student, j0, whole, 1, false, student);
-    multiply(set.teacher, i0, i1, set.teacher, j0, whole, 1, false, teacher);
-    for (int64_t i = 0; i < i1 - i0; ++i) {
+  const Entry<T>& own = set.student.own;
+  for (int64_t j0 = 0; j0 < own.count; j0 += kTile) {
+    const int64_t columns = std::min(kTile, own.count - j0), whole = whole_packs<T>(columns);
+    multiply(set.student, rows, j0, whole, student);
+    multiply(set.teacher, rows, j0, whole, teacher);
+    for (int64_t i = 0; i < rows.count(); ++i) {
       const PktRow part =
-          pkt_row(student + i * kTile, teacher + i * kTile, set, i0 + i, j0, columns, padding);
+          pkt_row(student + i * kTile, teacher + i * kTile, set, rows.begin + i, j0, columns);
       results[i].loss += part.loss;
       results[i].shares += part.shares;
       results[i].weights += part.weights;
     }
     if (pulled != nullptr)
-      gemm<T>(i1 - i0, width, columns, T(1), {student, kTile, 1},
-              {set.student.rows + j0 * width, width, 1}, {pulled, width, 1}, j0 > 0);
+      gemm<T>(rows.count(), own.width, columns, T(1), {student, kTile, 1},
+              {own.rows + j0 * own.width, own.width, 1}, {pulled, own.width, 1}, j0 > 0);
   }
 }
 

@@ -28,19 +28,23 @@ void pkt_place(const PktProblem<T>& problem, int64_t begin, int64_t end) {
 template <class T>
 void pkt_blocks(const PktProblem<T>& q, int64_t begin, int64_t end) {
   const int64_t count = q.given[0].count, width = q.given[0].width;
-  const Pair<T> set{entry_of(q.networks[0].rows, 0), entry_of(q.networks[1].rows, 0)};
   const double rows = static_cast<double>(count);
+  const auto itself = [&](int n) {
+    const Entry<T> own = entry_of(q.networks[n].rows, 0);
+    return Meeting<T>{own, own, 1, false};
+  };
+  const PktSet<T> set{itself(0), itself(1), static_cast<T>(q.epsilon * rows)};
   Scratch<T> tiles(2 * kBlock * kTile);
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t i0 = item * kBlock, i1 = std::min(i0 + kBlock, count);
+    const Rows block = block_of(item, count);
     PktRow results[kBlock];
-    pkt_block(set, static_cast<T>(q.epsilon * rows), i0, i1, tiles.get(), results,
-              q.gradients ? q.out + i0 * width : nullptr);
+    pkt_block(set, block, tiles.get(), results,
+              q.gradients ? q.out + block.begin * width : nullptr);
     double loss = 0;
-    for (int64_t i = i0; i < i1; ++i) {
-      const PktRow& result = results[i - i0];
+    for (int64_t i = block.begin; i < block.end; ++i) {
+      const PktRow& result = results[i - block.begin];
       loss += result.loss;
-      q.shares[i] = result.shares / rows * static_cast<double>(set.student.lse[i]);
+      q.shares[i] = result.shares / rows * static_cast<double>(set.student.own.lse[i]);
       q.weights[i] = result.weights;
     }
     q.losses[item] = loss;
@@ -56,9 +60,9 @@ void pkt_finish(const PktProblem<T>& q, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     T* out = q.out + i * width;
     for (int64_t k = 0; k < width; ++k) pulled[k] = static_cast<double>(out[k]) - q.common[k];
-    const Pulled<double> p{pulled.get(), q.weights[i] - rows * q.shares[i] - shares};
-    finish_row(q.given[0], Norm::padded, 0, i, p, q.networks[0].rows.rows + i * width,
-               q.networks[0].centres, factor, out);
+    const Pulled<T, double> p{q.networks[0].rows.rows + i * width, q.given[0].factors[i].inverse,
+                              pulled.get(), q.weights[i] - rows * q.shares[i] - shares};
+    finish_row(Norm::padded, p, q.networks[0].centres, width, factor, out);
   }
 }
 

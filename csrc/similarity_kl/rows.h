@@ -127,35 +127,37 @@ void place(const Given<In>& g, const Placed<T>& to, const double* centre, double
   }
 }
 
-// What the products gave to a row: pulled = sum_j w_j y_j of centred rows, total = sum_j w_j.
-template <class T>
+// A centred row, its RowFactors::inverse, and what the products gave to it: pulled = sum_j w_j y_j
+// of centred rows, total = sum_j w_j.
+template <class T, class P>
 struct Pulled {
-  const T* pulled;
+  const T* centred;
+  double inverse;
+  const P* pulled;
   double total;
 };
 
-// The gradient of row i as it was given, times `factor`. For unit rows the centre is the row itself
+// The gradient of a row as it was given, times `factor`. For unit rows the centre is the row itself
 // minus its centred form, and the row's own direction has no part: sum_j w_j (y_j - x) is left. A
 // padded norm leaves rows shorter than one, by `share`, and of their direction 1 - share.
-template <class In, class P, class T>
-void finish_row(const Given<In>& g, Norm norm, int64_t b, int64_t i, const Pulled<P>& p,
-                const T* centred, const double* centre, double factor, In* out) {
-  const double inverse = g.factors[b * g.count + i].inverse;
+template <class T, class P, class In>
+void finish_row(Norm norm, const Pulled<T, P>& p, const double* centre, int64_t width,
+                double factor, In* out) {
   if (norm == Norm::none) {
-    for (int64_t k = 0; k < g.width; ++k)
+    for (int64_t k = 0; k < width; ++k)
       out[k] = static_cast<In>(factor * (static_cast<double>(p.pulled[k]) + p.total * centre[k]));
     return;
   }
-  const double share = norm == Norm::unit ? 1 : 1 - kNormPadding * inverse;
+  const double share = norm == Norm::unit ? 1 : 1 - kNormPadding * p.inverse;
   const double square = std::max(share * share, 1e-300);
   const auto moved = [&](int64_t k) {
-    return static_cast<double>(p.pulled[k]) - p.total * static_cast<double>(centred[k]);
+    return static_cast<double>(p.pulled[k]) - p.total * static_cast<double>(p.centred[k]);
   };
-  const auto direction = [&](int64_t k) { return static_cast<double>(centred[k]) + centre[k]; };
-  const double along = sum_of(g.width, [&](int64_t k) { return moved(k) * direction(k); });
+  const auto direction = [&](int64_t k) { return static_cast<double>(p.centred[k]) + centre[k]; };
+  const double along = sum_of(width, [&](int64_t k) { return moved(k) * direction(k); });
   const double part = along / square - (1 - share) * (along / square + p.total);
-  const double outer = factor * inverse;
-  for (int64_t k = 0; k < g.width; ++k)
+  const double outer = factor * p.inverse;
+  for (int64_t k = 0; k < width; ++k)
     out[k] = static_cast<In>(outer * (moved(k) - part * direction(k)));
 }
 

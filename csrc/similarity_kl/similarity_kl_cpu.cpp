@@ -120,26 +120,26 @@ void find_statistics(const Network<T>& student, const Network<T>& teacher, int64
 
 // The sum over all rows of their KL divergence (Sides::keys: 0), and the gradient of one set of rows.
 template <class In, class T>
-double pull(const Side<In>& student, const PlacedSide<In, T>& s, const PlacedSide<In, T>& t,
-            int64_t batch, const Settings& settings, double factor, Sides sides, bool gradients,
-            const Tensor& out) {
+double pull(const Side<In>& student, const Network<T>& s, const Network<T>& t, int64_t batch,
+            const Settings& settings, double factor, Sides sides, const Tensor& out) {
   const bool of_keys = sides == Sides::keys;
   const Given<In>& own = of_keys ? student.keys() : student.rows.get();
   const int64_t blocks = blocks_of(own.count),
                 others = of_keys ? student.rows.get().count : student.keys().count;
   Scratch<double> losses(of_keys ? 0 : batch * blocks);
-  const Pull<In, T> problem{s.network(),
-                            t.network(),
-                            own,
-                            settings.cosine ? Norm::unit : Norm::none,
-                            !settings.self_pairs,
-                            gradients,
-                            factor,
-                            gradients ? static_cast<In*>(out.data_ptr()) : nullptr,
-                            losses.get(),
-                            sides,
-                            blocks};
-  const double width = static_cast<double>(2 * own.width + t.network().rows.width + 40);
+  const bool gradients = of_keys || settings.gradients;
+  const Pull<In, T> problem{.student = s,
+                            .teacher = t,
+                            .given = own,
+                            .norm = settings.cosine ? Norm::unit : Norm::none,
+                            .without_self = !settings.self_pairs,
+                            .gradients = gradients,
+                            .factor = factor,
+                            .out = gradients ? static_cast<In*>(out.data_ptr()) : nullptr,
+                            .losses = losses.get(),
+                            .sides = sides,
+                            .blocks = blocks};
+  const double width = static_cast<double>(2 * own.width + t.rows.width + 40);
   parallel_for(
       batch * blocks, 2 * width * static_cast<double>(kBlock * others),
       [&](int64_t begin, int64_t end) { KDOPS_BEST(kl_pull<In, T>)(problem, begin, end); });
@@ -149,15 +149,15 @@ double pull(const Side<In>& student, const PlacedSide<In, T>& s, const PlacedSid
 template <class In, class T>
 void compute(const Side<In>& student, const Side<In>& teacher, int64_t batch, int64_t total,
              const Settings& settings, const Results& results) {
-  const PlacedSide<In, T> s(student, batch, settings.of_keys), t(teacher, batch, settings.of_keys);
-  find_statistics(s.network(), t.network(), batch, !settings.self_pairs);
+  const PlacedSide<In, T> placed_s(student, batch, settings.of_keys);
+  const PlacedSide<In, T> placed_t(teacher, batch, settings.of_keys);
+  const Network<T>&s = placed_s.network(), &t = placed_t.network();
+  find_statistics(s, t, batch, !settings.self_pairs);
   const double share = 1.0 / static_cast<double>(std::max<int64_t>(total, 1));
   const double factor = share * settings.student_scale;
   const Sides sides = student.others ? Sides::rows : Sides::both;
-  const double loss =
-      pull(student, s, t, batch, settings, factor, sides, settings.gradients, results.g_student);
-  if (settings.of_keys)
-    pull(student, s, t, batch, settings, factor, Sides::keys, true, results.g_keys);
+  const double loss = pull(student, s, t, batch, settings, factor, sides, results.g_student);
+  if (settings.of_keys) pull(student, s, t, batch, settings, factor, Sides::keys, results.g_keys);
   *static_cast<In*>(results.loss.data_ptr()) = static_cast<In>(loss * share);
 }
 

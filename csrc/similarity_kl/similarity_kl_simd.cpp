@@ -29,12 +29,12 @@ void kl_statistics(const Statistics<T>& problem, int64_t begin, int64_t end) {
   const auto& [rows, keys, centres, kept, rate] = problem.network;
   Scratch<T> tile(kept == nullptr ? kBlock * kTile : 0);
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t b = item / problem.blocks, i0 = item % problem.blocks * kBlock;
-    const int64_t i1 = std::min(i0 + kBlock, rows.used[b]);
+    const int64_t b = item / problem.blocks;
+    const Rows block = block_of(item % problem.blocks, rows.used[b]);
+    if (block.count() <= 0) continue;
     T* tiles = kept == nullptr ? tile.get() : kept + item * products_of(keys.count);
-    if (i0 < i1)
-      statistics_block(entry_of(rows, b), entry_of(keys, b), rate, problem.without_self, i0, i1,
-                       tiles, kept != nullptr, problem.logs + b * rows.count);
+    const Meeting<T> p{entry_of(rows, b), entry_of(keys, b), rate, problem.without_self};
+    statistics_block(p, block, tiles, kept != nullptr, problem.logs + b * rows.count);
   }
 }
 
@@ -51,26 +51,25 @@ void pull_blocks(const Pull<In, T>& q, int64_t begin, int64_t end) {
   const bool kept = !kKeys && q.student.kept != nullptr;
   Scratch<T> room(kept ? 0 : 2 * kBlock * kTile), pulled(q.gradients ? kBlock * width : 0);
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t b = item / q.blocks, i0 = item % q.blocks * kBlock;
-    const int64_t i1 = std::min(i0 + kBlock, own_s.used[b]);
-    const Entry<T> own = entry_of(own_s, b);
+    const int64_t b = item / q.blocks;
+    const Rows block = block_of(item % q.blocks, own_s.used[b]);
+    const Meeting<T> s{entry_of(own_s, b), entry_of(other_s, b), q.student.rate, q.without_self};
+    const Meeting<T> t{entry_of(own_t, b), entry_of(other_t, b), q.teacher.rate, q.without_self};
     const int64_t at = item * products_of(other_s.count);
     const Tiles<T> tiles{kept ? q.student.kept + at : room.get(),
                          kept ? q.teacher.kept + at : room.get() + kBlock * kTile, kept};
     RowResult results[kBlock];
-    if (i0 < i1)
-      pull_block<kSides, T>({own, entry_of(own_t, b)}, {entry_of(other_s, b), entry_of(other_t, b)},
-                            {q.student.rate, q.teacher.rate}, q.without_self, i0, i1, tiles,
-                            results, pulled.get());
+    if (block.count() > 0) pull_block<kSides>(s, t, block, tiles, results, pulled.get());
     double loss = 0;
     for (const RowResult& result : results) loss += result.loss;
     if (q.losses != nullptr) q.losses[item] = loss;
     if (!q.gradients) continue;
-    for (int64_t i = i0; i < i1; ++i) {
-      const Pulled<T> p{pulled.get() + (i - i0) * width, results[i - i0].weights};
-      const int64_t away = row_of(q.given, b, i) - q.given.data;
-      finish_row(q.given, q.norm, b, i, p, own.rows + i * width, q.student.centres + b * width,
-                 q.factor, q.out + away);
+    for (int64_t i = block.begin; i < block.end; ++i) {
+      const int64_t at = i - block.begin, away = row_of(q.given, b, i) - q.given.data;
+      const double inverse = q.given.factors[b * q.given.count + i].inverse;
+      const Pulled<T, T> p{s.own.rows + i * width, inverse, pulled.get() + at * width,
+                           results[at].weights};
+      finish_row(q.norm, p, q.student.centres + b * width, width, q.factor, q.out + away);
     }
   }
 }

@@ -25,14 +25,20 @@ struct Entry {
   int64_t count, width;
 };
 
-// The same rows of both networks.
+// Rows of one network and those that they meet: rate <own_i, other_j> of every pair, or of all but
+// i = j.
 template <class T>
-struct Pair {
-  Entry<T> student, teacher;
+struct Meeting {
+  Entry<T> own, other;
+  double rate;
+  bool without_self;
 };
 
-struct Rates {
-  double student, teacher;
+// Rows begin..end.
+struct Rows {
+  int64_t begin, end;
+
+  int64_t count() const { return end - begin; }
 };
 
 template <class T>
@@ -46,25 +52,29 @@ Entry<T> entry_of(const Placed<T>& set, int64_t b) {
           set.width};
 }
 
+// Block `item` of the first `used` rows; it may begin behind them.
+inline Rows block_of(int64_t item, int64_t used) {
+  return {item * kBlock, std::min((item + 1) * kBlock, used)};
+}
+
 // `count` rounded up to whole packs, for which arrays of padded(count) have room.
 template <class T>
 int64_t whole_packs(int64_t count) {
   return (count + Pack<T>::kLanes - 1) / Pack<T>::kLanes * Pack<T>::kLanes;
 }
 
-// out (i1 - i0, kTile): rate <own_i, other_j> for j0 <= j < j0 + columns, whole packs. A row does
-// not meet itself where without_self.
+// The products of some rows with others from j0 on, `columns` of them, whole packs: rows of out,
+// kTile apart.
 template <class T>
-void multiply(const Entry<T>& own, int64_t i0, int64_t i1, const Entry<T>& other, int64_t j0,
-              int64_t columns, double rate, bool without_self, T* out) {
-  const int64_t width = own.width;
-  const View<const T> rows{own.rows + i0 * width, width, 1};
+void multiply(const Meeting<T>& p, Rows rows, int64_t j0, int64_t columns, T* out) {
+  const int64_t width = p.own.width;
+  const View<const T> left{p.own.rows + rows.begin * width, width, 1};
   for (int64_t j = 0; j < columns; j += kPanel)
-    gemm<T>(i1 - i0, std::min(kPanel, columns - j), width, static_cast<T>(rate), rows,
-            {other.panels + (j0 + j) * width, kPanel, 1}, {out + j, kTile, 1});
-  if (!without_self) return;
-  for (int64_t i = std::max(i0, j0); i < std::min(i1, j0 + columns); ++i)
-    out[(i - i0) * kTile + i - j0] = kExcluded<T>;
+    gemm<T>(rows.count(), std::min(kPanel, columns - j), width, static_cast<T>(p.rate), left,
+            {p.other.panels + (j0 + j) * width, kPanel, 1}, {out + j, kTile, 1});
+  if (!p.without_self) return;
+  for (int64_t i = std::max(rows.begin, j0); i < std::min(rows.end, j0 + columns); ++i)
+    out[(i - rows.begin) * kTile + i - j0] = kExcluded<T>;
 }
 
 // Where the products of a tile of a block are: kept ones of all tiles lie one after the other.
@@ -97,20 +107,19 @@ struct ExponentialSum {
   double log2() const { return static_cast<double>(top) + std::log2(sum); }
 };
 
-// log2 of the sums of the rows i0..i1; tiles: room for kBlock x kTile, or as often where `kept`.
+// log2 of the sums of some rows; tiles: room for kBlock x kTile, or as often where `kept`.
 template <class T>
-void statistics_block(const Entry<T>& rows, const Entry<T>& keys, double rate, bool without_self,
-                      int64_t i0, int64_t i1, T* tiles, bool kept, double* logs) {
+void statistics_block(const Meeting<T>& p, Rows rows, T* tiles, bool kept, double* logs) {
   ExponentialSum<T> sums[kBlock];
-  const int64_t end = whole_packs<T>(keys.count);
+  const int64_t end = whole_packs<T>(p.other.count);
   for (int64_t j0 = 0; j0 < end; j0 += kTile) {
     const int64_t columns = std::min(kTile, end - j0);
     T* tile = tile_at(tiles, kept, j0);
-    multiply(rows, i0, i1, keys, j0, columns, rate, without_self, tile);
-    for (int64_t i = i0; i < i1; ++i)
-      sums[i - i0].add(tile + (i - i0) * kTile, keys.bias + j0, columns);
+    multiply(p, rows, j0, columns, tile);
+    for (int64_t i = 0; i < rows.count(); ++i)
+      sums[i].add(tile + i * kTile, p.other.bias + j0, columns);
   }
-  for (int64_t i = i0; i < i1; ++i) logs[i] = sums[i - i0].log2();
+  for (int64_t i = 0; i < rows.count(); ++i) logs[rows.begin + i] = sums[i].log2();
 }
 
 // What turns products into logarithms of shares, both of a row (keys' biases, own sums) and of a key
@@ -120,14 +129,14 @@ struct Shifts {
   T own_bias_s = 0, own_bias_t = 0, own_lse = 0, own_gap = 0;
   const T *bias_s = nullptr, *bias_t = nullptr, *lse = nullptr, *gap = nullptr;
 
-  Shifts(const Pair<T>& own, int64_t i, const Pair<T>& other, int64_t j0, Sides sides) {
+  Shifts(const Meeting<T>& s, const Meeting<T>& t, int64_t i, int64_t j0, Sides sides) {
     if (sides != Sides::keys) {
-      own_lse = own.teacher.lse[i], own_gap = own.student.lse[i];
-      bias_s = other.student.bias + j0, bias_t = other.teacher.bias + j0;
+      own_lse = t.own.lse[i], own_gap = s.own.lse[i];
+      bias_s = s.other.bias + j0, bias_t = t.other.bias + j0;
     }
     if (sides != Sides::rows) {
-      own_bias_s = own.student.bias[i], own_bias_t = own.teacher.bias[i];
-      lse = other.teacher.lse + j0, gap = other.student.lse + j0;
+      own_bias_s = s.own.bias[i], own_bias_t = t.own.bias[i];
+      lse = t.other.lse + j0, gap = s.other.lse + j0;
     }
   }
 };
@@ -203,33 +212,31 @@ struct Tiles {
   bool kept;
 };
 
-// Rows i0..i1: adds up `results`, one for each row, and writes sum_j w_ij other_j to `pulled`
-// (i1 - i0, width) unless it is null.
+// Adds up `results`, one for each of some rows, and writes sum_j w_ij other_j to `pulled` (rows,
+// width) unless it is null.
 template <Sides kSides, class T>
-void pull_block(const Pair<T>& own, const Pair<T>& other, const Rates& rates, bool without_self,
-                int64_t i0, int64_t i1, const Tiles<T>& tiles, RowResult* results, T* pulled) {
-  const int64_t width = own.student.width, count = other.student.count;
-  const int64_t end = whole_packs<T>(count);
-  if (end == 0 && pulled != nullptr) std::fill_n(pulled, (i1 - i0) * width, T(0));
+void pull_block(const Meeting<T>& s, const Meeting<T>& t, Rows rows, const Tiles<T>& tiles,
+                RowResult* results, T* pulled) {
+  const int64_t width = s.own.width, count = s.other.count, end = whole_packs<T>(count);
+  if (end == 0 && pulled != nullptr) std::fill_n(pulled, rows.count() * width, T(0));
   for (int64_t j0 = 0; j0 < end; j0 += kTile) {
     const int64_t columns = std::min(kTile, end - j0);
     T* student = tile_at(tiles.student, tiles.kept, j0);
     T* teacher = tile_at(tiles.teacher, tiles.kept, j0);
     if (!tiles.kept) {
-      multiply(own.student, i0, i1, other.student, j0, columns, rates.student, without_self,
-               student);
-      multiply(own.teacher, i0, i1, other.teacher, j0, columns, rates.teacher, without_self,
-               teacher);
+      multiply(s, rows, j0, columns, student);
+      multiply(t, rows, j0, columns, teacher);
     }
-    for (int64_t i = 0; i < i1 - i0; ++i) {
-      const RowResult part = weigh<kSides>(student + i * kTile, teacher + i * kTile, columns,
-                                           Shifts<T>(own, i0 + i, other, j0, kSides));
+    for (int64_t i = 0; i < rows.count(); ++i) {
+      const Shifts<T> shifts(s, t, rows.begin + i, j0, kSides);
+      const RowResult part =
+          weigh<kSides>(student + i * kTile, teacher + i * kTile, columns, shifts);
       results[i].loss += part.loss;
       results[i].weights += part.weights;
     }
     if (pulled != nullptr)
-      gemm<T>(i1 - i0, width, std::min(columns, count - j0), T(1), {student, kTile, 1},
-              {other.student.rows + j0 * width, width, 1}, {pulled, width, 1}, j0 > 0);
+      gemm<T>(rows.count(), width, std::min(columns, count - j0), T(1), {student, kTile, 1},
+              {s.other.rows + j0 * width, width, 1}, {pulled, width, 1}, j0 > 0);
   }
 }
 

@@ -78,7 +78,7 @@ def rbf_affinity_loss(student: Tensor, teacher: Tensor, *, gamma: float | Tensor
     >>> rbf_affinity_loss(student, torch.randn(64, 48), gamma=0.02).backward()
     """
     op = "rbf_affinity_loss"
-    _check_pair(op, "student", student, "teacher", teacher, "[N, D]", 2)
+    _check_all(op, "[N, D]", 2, {"student": student, "teacher": teacher})
     _check.same_size(op, "number of rows", student=student.shape[0], teacher=teacher.shape[0])
     tensor, value = _bandwidth(op, gamma, student)
     if tensor is not None and tensor.numel() != 1:
@@ -125,13 +125,17 @@ def svd_rbf_loss(
     op = "svd_rbf_loss"
     _check.option(op, "variant", variant, VARIANTS)
     _check.positive(op, "beta", beta)
-    shape = "[B, D, k]"
-    _check_pair(op, "student_front", student_front, "student_back", student_back, shape, 3)
-    _check_pair(op, "student_front", student_front, "teacher_front", teacher_front, shape, 3)
-    _check_pair(op, "student_back", student_back, "teacher_back", teacher_back, shape, 3)
+    maps = {
+        "student_front": student_front,
+        "student_back": student_back,
+        "teacher_front": teacher_front,
+        "teacher_back": teacher_back,
+    }
+    _check_all(op, "[B, D, k]", 3, maps)
     _check_levels(student_front, student_back, teacher_front, teacher_back)
     sf, sb = _inputs.widened(student_front), _inputs.widened(student_back)
-    tf, tb = (_inputs.constant(_inputs.widened(t)) for t in (teacher_front, teacher_back))
+    tf = _inputs.constant(_inputs.widened(teacher_front))
+    tb = _inputs.constant(_inputs.widened(teacher_back))
     return registration.svd_rbf_loss(sf, sb, tf, tb, beta, VARIANTS.index(variant))
 
 
@@ -143,13 +147,11 @@ def _widened(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return x, y
 
 
-def _check_pair(
-    op: str, a_name: str, a: Tensor, b_name: str, b: Tensor, shape: str, dims: int
-) -> None:
-    for name, value in ((a_name, a), (b_name, b)):
+def _check_all(op: str, shape: str, dims: int, tensors: dict[str, Tensor]) -> None:
+    for name, value in tensors.items():
         _check.tensor(op, name, value)
         _check.rank(op, name, value, shape, dims)
-    _check.same_kind(op, **{a_name: a, b_name: b})
+    _check.same_kind(op, **tensors)
 
 
 def _check_rows(op: str, x: Tensor, y: Tensor | None) -> None:
@@ -174,8 +176,10 @@ def _check_levels(sf: Tensor, sb: Tensor, tf: Tensor, tb: Tensor) -> None:
             f"{op}: expected student and teacher of the same shape at each level, got "
             f"{list(pair[0].shape)} and {list(pair[1].shape)}"
         )
-    _check.same_size(op, "batch size", front=sf.shape[0], back=sb.shape[0])
-    _check.same_size(op, "number of components", front=sf.shape[2], back=sb.shape[2])
+    (batch, _, k), (back_batch, _, back_k) = sf.shape, sb.shape
+    if (batch, k) != (back_batch, back_k):
+        _check.same_size(op, "batch size", front=batch, back=back_batch)
+        _check.same_size(op, "number of components", front=k, back=back_k)
 
 
 def _bandwidth(op: str, gamma: float | Tensor, x: Tensor) -> tuple[Tensor | None, float]:

@@ -86,8 +86,10 @@ def similarity_kl_loss(
     shared = own is not None and own.dim() == 2
     lead = 1 if shared else math.prod(student.shape[:-2])
     s, t = _batched(s, lead), _batched(t, lead)
-    own, theirs = (None if x is None else _batched(x, lead) for x in (own, theirs))
-    mask = None if mask is None else mask.reshape(s.shape[:2])
+    if own is not None and theirs is not None:
+        own, theirs = _batched(own, lead), _batched(theirs, lead)
+    if mask is not None:
+        mask = mask.reshape(s.shape[:2])
     return registration.similarity_kl_loss(s, own, t, theirs, mask, options)
 
 
@@ -184,5 +186,10 @@ def _logit_scale(
 
 def _batched(x: Tensor, lead: int) -> Tensor:
     """(lead, rows, D): all rows together where lead is one."""
-    rows = math.prod(x.shape[:-1]) if lead == 1 else x.shape[-2]
-    return x if x.dim() == 3 and x.shape[0] == lead else x.reshape(lead, rows, x.shape[-1])
+    dim = x.dim()
+    if dim == 2 and lead == 1:
+        return x.unsqueeze(0)  # a reshape costs a microsecond more
+    if dim == 3 and x.shape[0] == lead:
+        return x
+    *batch, rows, width = x.shape
+    return x.reshape(lead, math.prod(batch) * rows if lead == 1 else rows, width)
