@@ -1,7 +1,7 @@
 """The Triton kernels of the attention map: against the references, and compiled ahead of time."""
 
 import pytest
-from support.kernel_runs import compile_ahead, interpret
+from support.kernel_runs import interpret
 
 pytest.importorskip("triton")
 
@@ -117,21 +117,3 @@ for shape in ((0, 3, 4), (2, 0, 4), (2, 3, 0)):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_interpreter_against_the_references(dtype):
     interpret(INTERPRETED.format(dtype=dtype))
-
-
-ROWS, COLUMNS = {"position_stride": 1}, {"channel_stride": 1}
-MAP, GRADIENT = ("map_kernel", "x p out top unit"), ("gradient_kernel", "grad unit x p gx")
-ONCE, UNIT, PLAIN = {"TOP": False, "AGAIN": False}, {"UNIT": True}, {"UNIT": False}
-KERNELS = (
-    (*MAP, {"EXPONENT": 0, "LARGEST": False, "TOP": True, "AGAIN": False, **ROWS}),
-    (*MAP, {"EXPONENT": 3, "LARGEST": True, **ONCE, **COLUMNS}),
-    (*MAP, {"EXPONENT": 4, "LARGEST": False, "TOP": False, "AGAIN": True}),
-    (*GRADIENT, {"EXPONENT": 0, "LARGEST": False, **PLAIN, **COLUMNS, "gx_channel": 1}),
-    (*GRADIENT, {"EXPONENT": 1, "LARGEST": True, **UNIT, **ROWS, "gx_position": 1}),
-    (*GRADIENT, {"EXPONENT": 2, "LARGEST": False, **UNIT, "channels": 1}),
-)
-
-
-@pytest.mark.parametrize("number", ["fp32", "fp64"])
-def test_compiles_for_sm_75_to_120(number):
-    compile_ahead("kdops.ops.attention.triton", number, KERNELS)

@@ -1,7 +1,7 @@
 """The Triton kernels of rbf: interpreted against the references, and compiled ahead of time."""
 
 import pytest
-from support.kernel_runs import compile_ahead, interpret
+from support.kernel_runs import interpret
 
 pytest.importorskip("triton")
 
@@ -84,22 +84,3 @@ assert rbf_affinity_loss(torch.randn(0, 3), None, torch.randn(0, 3), 1.0, True)[
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_interpreter_against_the_references(dtype):
     interpret(INTERPRETED.format(dtype=dtype))
-
-
-AFFINITY = (
-    ("affinity_kernel", "x x_given x_norms y y_given y_norms gamma out", {}),
-    ("slope_kernel", "grad k x x_given x_norms y y_given y_norms sums", {}),
-    ("pull_kernel", "grad k x x_given x_sizes y y_given y_sizes gamma out", {"EPS": 1e-7}),
-)
-LOSS = (
-    ("loss_kernel", "s s_given s_norms s_sizes t t_given t_norms gamma losses slopes gradient", {}),
-)
-# a few registers too many in the largest kernel, for two architectures
-SPILLS = {"fp64": {("loss_kernel", 100): 32, ("loss_kernel", 120): 16}}
-
-
-@pytest.mark.parametrize("number", ["fp32", "fp64"])
-def test_compiles_for_sm_75_to_120(number):
-    sizes = dict(TERMS=10 if number == "fp32" else 18, SAME=True, GRADIENT=True)
-    compile_ahead("kdops.ops.rbf.triton", number, AFFINITY, **sizes)
-    compile_ahead("kdops.ops.rbf.triton_loss", number, LOSS, SPILLS.get(number, ()), **sizes)

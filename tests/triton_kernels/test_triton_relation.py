@@ -2,7 +2,7 @@
 compiled ahead of time."""
 
 import pytest
-from support.kernel_runs import compile_ahead, interpret
+from support.kernel_runs import interpret
 
 pytest.importorskip("triton")
 
@@ -101,16 +101,3 @@ def test_interpreter_against_the_references(dtype):
 
 # sizes of rows whose squared distances vanish, and the least number
 VANISHING = {"float32": ((1e-25, 1e-37), 1.4e-45), "float64": ((1e-142,), 5e-324)}
-KERNELS = (
-    ("pairs_kernel", "x x_given x_norms y y_given y_norms unit out", {}),
-    ("pull_kernel", "grad out x x_given x_sizes y y_given y_sizes unit result", {}),
-)
-
-
-@pytest.mark.parametrize("number", ["fp32", "fp64"])
-def test_compiles_for_sm_75_to_120(number):
-    spills = {("pull_kernel", 100): 8} if number == "fp32" else {}  # bytes, for one architecture
-    compile_ahead("kdops.ops.relation.triton", number, KERNELS, spills, KIND=1, SAME=True)
-    similarity = ("similarity_kernel", "student teacher factor losses", {})
-    module = "kdops.ops.relation.triton_similarity"
-    compile_ahead(module, number, [similarity], GRADIENT=True, BLOCK=1024)

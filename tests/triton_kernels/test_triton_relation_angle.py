@@ -2,7 +2,7 @@
 time."""
 
 import pytest
-from support.kernel_runs import compile_ahead, interpret
+from support.kernel_runs import interpret
 
 pytest.importorskip("triton")
 
@@ -72,17 +72,3 @@ assert cosines[others][:, others][:, :, others].isfinite().all()
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_interpreter_against_the_references(dtype):
     interpret(INTERPRETED.format(dtype=dtype))
-
-
-KERNELS = (
-    ("long_squares_kernel", "x:fp64 squares:fp64 rests:fp64", {"enable_fp_fusion": False}),
-    ("angle_kernel", "squares:fp64 rests:fp64 out", {}),
-    ("weights_kernel", "grad squares:fp64 rests:fp64 weights:fp64", {"stride_k": 1}),
-    ("weights_kernel", "grad squares:fp64 rests:fp64 weights:fp64", {"stride_j": 1, "parts": 1}),
-    ("weights_kernel", "grad squares:fp64 rests:fp64 weights:fp64", {"n": 1, "parts": 1}),
-)
-
-
-@pytest.mark.parametrize("number", ["fp32", "fp64"])
-def test_compiles_for_sm_80_90_and_100(number):
-    compile_ahead("kdops.ops.relation.triton_angle", number, KERNELS)

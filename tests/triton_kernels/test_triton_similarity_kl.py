@@ -2,7 +2,7 @@
 of time."""
 
 import pytest
-from support.kernel_runs import compile_ahead, interpret
+from support.kernel_runs import interpret
 
 pytest.importorskip("triton")
 
@@ -137,25 +137,3 @@ for batch, n, m, width in ((0, 3, 2, 2), (2, 0, 3, 2), (2, 3, 0, 2), (2, 3, 4, 0
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_interpreter_against_the_references(dtype):
     interpret(INTERPRETED.format(dtype=dtype))
-
-
-ROWS = ("own_s", "own_t", "own_bias", "own_logs", "other_s", "other_t", "other_bias", "other_logs")
-PULL = " ".join((*ROWS, "rates chosen:i32 losses totals pulled"))
-BOTH, KEYS = {"ROWS": True, "KEYS": True}, {"ROWS": False, "KEYS": True}
-SELF, OTHERS = {"WITHOUT_SELF": False}, {"WITHOUT_SELF": True}
-KERNELS = (
-    ("statistics_kernel", "x y bias rate chosen:i32 tops sums", OTHERS),
-    ("pull_kernel", PULL, {**BOTH, **OTHERS, "GRADIENT": True}),
-    ("pull_kernel", PULL, {**KEYS, **SELF, "GRADIENT": True}),
-    ("pull_kernel", PULL, {"ROWS": True, "KEYS": False, **SELF, "GRADIENT": False}),
-)
-# a few registers too many in the largest kernel, for some architectures
-SPILLS = {
-    "fp32": {("pull_kernel", 80): 16},
-    "fp64": {("pull_kernel", 90): 16, ("pull_kernel", 100): 24, ("pull_kernel", 120): 16},
-}
-
-
-@pytest.mark.parametrize("number", ["fp32", "fp64"])
-def test_compiles_for_sm_75_to_120(number):
-    compile_ahead("kdops.ops.similarity_kl.triton", number, KERNELS, SPILLS[number])

@@ -1,7 +1,7 @@
 """The Triton kernel of pkt_loss: interpreted against the references, and compiled ahead of time."""
 
 import pytest
-from support.kernel_runs import compile_ahead, interpret
+from support.kernel_runs import interpret
 
 pytest.importorskip("triton")
 
@@ -66,20 +66,3 @@ assert loss == 0 and grad.shape == (0, 3)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_interpreter_against_the_references(dtype):
     interpret(INTERPRETED.format(dtype=dtype))
-
-
-POINTERS = "x y biases factors padding losses shares totals pulled"
-KERNELS = (
-    ("pkt_kernel", POINTERS, {"GRADIENT": True}),
-    ("pkt_kernel", POINTERS, {"GRADIENT": False}),
-)
-# a few registers too many; in float for the loss alone
-SPILLS = {
-    "fp32": {("pkt_kernel", 90): 8},
-    "fp64": {("pkt_kernel", arch): 24 for arch in (80, 90, 100, 120)},
-}
-
-
-@pytest.mark.parametrize("number", ["fp32", "fp64"])
-def test_compiles_for_sm_75_to_120(number):
-    compile_ahead("kdops.ops.similarity_kl.triton_pkt", number, KERNELS, SPILLS[number])

@@ -2,7 +2,7 @@
 compiled ahead of time."""
 
 import pytest
-from support.kernel_runs import compile_ahead, interpret
+from support.kernel_runs import interpret
 
 pytest.importorskip("triton")
 
@@ -150,24 +150,3 @@ for shape, width in EMPTY:
 @pytest.mark.parametrize("code", [INTERPRETED, INTERPRETED_CKA], ids=["anchoring", "cka"])
 def test_interpreter_against_the_references(code, dtype):
     interpret(code.format(dtype=dtype))
-
-
-POINTERS = "x y chosen:i32 squares entries pull"
-KERNELS = (
-    ("anchoring_kernel", POINTERS, {"NEGATIVES": 0, "GRADIENT": True}),
-    ("anchoring_kernel", POINTERS, {"NEGATIVES": 1, "GRADIENT": True}),
-    ("anchoring_kernel", POINTERS, {"NEGATIVES": 2, "GRADIENT": False}),
-)
-
-
-CKA_KERNELS = (
-    ("kernels_kernel", "x y k_s k_t squares", {}),
-    ("differences_kernel", "k_s k_t own other squares", {}),
-    ("pull_kernel", "x k_s k_t own other loss pull", {}),
-)
-
-
-@pytest.mark.parametrize("number", ["fp32", "fp64"])
-def test_compiles_for_sm_75_to_120(number):
-    compile_ahead("kdops.ops.token_gram.triton", number, KERNELS)
-    compile_ahead("kdops.ops.token_gram.triton_cka", number, CKA_KERNELS)
