@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <cmath>
+#include <numbers>
 #include <tuple>
 
 #include "common/torch/dispatch.h"
@@ -32,8 +33,8 @@ gpu::SvdRbfLaunch<T> problem_of(const Tensor& sf, const Tensor& sb, const Tensor
   problem.teacher_front = input_of<T>(tf), problem.teacher_back = input_of<T>(tb);
   problem.front = static_cast<int>(sf.size(1)), problem.back = static_cast<int>(sb.size(1));
   problem.components = static_cast<int>(sf.size(2));
-  problem.root = static_cast<T>(std::sqrt(1 / beta));
-  problem.factor = static_cast<T>(-4 * scale * std::sqrt(1 / beta));
+  problem.root = static_cast<T>(std::sqrt(std::numbers::log2e / beta));
+  problem.factor = static_cast<T>(-4 * scale * std::sqrt(std::numbers::ln2 / beta));
   return problem;
 }
 

@@ -1,4 +1,6 @@
 // svd_rbf_loss's kernels on the simulator, launched exactly as svd_rbf_cuda.cu launches them.
+#include <numbers>
+
 #include "rbf/svd_rbf_kernels.cuh"
 #include "sim_module.h"
 
@@ -28,8 +30,8 @@ void svd_rbf(const std::array<py::array, 4>& inputs, const std::array<Strides, 4
                              front,
                              back,
                              components,
-                             static_cast<T>(std::sqrt(1 / beta)),
-                             static_cast<T>(-4 * scale * std::sqrt(1 / beta)),
+                             static_cast<T>(std::sqrt(std::numbers::log2e / beta)),
+                             static_cast<T>(-4 * scale * std::sqrt(std::numbers::ln2 / beta)),
                              !gradient_front.is_none(),
                              losses.data(),
                              data_of<T>(gradient_front),
