@@ -44,10 +44,12 @@ void launch(const OnDevice& device, const gpu::SvdRbfLaunch<T>& problem, int64_t
             double scale, T* loss) {
   if (items > 0) {
     const int64_t bytes = kNumbersPerBackValue * problem.back * static_cast<int64_t>(sizeof(T));
-    allow_shared_memory(kOp, gpu::svd_rbf_kernel<T>, bytes);
-    gpu::svd_rbf_kernel<T>
-        <<<grid_of(kOp, items), gpu::kSvdRbfThreads, static_cast<size_t>(bytes), device.stream()>>>(
-            problem);
+    gpu::for_svd_rbf_fronts(problem.front, [&](auto fronts) {
+      const auto kernel = gpu::svd_rbf_kernel<T, decltype(fronts)::value>;
+      allow_shared_memory(kOp, kernel, bytes);
+      kernel<<<grid_of(kOp, items), gpu::kSvdRbfThreads, static_cast<size_t>(bytes),
+               device.stream()>>>(problem);
+    });
     check_launch(kOp);
   }
   gpu::svd_rbf_sum_kernel<T>

@@ -1,8 +1,8 @@
 // svd_rbf_loss on the GPU: loss and both student gradients in one pass over the pairs.
 //
 // One block per item (sample b, component c). A warp walks over its share of the back values, its
-// lanes over 128 neighbouring front values, four of which each keeps in registers: four pairs cost
-// no memory access but one shared broadcast, and their sum for the back value one warp sum. Row
+// lanes over neighbouring front values, several of which each keeps in registers: its pairs cost no
+// memory access but one shared broadcast, and their sum for the back value one warp sum. Row
 // sums (gradient of back) go into shared memory that only this warp touches; the column sums
 // (gradient of front) stay in registers and are combined over the warps in ascending order. No
 // atomics: results repeat to the bit.
@@ -15,7 +15,6 @@ namespace kdops::rbf::gpu {
 using namespace kdops::gpu;
 
 inline constexpr int kSvdRbfThreads = 256;
-inline constexpr int kSvdRbfFronts = 4;  // front values of a lane
 
 // (B, D, k) with any strides, in elements.
 template <class T>
@@ -44,8 +43,8 @@ struct SvdRbfValue {
   T student, teacher, shift;  // shift = teacher - student
 };
 
-// The powers 2^-p of the student and 2^-q of the teacher, gap = q - p: their difference, taken by
-// expm1 where the exponents are close, so that it keeps its digits.
+// The powers 2^-p of the student and 2^-q of the teacher, gap = q - p: the difference is taken from
+// 1 - 2^-gap where the exponents are close, so that it keeps its digits.
 template <class T>
 struct SvdRbfPowers {
   T student, difference;
@@ -57,30 +56,29 @@ KDOPS_DEVICE SvdRbfPowers<double> svd_rbf_powers(double p, double q, double gap)
 }
 // Without a branch: some lane of a warp takes either way.
 KDOPS_DEVICE SvdRbfPowers<float> svd_rbf_powers(float p, float q, float gap) {
-  const float student = exp2_near(-p), x = gap * -0.693147181f;
-  float series = fma(x, 1.0f / 5040, 1.0f / 720);  // of expm1(x) / x, |x| < 0.35
-  series = fma(series, x, 1.0f / 120);
-  series = fma(series, x, 1.0f / 24);
-  series = fma(series, x, 1.0f / 6);
-  series = fma(series, x, 0.5f);
-  series = fma(series, x, 1.0f);
-  const float close = -student * (x * series), far = student - exp2_near(-q);
-  return {student, abs(gap) < 0.5f ? close : far};
+  // (1 - 2^-gap) / gap within 1.2e-8 for |gap| < 0.5, interpolated in Chebyshev's points
+  float series = fma(-1.545316336e-4f, gap, 1.339086331e-3f);
+  series = fma(series, gap, -9.618083015e-3f);
+  series = fma(series, gap, 5.550356954e-2f);
+  series = fma(series, gap, -2.402265072e-1f);
+  series = fma(series, gap, 6.931471825e-1f);
+  const float student = exp2_near(-p), far = student - exp2_near(-q);
+  return {student, abs(gap) < 0.5f ? student * gap * series : far};
 }
 
-// K_S - K_T in `delta`; returns (K_S - K_T) K_S (back - front) root, which is dL/d(back - front) up
-// to `factor`. a_T - a_S comes from the shifts or from a_S and a_T, whichever are smaller.
+// K_S - K_T in `delta`; returns (K_S - K_T) K_S (back - front) root, which is dL/d(back - front)
+// up to `factor`. The difference of the teacher's and the student's back - front comes from the shifts or
+// from themselves, whichever are smaller.
 template <class T>
 KDOPS_DEVICE T svd_rbf_pair(const SvdRbfValue<T>& back, const SvdRbfValue<T>& front, T root,
                             T& delta) {
   const T s = back.student - front.student, t = back.teacher - front.teacher;
   const bool close = abs(back.shift) + abs(front.shift) < abs(s) + abs(t);
   const T difference = close ? back.shift - front.shift : t - s;
-  const T a_student = root * s, a_teacher = root * t;
-  const T gap = root * difference * (a_teacher + a_student);
-  const auto powers = svd_rbf_powers(a_student * a_student, a_teacher * a_teacher, gap);
+  const T a_s = root * s, a_t = root * t;
+  const auto powers = svd_rbf_powers(a_s * a_s, a_t * a_t, root * difference * (a_t + a_s));
   delta = powers.difference;
-  return delta * powers.student * a_student;
+  return delta * powers.student * a_s;
 }
 
 template <class T>
@@ -90,11 +88,11 @@ KDOPS_DEVICE SvdRbfValue<T> svd_rbf_value(const SvdRbfInput<T>& student,
   return {s, t, t - s};
 }
 
-// The front values of a lane, a warp apart, from the warp's first one on.
-template <class T>
+// The front values of a lane, a warp apart.
+template <class T, int kFronts>
 struct SvdRbfFronts {
-  SvdRbfValue<T> value[kSvdRbfFronts];
-  T column[kSvdRbfFronts];  // minus what the pairs pull
+  SvdRbfValue<T> value[kFronts];
+  T column[kFronts];  // minus what the pairs pull
   T loss;
 
   // One back value against all; the sum of their pulls. kWhole: all of them exist.
@@ -102,7 +100,7 @@ struct SvdRbfFronts {
   KDOPS_DEVICE T meet(const SvdRbfValue<T>& back, T root, int first, int count) {
     T row = 0;
 #pragma unroll
-    for (int f = 0; f < kSvdRbfFronts; ++f) {
+    for (int f = 0; f < kFronts; ++f) {
       T delta, pull = svd_rbf_pair(back, value[f], root, delta);
       if (!kWhole && first + f * kWarp >= count) pull = delta = 0;
       loss = fma(delta, delta, loss);
@@ -112,10 +110,18 @@ struct SvdRbfFronts {
   }
 };
 
+// body(number) with how many front values a lane is to keep, as a constant: no more than there are.
+template <class Body>
+void for_svd_rbf_fronts(int front, const Body& body) {
+  if (front <= 2 * kWarp) return body(std::integral_constant<int, 2>());
+  if (front <= 4 * kWarp) return body(std::integral_constant<int, 4>());
+  body(std::integral_constant<int, 8>());
+}
+
 // Dynamic shared memory: for every back value its three numbers and its gradient.
-template <class T>
-__global__ __launch_bounds__(kSvdRbfThreads, 4) void svd_rbf_kernel(SvdRbfLaunch<T> launch) {
-  constexpr int kWarps = kSvdRbfThreads / kWarp, kWidth = kSvdRbfFronts * kWarp;
+template <class T, int kFronts>
+__global__ __launch_bounds__(kSvdRbfThreads) void svd_rbf_kernel(SvdRbfLaunch<T> launch) {
+  constexpr int kWarps = kSvdRbfThreads / kWarp, kWidth = kFronts * kWarp;
   KDOPS_DYNAMIC_SHARED(T, pool);
   KDOPS_SHARED(T, columns, [kWarps][kWidth]);
   const auto& q = launch;
@@ -134,9 +140,9 @@ __global__ __launch_bounds__(kSvdRbfThreads, 4) void svd_rbf_kernel(SvdRbfLaunch
   double total = 0;
   for (int n0 = 0; n0 < q.front; n0 += kWidth) {
     const int n = n0 + lane;
-    SvdRbfFronts<T> fronts{};
+    SvdRbfFronts<T, kFronts> fronts{};
 #pragma unroll
-    for (int f = 0; f < kSvdRbfFronts; ++f)
+    for (int f = 0; f < kFronts; ++f)
       fronts.value[f] =
           svd_rbf_value(q.student_front, q.teacher_front, b, min(n + f * kWarp, q.front - 1), c);
     const bool whole = n0 + kWidth <= q.front;
@@ -150,8 +156,9 @@ __global__ __launch_bounds__(kSvdRbfThreads, 4) void svd_rbf_kernel(SvdRbfLaunch
     total += static_cast<double>(fronts.loss);
     if (!q.gradients) continue;
 #pragma unroll
-    for (int f = 0; f < kSvdRbfFronts; ++f) columns[warp][f * kWarp + lane] = fronts.column[f];
+    for (int f = 0; f < kFronts; ++f) columns[warp][f * kWarp + lane] = fronts.column[f];
     __syncthreads();
+    static_assert(kWidth <= kSvdRbfThreads);
     if (thread < kWidth && n0 + thread < q.front) {
       T sum = T(0);
       for (int w = 0; w < kWarps; ++w) sum += columns[w][thread];

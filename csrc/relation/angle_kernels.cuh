@@ -79,7 +79,7 @@ struct FarRows {
   bool far;
 
   KDOPS_DEVICE FarRows found() const {
-    static_assert(RelationTile::kThreads == kRowThreads);  // for total()
+    static_assert(GradientTile::kThreads == kRowThreads);  // for total()
     if (*work.near == 0) return {work, 0, false};
     const double n = work.far.n, loss = work.total();
     if (blockIdx.x == 0 && threadIdx.x == 0) *work.loss = static_cast<T>(loss);

@@ -15,8 +15,11 @@ using kdops::gram::gpu::GramProblem;
 using kdops::gram::gpu::GramSpot;
 using kdops::gram::gpu::GramTile;
 
-// 256 threads, few stages: a batch has too few rows to fill the device with larger ones.
-using RelationTile = GramTile<32, 32, 4, 32, 4>;
+// 256 threads, few stages. The gradient has one part only, and a batch too few rows to fill the device
+// with larger tiles; in a Gram matrix they halve the loads, but a larger one of doubles would spill.
+using GradientTile = GramTile<32, 32, 4, 32, 4>;
+template <class T>
+using RelationTile = std::conditional_t<sizeof(T) == 4, GramTile<64, 64, 8, 32, 4>, GradientTile>;
 
 // Operands: at(channel, depth), zero outside, without a branch, behind which loads would wait for each
 // other. kAdjacent: whether channels are neighbours in memory.
@@ -49,10 +52,10 @@ struct SquareOperand {
 };
 
 // A stage of an operand on its way through registers.
-template <int kChannels, class T>
+template <int kChannels, class Tile, class T>
 struct StageOnItsWay {
-  static constexpr int kThreads = RelationTile::kThreads;
-  static constexpr int kCount = kChannels * RelationTile::kDepth / kThreads;
+  static constexpr int kThreads = Tile::kThreads;
+  static constexpr int kCount = kChannels * Tile::kDepth / kThreads;
   T values[kCount];
 
   template <class Operand>
@@ -67,13 +70,12 @@ struct StageOnItsWay {
 };
 
 // acc = a bT over the depths begin..end of the tile at `place`; group 0 has the sums.
-template <class T, class A, class B>
+template <class Tile, class T, class A, class B>
 KDOPS_DEVICE void relation_multiply(const GramPlace& place, const A& a, const B& b,
-                                    T (&acc)[RelationTile::kReg][RelationTile::kReg]) {
-  using Tile = RelationTile;
+                                    T (&acc)[Tile::kReg][Tile::kReg]) {
   KDOPS_SHARED(T, stages, [2][Tile::kDepth * Tile::kPitch]);
-  StageOnItsWay<Tile::kRows, T> next_a;
-  StageOnItsWay<Tile::kCols, T> next_b;
+  StageOnItsWay<Tile::kRows, Tile, T> next_a;
+  StageOnItsWay<Tile::kCols, Tile, T> next_b;
   const auto fetch = [&](int k) {
     next_a.fetch(a, place.row, k);
     next_b.fetch(b, place.col, k);
@@ -100,9 +102,9 @@ KDOPS_DEVICE void relation_multiply(const GramPlace& place, const A& a, const B&
 // p: the symmetric product of one side, item 0 the student. Writes a part of its Gram matrix and of
 // the norms; the scale; and clears near, which may be null, for rkd_angle_pairs_kernel.
 template <class T>
-__global__ void __launch_bounds__(RelationTile::kThreads)
+__global__ void __launch_bounds__(RelationTile<T>::kThreads)
     relation_gram_kernel(GramProblem<T> p, Sides<T> sides, int* near) {
-  using Tile = RelationTile;
+  using Tile = RelationTile<T>;
   const GramPlace place = gram::gpu::gram_place<Tile>(p);
   const Side<T> side = sides.at(place.item);
   const int thread = static_cast<int>(threadIdx.x);
@@ -115,7 +117,7 @@ __global__ void __launch_bounds__(RelationTile::kThreads)
   }
   T acc[Tile::kReg][Tile::kReg] = {};
   const CentredOperand<T, false> rows{side, scale};
-  relation_multiply<T>(place, rows, rows, acc);
+  relation_multiply<Tile>(place, rows, rows, acc);
   T* out = side.gram + static_cast<int64_t>(place.split) * p.rows * p.rows;
   T* norms = side.norms + static_cast<int64_t>(place.split) * p.rows;
   gram::gpu::gram_for_entries<Tile>(p, place, acc, [&](int row, int col, T value) {
@@ -149,16 +151,16 @@ struct LossyRows {
 // p: the Laplacian (n, n) times the centred rows, not split, with the part of the scale that the
 // Laplacian has not taken: the gradient (n, d). Some rows are the others', which find out which.
 template <class T, class Others>
-__global__ void __launch_bounds__(RelationTile::kThreads)
+__global__ void __launch_bounds__(GradientTile::kThreads)
     relation_gradient_kernel(GramProblem<T> p, const T* __restrict__ laplacian, Side<T> rows,
                              Others others, T* __restrict__ grad) {
-  using Tile = RelationTile;
+  using Tile = GradientTile;
   const GramPlace place = gram::gpu::gram_place<Tile>(p);
   const double scale = *rows.scale;
   const T rest = static_cast<T>(scale / scale_inside<T>(scale));
   T acc[Tile::kReg][Tile::kReg] = {};
-  relation_multiply<T>(place, SquareOperand<T>{laplacian, rows.n},
-                       CentredOperand<T, true>{rows, static_cast<T>(scale)}, acc);
+  relation_multiply<Tile>(place, SquareOperand<T>{laplacian, rows.n},
+                          CentredOperand<T, true>{rows, static_cast<T>(scale)}, acc);
   const Others replaced = others.found();
   gram::gpu::gram_for_entries<Tile>(p, place, acc, [&](int row, int col, T value) {
     if (!replaced.again(row)) grad[static_cast<int64_t>(row) * p.cols + col] = value * rest;

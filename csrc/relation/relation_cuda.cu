@@ -58,7 +58,7 @@ struct Prepared {
     product.rows = product.cols = n, product.depth = static_cast<int>(longest);
     product.symmetric = true;
     const int64_t blocks =
-        gram::gpu::gram_plan<gpu::RelationTile>(product, 2, device.multiprocessors());
+        gram::gpu::gram_plan<gpu::RelationTile<T>>(product, 2, device.multiprocessors());
     sides.splits = product.splits;
     sides.column_blocks =
         static_cast<int>(std::max<int64_t>(1, (longest + gpu::kStatsCols - 1) / gpu::kStatsCols));
@@ -68,8 +68,8 @@ struct Prepared {
            dim3(gpu::kStatsCols, gpu::kStatsRows), 0, device.stream()>>>(sides);
     check_launch(op);
     gpu::relation_gram_kernel<T>
-        <<<grid_of(op, blocks), gpu::RelationTile::kThreads, 0, device.stream()>>>(product, sides,
-                                                                                   near);
+        <<<grid_of(op, blocks), gpu::RelationTile<T>::kThreads, 0, device.stream()>>>(product,
+                                                                                      sides, near);
     check_launch(op);
   }
 
@@ -84,10 +84,10 @@ struct Prepared {
     gram::gpu::GramProblem<T> p{};
     p.rows = p.depth = p.split_depth = n(), p.cols = sides.student.d;
     p.splits = 1;
-    p.col_tiles = (p.cols + gpu::RelationTile::kCols - 1) / gpu::RelationTile::kCols;
-    p.tiles = p.col_tiles * ((p.rows + gpu::RelationTile::kRows - 1) / gpu::RelationTile::kRows);
+    p.col_tiles = (p.cols + gpu::GradientTile::kCols - 1) / gpu::GradientTile::kCols;
+    p.tiles = p.col_tiles * ((p.rows + gpu::GradientTile::kRows - 1) / gpu::GradientTile::kRows);
     gpu::relation_gradient_kernel<T, Others>
-        <<<grid_of(op, p.tiles), gpu::RelationTile::kThreads, 0, device.stream()>>>(
+        <<<grid_of(op, p.tiles), gpu::GradientTile::kThreads, 0, device.stream()>>>(
             p, sides.student.gram, sides.student, others, pointer<T>(grad));
     check_launch(op);
     return grad;
@@ -148,13 +148,14 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
   return {loss, known.pull_back(student, gpu::LossyRows<T>{side.gram, side, pointer<int>(lossy)})};
 }
 
-// Over how many parts the anchors of the opposite sides are split: enough blocks to fill the
-// device, at most 16 and 256 MB of partial sums.
+// Over how many parts the anchors of the opposite sides are split: as many as fill the device, beside
+// the blocks for the weights, four times and no more; at most 16 and 256 MB of partial sums.
 int64_t side_splits(int64_t n, int64_t multiprocessors) {
-  const int64_t tiles = (n + gpu::kSideTile - 1) / gpu::kSideTile, blocks = tiles * (tiles + 1) / 2;
-  const int64_t wanted = (4 * multiprocessors + blocks - 1) / blocks;
-  const int64_t by_memory = std::max<int64_t>(1, (int64_t(1) << 25) / (n * n));
-  const int64_t by_work = std::max<int64_t>(1, n / 32);
+  const gpu::AngleTriples<gpu::AnglePair<float>> one{nullptr, static_cast<int>(n), 1};
+  const int64_t weights =
+      one.weight_columns() * ((n + gpu::kWeightAnchors - 1) / gpu::kWeightAnchors);
+  const int64_t wanted = (4 * multiprocessors - weights) / one.side_blocks();
+  const int64_t by_memory = (int64_t(1) << 25) / (n * n), by_work = n / 32;
   return std::max<int64_t>(1, std::min({wanted, by_memory, by_work, int64_t(16)}));
 }
 

@@ -37,9 +37,11 @@ void svd_rbf(const std::array<py::array, 4>& inputs, const std::array<Strides, 4
                              data_of<T>(gradient_front),
                              data_of<T>(gradient_back)};
       if (items > 0)
-        cusim::launch(static_cast<unsigned>(items), kSvdRbfThreads,
-                      static_cast<size_t>(4 * back) * sizeof(T),
-                      [&] { svd_rbf_kernel<T>(launch); });
+        for_svd_rbf_fronts(front, [&](auto fronts) {
+          cusim::launch(static_cast<unsigned>(items), kSvdRbfThreads,
+                        static_cast<size_t>(4 * back) * sizeof(T),
+                        [&] { svd_rbf_kernel<T, decltype(fronts)::value>(launch); });
+        });
       cusim::launch(1, kSvdRbfThreads, 0,
                     [&] { svd_rbf_sum_kernel<T>(losses.data(), items, scale, data_of<T>(loss)); });
     }

@@ -49,14 +49,15 @@ struct Prepared {
     const int longest = static_cast<int>(std::max(s.shape(1), t.shape(1)));
     product.rows = product.cols = static_cast<int>(n), product.depth = longest;
     product.symmetric = true;
-    const int64_t blocks = kdops::gram::gpu::gram_plan<RelationTile>(product, 2, multiprocessors);
+    const int64_t blocks =
+        kdops::gram::gpu::gram_plan<RelationTile<T>>(product, 2, multiprocessors);
     sides.splits = product.splits;
     sides.column_blocks = std::max(1, (longest + kStatsCols - 1) / kStatsCols);
     sides.student = student.side(s, sides.column_blocks, sides.splits);
     sides.teacher = teacher.side(t, sides.column_blocks, sides.splits);
     cusim::launch(dim3(static_cast<unsigned>(sides.column_blocks), 2), dim3(kStatsCols, kStatsRows),
                   0, [&] { relation_stats_kernel<T>(sides); });
-    cusim::launch(static_cast<unsigned>(blocks), RelationTile::kThreads, 0,
+    cusim::launch(static_cast<unsigned>(blocks), RelationTile<T>::kThreads, 0,
                   [&] { relation_gram_kernel<T>(product, sides, near); });
   }
 
@@ -67,9 +68,9 @@ struct Prepared {
     kdops::gram::gpu::GramProblem<T> p{};
     p.rows = p.depth = p.split_depth = static_cast<int>(n), p.cols = sides.student.d;
     p.splits = 1;
-    p.col_tiles = (p.cols + RelationTile::kCols - 1) / RelationTile::kCols;
-    p.tiles = p.col_tiles * ((p.rows + RelationTile::kRows - 1) / RelationTile::kRows);
-    cusim::launch(static_cast<unsigned>(p.tiles), RelationTile::kThreads, 0, [&] {
+    p.col_tiles = (p.cols + GradientTile::kCols - 1) / GradientTile::kCols;
+    p.tiles = p.col_tiles * ((p.rows + GradientTile::kRows - 1) / GradientTile::kRows);
+    cusim::launch(static_cast<unsigned>(p.tiles), GradientTile::kThreads, 0, [&] {
       relation_gradient_kernel<T, Others>(p, sides.student.gram, sides.student, others, grad);
     });
   }
