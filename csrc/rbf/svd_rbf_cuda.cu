@@ -11,7 +11,6 @@
 #include "common/torch/dispatch.h"
 #include "common/torch/stream.h"
 #include "common/torch/tensors.h"
-#include "rbf/limits.h"
 #include "rbf/svd_rbf_check.h"
 
 namespace kdops::rbf {
@@ -35,6 +34,8 @@ gpu::SvdRbfLaunch<T> problem_of(const Tensor& sf, const Tensor& sb, const Tensor
   problem.components = static_cast<int>(sf.size(2));
   problem.root = static_cast<T>(std::sqrt(std::numbers::log2e / beta));
   problem.factor = static_cast<T>(-4 * scale * std::sqrt(std::numbers::ln2 / beta));
+  problem.unit = std::sqrt(2 / beta), problem.low_rank_factor = 2 * problem.unit * scale;
+  problem.reach = gpu::svd_rbf_reach<T>(problem.front, problem.back);
   return problem;
 }
 
@@ -43,7 +44,7 @@ template <class T>
 void launch(const OnDevice& device, const gpu::SvdRbfLaunch<T>& problem, int64_t items,
             double scale, T* loss) {
   if (items > 0) {
-    const int64_t bytes = kNumbersPerBackValue * problem.back * static_cast<int64_t>(sizeof(T));
+    const int64_t bytes = gpu::svd_rbf_bytes(problem);
     gpu::for_svd_rbf_fronts(problem.front, [&](auto fronts) {
       const auto kernel = gpu::svd_rbf_kernel<T, decltype(fronts)::value>;
       allow_shared_memory(kOp, kernel, bytes);

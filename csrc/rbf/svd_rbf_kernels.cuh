@@ -1,6 +1,5 @@
-// svd_rbf_loss on the GPU: loss and both student gradients in one pass over the pairs.
-//
-// One block per item (sample b, component c). A warp walks over its share of the back values, its
+// svd_rbf_loss on the GPU: loss and both student gradients, one block per item (sample b, component
+// c): by the low-rank form where that is exact, else in one pass over the pairs. There a warp walks over its share of the back values, its
 // lanes over neighbouring front values, several of which each keeps in registers: its pairs cost no
 // memory access but one shared broadcast, and their sum for the back value one warp sum. Row
 // sums (gradient of back) go into shared memory that only this warp touches; the column sums
@@ -9,39 +8,13 @@
 // Launched by svd_rbf_cuda.cu.
 #pragma once
 
-#include "common/gpu/lane.cuh"
+#include "rbf/limits.h"
+#include "rbf/svd_rbf_low_rank.cuh"
 
 namespace kdops::rbf::gpu {
 using namespace kdops::gpu;
 
 inline constexpr int kSvdRbfThreads = 256;
-
-// (B, D, k) with any strides, in elements.
-template <class T>
-struct SvdRbfInput {
-  const T* data;
-  int64_t batch, row, component;
-  KDOPS_DEVICE T at(int64_t b, int d, int c) const {
-    return data[b * batch + d * row + c * component];
-  }
-};
-
-template <class T>
-struct SvdRbfLaunch {
-  SvdRbfInput<T> student_front, student_back, teacher_front, teacher_back;
-  int front, back, components;
-  T root;    // sqrt(log2(e) / beta): K = 2^-(root (back - front))^2
-  T factor;  // -4 scale sqrt(ln(2) / beta)
-  bool gradients;
-  double* losses;                     // one per item, unscaled
-  T *gradient_front, *gradient_back;  // (B, D, k) contiguous
-};
-
-// The front value of a lane, or a back value.
-template <class T>
-struct SvdRbfValue {
-  T student, teacher, shift;  // shift = teacher - student
-};
 
 // The powers 2^-p of the student and 2^-q of the teacher, gap = q - p: the difference is taken from
 // 1 - 2^-gap where the exponents are close, so that it keeps its digits.
@@ -81,13 +54,6 @@ KDOPS_DEVICE T svd_rbf_pair(const SvdRbfValue<T>& back, const SvdRbfValue<T>& fr
   return delta * powers.student * a_s;
 }
 
-template <class T>
-KDOPS_DEVICE SvdRbfValue<T> svd_rbf_value(const SvdRbfInput<T>& student,
-                                          const SvdRbfInput<T>& teacher, int64_t b, int d, int c) {
-  const T s = student.at(b, d, c), t = teacher.at(b, d, c);
-  return {s, t, t - s};
-}
-
 // The front values of a lane, a warp apart.
 template <class T, int kFronts>
 struct SvdRbfFronts {
@@ -110,6 +76,13 @@ struct SvdRbfFronts {
   }
 };
 
+template <class T>
+int64_t svd_rbf_bytes(const SvdRbfLaunch<T>& q) {
+  const int64_t pairs = kNumbersPerBackValue * q.back * static_cast<int64_t>(sizeof(T));
+  const int64_t low_rank = q.reach > 0 ? sizeof(SvdRbfLowRankRoom) : 0;
+  return pairs > low_rank ? pairs : low_rank;
+}
+
 // body(number) with how many front values a lane is to keep, as a constant: no more than there are.
 template <class Body>
 void for_svd_rbf_fronts(int front, const Body& body) {
@@ -118,7 +91,8 @@ void for_svd_rbf_fronts(int front, const Body& body) {
   body(std::integral_constant<int, 8>());
 }
 
-// Dynamic shared memory: for every back value its three numbers and its gradient.
+// Dynamic shared memory: for every back value its three numbers and its gradient, or what the low-rank
+// form needs (svd_rbf_bytes).
 template <class T, int kFronts>
 __global__ __launch_bounds__(kSvdRbfThreads) void svd_rbf_kernel(SvdRbfLaunch<T> launch) {
   constexpr int kWarps = kSvdRbfThreads / kWarp, kWidth = kFronts * kWarp;
@@ -130,6 +104,9 @@ __global__ __launch_bounds__(kSvdRbfThreads) void svd_rbf_kernel(SvdRbfLaunch<T>
   const int64_t b = blockIdx.x / q.components;
   const int c = static_cast<int>(blockIdx.x % q.components), thread = static_cast<int>(threadIdx.x);
   const int lane = lane_id(), warp = warp_id();
+  if (q.reach > 0 && svd_rbf_low_rank<kSvdRbfThreads>(SvdRbfItem<T>{q, b, c},
+                                                      *reinterpret_cast<SvdRbfLowRankRoom*>(pool)))
+    return;
 
   for (int m = thread; m < q.back; m += kSvdRbfThreads) {
     backs[m] = svd_rbf_value(q.student_back, q.teacher_back, b, m, c);
