@@ -81,9 +81,11 @@ KDOPS_DEVICE void svd_rbf_gram(const SvdRbfItem<T>& item, int side, double centr
     if (thread < kChunk) {
       const SvdRbfFeatures f =
           svd_rbf_features(item.value(side, min(mine, item.count(side) - 1)), centre, item.q.unit);
+      const double one = mine < item.count(side) ? 1 : 0;
 #pragma unroll
-      for (int i = 0; i < kFeatures; ++i)
-        room.features[thread][i] = mine < item.count(side) ? f.at[i] : 0;
+      for (int i = 0; i < kFeatures; i += 2)
+        *reinterpret_cast<Vec<double, 2>*>(&room.features[thread][i]) = {f.at[i] * one,
+                                                                         f.at[i + 1] * one};
     }
     __syncthreads();
 #pragma unroll 2
@@ -101,10 +103,13 @@ KDOPS_DEVICE void svd_rbf_gram(const SvdRbfItem<T>& item, int side, double centr
     }
   }
 #pragma unroll
-  for (int width = kSlices / 2; width > 0; width /= 2) {
+  for (int step = 0; step < 4; ++step) {
+    constexpr int kMost = kSlices / 2;
+    const int width = kMost >> step;
     const bool upper = (slice & width) != 0;
 #pragma unroll
-    for (int i = 0; i < width; ++i) {
+    for (int i = 0; i < kMost; ++i) {
+      if (i >= width) break;
       const double other = shuffle_xor<kSlices>(upper ? sum[i] : sum[i + width], width);
       sum[i] = (upper ? sum[i + width] : sum[i]) + other;
     }
@@ -133,24 +138,31 @@ KDOPS_DEVICE SvdRbfSums svd_rbf_loss_of(const SvdRbfLowRankRoom& room) {
   return {block_sum<kThreads>(sums.loss), block_sum<kThreads>(sums.magnitude)};
 }
 
-// d loss / d value of one value, up to the factor; weight: of the other side.
-KDOPS_DEVICE double svd_rbf_slope(const SvdRbfFeatures& f,
-                                  const double (&weight)[kRank][kFeatures]) {
-  double total = 0, before = 0;
+// d loss / d value of some values, up to the factor; weight: of the other side.
+template <int kValues>
+KDOPS_DEVICE void svd_rbf_slopes(const SvdRbfFeatures (&f)[kValues],
+                                 const double (&weight)[kRank][kFeatures],
+                                 double (&total)[kValues]) {
+  double before[kValues];
 #pragma unroll
   for (int j = 0; j < kRank; ++j) {
-    double h[2] = {0, 0};
+    double h[kValues] = {};
 #pragma unroll
     for (int i = 0; i < kFeatures; i += 2) {
       const auto w = *reinterpret_cast<const Vec<double, 2>*>(&weight[j][i]);
-      h[0] = fma(f.at[i], w.at[0], h[0]), h[1] = fma(f.at[i + 1], w.at[1], h[1]);
+#pragma unroll
+      for (int v = 0; v < kValues; ++v)
+        h[v] = fma(f[v].at[i + 1], w.at[1], fma(f[v].at[i], w.at[0], h[v]));
     }
-    const double u = f.at[j] + f.at[kRank + j];
-    const double root = j == 0 ? 0 : j * inverse_root_after(j - 1);
-    total = fma(h[0] + h[1], root * before - f.student * u, total);
-    before = u;
+#pragma unroll
+    for (int v = 0; v < kValues; ++v) {
+      const double u = f[v].at[j] + f[v].at[kRank + j];
+      const double slope =
+          (j == 0 ? 0 : j * inverse_root_after(j - 1) * before[v]) - f[v].student * u;
+      total[v] = j == 0 ? h[v] * slope : fma(h[v], slope, total[v]);
+      before[v] = u;
+    }
   }
-  return total;
 }
 
 // Whether the form served; then loss and gradients are written. Called by all threads of a block.
@@ -191,13 +203,23 @@ KDOPS_DEVICE bool svd_rbf_low_rank(const SvdRbfItem<T>& item, SvdRbfLowRankRoom&
     room.weight[side][j][i] = both + g[kRank + i][j] + g[kRank + i][kRank + j];
   }
   __syncthreads();
-  for_values([&](int side, int i) {
-    const double slope =
-        svd_rbf_slope(svd_rbf_features(item.value(side, i), centre, q.unit), room.weight[1 - side]);
-    T* gradient = side == 0 ? q.gradient_front : q.gradient_back;
-    gradient[(item.b * item.count(side) + i) * q.components + item.c] =
-        static_cast<T>(q.low_rank_factor * slope);
-  });
+  // Half of the threads take a side, two values at a time, which share the loads of the weights.
+  constexpr int kHalf = kThreads / 2;
+  const int side = thread / kHalf, count = item.count(side);
+  T* gradient = side == 0 ? q.gradient_front : q.gradient_back;
+  for (int first = thread % kHalf; first < count; first += 2 * kHalf) {
+    SvdRbfFeatures f[2];
+#pragma unroll
+    for (int v = 0; v < 2; ++v)
+      f[v] = svd_rbf_features(item.value(side, min(first + v * kHalf, count - 1)), centre, q.unit);
+    double slope[2];
+    svd_rbf_slopes(f, room.weight[1 - side], slope);
+#pragma unroll
+    for (int v = 0; v < 2; ++v)
+      if (first + v * kHalf < count)
+        gradient[(item.b * count + first + v * kHalf) * q.components + item.c] =
+            static_cast<T>(q.low_rank_factor * slope[v]);
+  }
   return true;
 }
 

@@ -170,14 +170,14 @@ KDOPS_DEVICE void angle_side_block(const AngleTriples<P>& t, int block, char* po
     for (int e = 0; e < kMoves; ++e) {
       const int i = i0 + (e * kTripleThreads + thread) / (2 * kSideTile);
       pair[e] = pair_near(t.pairs, n, i, other);
-      if (i >= end) pair[e] = P{};  // adds nothing
     }
     __syncthreads();  // the pool's last readers are done
 #pragma unroll
     for (int e = 0; e < kMoves; ++e)
       stage[(e * kTripleThreads + thread) / (2 * kSideTile)][place] = pair[e];
     __syncthreads();
-    for (int i = group; i < kStage; i += kGroups) {
+    const int here = min(kStage, end - i0);
+    for (int i = group; i < here; i += kGroups) {
       P q[kReg];
 #pragma unroll
       for (int b = 0; b < kReg; ++b) q[b] = stage[i][kSideTile + tx + b * kSpan];
