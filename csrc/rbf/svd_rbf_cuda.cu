@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <tuple>
@@ -45,9 +46,11 @@ void launch(const OnDevice& device, const gpu::SvdRbfLaunch<T>& problem, int64_t
             double scale, T* loss) {
   if (items > 0) {
     const int64_t bytes = gpu::svd_rbf_bytes(problem);
-    gpu::for_svd_rbf_fronts(problem.front, [&](auto fronts) {
+    gpu::for_svd_rbf_fronts(problem, [&](auto fronts) {
       const auto kernel = gpu::svd_rbf_kernel<T, decltype(fronts)::value>;
-      allow_shared_memory(kOp, kernel, bytes);
+      // Beside the kernel's own arrays less than 48 KiB may be too much for the default.
+      if (bytes > gpu::kSvdRbfRoomyBytes)
+        allow_shared_memory(kOp, kernel, std::max<int64_t>(bytes, (48 << 10) + 1));
       kernel<<<grid_of(kOp, items), gpu::kSvdRbfThreads, static_cast<size_t>(bytes),
                device.stream()>>>(problem);
     });

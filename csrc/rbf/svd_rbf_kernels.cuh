@@ -15,6 +15,8 @@ namespace kdops::rbf::gpu {
 using namespace kdops::gpu;
 
 inline constexpr int kSvdRbfThreads = 256;
+// Dynamic shared memory that leaves room for arrays of the kernel's own.
+inline constexpr int64_t kSvdRbfRoomyBytes = 28 << 10;
 
 // The powers 2^-p of the student and 2^-q of the teacher, gap = q - p: the difference is taken from
 // 1 - 2^-gap where the exponents are close, so that it keeps its digits.
@@ -83,11 +85,13 @@ int64_t svd_rbf_bytes(const SvdRbfLaunch<T>& q) {
   return pairs > low_rank ? pairs : low_rank;
 }
 
-// body(number) with how many front values a lane is to keep, as a constant: no more than there are.
-template <class Body>
-void for_svd_rbf_fronts(int front, const Body& body) {
-  if (front <= 2 * kWarp) return body(std::integral_constant<int, 2>());
-  if (front <= 4 * kWarp) return body(std::integral_constant<int, 4>());
+// body(number) with how many front values a lane is to keep, as a constant: no more than there are, and
+// one where the back values leave little of the shared memory that every GPU has.
+template <class T, class Body>
+void for_svd_rbf_fronts(const SvdRbfLaunch<T>& q, const Body& body) {
+  if (svd_rbf_bytes(q) > kSvdRbfRoomyBytes) return body(std::integral_constant<int, 1>());
+  if (q.front <= 2 * kWarp) return body(std::integral_constant<int, 2>());
+  if (q.front <= 4 * kWarp) return body(std::integral_constant<int, 4>());
   body(std::integral_constant<int, 8>());
 }
 

@@ -59,6 +59,9 @@ __global__ void __launch_bounds__(kRowThreads)
   if (found) *near = 1;
 }
 
+// 1 / sqrt(square), or 0 where it is 0; never infinite.
+KDOPS_DEVICE double inverse_root(double square) { return square == 0 ? 0 : sqrt(square) / square; }
+
 // The pairs in double, from the differences of the given rows; all blocks share the rows.
 template <class T>
 KDOPS_DEVICE void angle_far_pairs(const Sides<T>& sides, FarPair* pairs) {
@@ -69,7 +72,7 @@ KDOPS_DEVICE void angle_far_pairs(const Sides<T>& sides, FarPair* pairs) {
     };
     for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
       const LongSquare<double> s = square(sides.student, j), t = square(sides.teacher, j);
-      pairs[i * n + j] = {inverse_distance(sqrt(s.square)), inverse_distance(sqrt(t.square)), s, t};
+      pairs[i * n + j] = {inverse_root(s.square), inverse_root(t.square), s, t};
     }
   }
 }

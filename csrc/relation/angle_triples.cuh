@@ -12,7 +12,7 @@ namespace kdops::relation::gpu {
 inline constexpr int kTripleThreads = kRowThreads;
 
 template <class P>  // entries k of a thread, a warp apart
-inline constexpr int kWeightEach = P::kFar ? 1 : 2;
+inline constexpr int kWeightEach = sizeof(P) == 16 ? 2 : 1;
 template <class P>  // and of a block
 inline constexpr int kWeightEntries = kWeightEach<P> * kWarp;
 inline constexpr int kWeightAnchors = 4;  // anchors i of a thread
@@ -26,7 +26,7 @@ template <class P>  // groups of threads that share the anchors
 inline constexpr int kSideGroups =
     kTripleThreads * kSideReg<P> * kSideReg<P> / (kSideTile * kSideTile);
 template <class P>
-inline constexpr int kSideStage = P::kFar ? 8 : 16;  // anchors in shared memory at a time
+inline constexpr int kSideStage = P::kFar ? 4 : 16;  // anchors in shared memory at a time
 
 // Shared memory of a block, for one thing after the other.
 template <class P>
@@ -152,13 +152,14 @@ KDOPS_DEVICE void angle_side_block(const AngleTriples<P>& t, int block, char* po
   const int thread = static_cast<int>(threadIdx.x);
   const int tx = thread % kSpan, ty = thread / kSpan % kSpan, group = thread / (kSpan * kSpan);
   decltype(opposite_of(P{})) opposite[kReg][kReg];
-  T sum[kReg][kReg], loss[kReg][kReg];
+  T sum[kReg][kReg];
+  double total[1] = {0};
 #pragma unroll
   for (int a = 0; a < kReg; ++a)
 #pragma unroll
     for (int b = 0; b < kReg; ++b) {
       opposite[a][b] = opposite_of(pair_near(t.pairs, n, j0 + ty + a * kSpan, k0 + tx + b * kSpan));
-      sum[a][b] = loss[a][b] = 0;
+      sum[a][b] = 0;
     }
   const int anchors = (n + t.splits - 1) / t.splits, begin = split * anchors;
   const int end = min(n, begin + anchors);
@@ -170,6 +171,7 @@ KDOPS_DEVICE void angle_side_block(const AngleTriples<P>& t, int block, char* po
     for (int e = 0; e < kMoves; ++e) {
       const int i = i0 + (e * kTripleThreads + thread) / (2 * kSideTile);
       pair[e] = pair_near(t.pairs, n, i, other);
+      if (other >= n) pair[e] = P{};  // adds nothing to the loss
     }
     __syncthreads();  // the pool's last readers are done
 #pragma unroll
@@ -177,6 +179,8 @@ KDOPS_DEVICE void angle_side_block(const AngleTriples<P>& t, int block, char* po
       stage[(e * kTripleThreads + thread) / (2 * kSideTile)][place] = pair[e];
     __syncthreads();
     const int here = min(kStage, end - i0);
+    T loss[kReg] = {};  // of a stage: float would lose digits over all anchors
+#pragma unroll 1        // registers
     for (int i = group; i < here; i += kGroups) {
       P q[kReg];
 #pragma unroll
@@ -187,25 +191,23 @@ KDOPS_DEVICE void angle_side_block(const AngleTriples<P>& t, int block, char* po
 #pragma unroll
         for (int b = 0; b < kReg; ++b) {
           const AngleTerm<T> term = angle_term(p, q[b], opposite[a][b]);
-          loss[a][b] = fma(term.slope, fma(T(-0.5), term.slope, term.difference), loss[a][b]);
+          loss[b] = fma(term.slope, fma(T(-0.5), term.slope, term.difference), loss[b]);
           sum[a][b] = fma(term.slope * q[b].inverse_s, p.inverse_s, sum[a][b]);
         }
       }
     }
+#pragma unroll
+    for (int b = 1; b < kReg; ++b) loss[0] += loss[b];
+    total[0] += loss[0];
   }
   __syncthreads();  // the stage's last readers are done
   auto* sums = reinterpret_cast<T(*)[kSideTile][kSideTile]>(pool);
-  double total[1] = {0};
 #pragma unroll
   for (int a = 0; a < kReg; ++a)
 #pragma unroll
-    for (int b = 0; b < kReg; ++b) {
-      const int j = ty + a * kSpan, k = tx + b * kSpan;
-      sums[group][j][k] = sum[a][b];
-      if (j0 + j < n && k0 + k < n && j0 + j <= k0 + k)
-        total[0] += (j0 + j == k0 + k ? 1 : 2) * static_cast<double>(loss[a][b]);
-    }
-  block_sums(total);  // a block barrier: sums is complete
+    for (int b = 0; b < kReg; ++b) sums[group][ty + a * kSpan][tx + b * kSpan] = sum[a][b];
+  if (tile.row != tile.column) total[0] *= 2;  // both orders; a tile on the diagonal has both
+  block_sums(total);                           // a block barrier: sums is complete
   if (thread == 0) t.losses[block] = total[0];
   if (t.m == nullptr) return;
   T* m = t.m + static_cast<int64_t>(split) * n * n;

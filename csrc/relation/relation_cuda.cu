@@ -128,7 +128,7 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
   const Tensor units = doubles(student, sizeof(gpu::DistanceUnits) / sizeof(double));
   const gpu::RowSums rows{pointer<double>(sums), pointer<double>(sums) + 2 * n};
   const gpu::RowLosses found{pointer<double>(losses), pointer<double>(losses) + n,
-                             static_cast<gpu::DistanceUnits*>(units.data_ptr())};
+                             static_cast<gpu::DistanceUnits*>(units.data_ptr()), 1.0 / n / n};
   gpu::relation_distance_kernel<T>
       <<<known.both(), gpu::kRowThreads, 0, device.stream()>>>(known.sides, rows);
   check_launch(op);
@@ -137,7 +137,7 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
   check_launch(op);
   Tensor loss = empty_for(student, {});
   if (!want_grad) {
-    launch_total<T>(device, op, found.losses, n, 1.0 / n / n, loss);
+    launch_total<T>(device, op, found.losses, n, found.factor, loss);
     return {loss, empty_for(student, {0})};
   }
   const Tensor lossy = empty_for(student, {n}, ScalarType::Int);

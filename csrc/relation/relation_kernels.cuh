@@ -61,6 +61,7 @@ KDOPS_DEVICE DistanceUnits distance_units(const RowSums& rows, int n) {
 struct RowLosses {
   double *losses, *slopes;  // (n)
   DistanceUnits* units;
+  double factor;  // 1 / n^2, of the mean over the pairs
 };
 
 template <class T>
@@ -105,10 +106,10 @@ __global__ void __launch_bounds__(kRowThreads)
     totals[0] += rows.losses[j], totals[1] += rows.slopes[j];
   block_sums(totals);
   const DistanceUnits units = *rows.units;
-  const double pairs = static_cast<double>(n) * n, loss = totals[0] * (1.0 / n / n);
+  const double loss = totals[0] * rows.factor;
   const T unit_s = static_cast<T>(units.student), unit_t = static_cast<T>(units.teacher);
   const T shift = units.count == 0 ? T(0) : static_cast<T>(totals[1] / units.count);
-  double factor = 2 * units.student * scale_inside<T>(*sides.student.scale) / pairs;
+  double factor = 2 * units.student * scale_inside<T>(*sides.student.scale) * rows.factor;
   if (loss != loss) factor = loss;
   if (threadIdx.x == 0 && i == 0) *loss_out = static_cast<T>(loss);
   T* row = sides.student.gram + static_cast<int64_t>(i) * n;

@@ -36,7 +36,7 @@ void svd_rbf(const std::array<py::array, 4>& inputs, const std::array<Strides, 4
       launch.gradient_front = data_of<T>(gradient_front);
       launch.gradient_back = data_of<T>(gradient_back);
       if (items > 0)
-        for_svd_rbf_fronts(front, [&](auto fronts) {
+        for_svd_rbf_fronts(launch, [&](auto fronts) {
           cusim::launch(static_cast<unsigned>(items), kSvdRbfThreads,
                         static_cast<size_t>(svd_rbf_bytes(launch)),
                         [&] { svd_rbf_kernel<T, decltype(fronts)::value>(launch); });

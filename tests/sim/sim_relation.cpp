@@ -87,7 +87,7 @@ double distance(const py::array& student, const py::array& teacher, int multipro
     auto sums = poison<double>(4 * n), losses = poison<double>(2 * n);
     DistanceUnits units{};
     const RowSums rows{sums.data(), sums.data() + 2 * n};
-    const RowLosses found{losses.data(), losses.data() + n, &units};
+    const RowLosses found{losses.data(), losses.data() + n, &units, 1.0 / n / n};
     T loss = std::numeric_limits<T>::quiet_NaN();
     cusim::launch(known.both(), kRowThreads, 0,
                   [&] { relation_distance_kernel<T>(known.sides, rows); });
@@ -95,7 +95,7 @@ double distance(const py::array& student, const py::array& teacher, int multipro
                   [&] { rkd_distance_loss_kernel<T>(known.sides, rows, found); });
     if (grad.is_none()) {
       cusim::launch(1u, kRowThreads, 0,
-                    [&] { relation_total_kernel<T>(found.losses, n, 1.0 / n / n, &loss); });
+                    [&] { relation_total_kernel<T>(found.losses, n, found.factor, &loss); });
     } else {
       std::vector<int> lossy(n, -1);
       cusim::launch(known.n, kRowThreads, 0, [&] {
