@@ -59,7 +59,9 @@ def test_an_offset_common_to_front_and_back_costs_no_digits(sim, student, teache
     check(run(sim, inputs), inputs)
 
 
-@pytest.mark.parametrize(("front", "back"), [(1, 1), (32, 8), (64, 9), (5, 300), (260, 40), (100, 5), (40, 1000)])
+@pytest.mark.parametrize(
+    ("front", "back"), [(1, 1), (32, 8), (64, 9), (5, 300), (260, 40), (100, 5), (40, 1000)]
+)
 def test_sizes(sim, front, back):
     inputs = levels(1, front, back, 3, 0.3, 1.0, "float64")
     check(run(sim, inputs), inputs)
