@@ -63,6 +63,11 @@ def _features(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
     return (left * 0.85 ** torch.arange(short)) @ right / short**0.5
 
 
+def _vectors(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    """Orthonormal ones, as singular vectors are: the entries are small."""
+    return torch.linalg.qr(_normal(generator, shape))[0].contiguous()
+
+
 def _top(k: int, A: Tensor) -> tuple[Tensor, Tensor]:
     result = kdops.batched_svd(A, k, compute_u=False)
     return result.S, result.Vh
@@ -111,6 +116,16 @@ CASES = [
     Case("gram 16 channels x 1024", _maps(16, side=32), 0, kdops.gram, sampled=True),
     Case("fsp_loss 16, 16 x 1024", _maps(16, 16, 16, 16, side=32), 2, _fsp, None, 8, True),
     Case("svd_rbf_loss 256, 256, 4", ((128, 256, 4),) * 4, 2, kdops.svd_rbf_loss, 50, 25, True),
+    Case(
+        "svd_rbf_loss 256, 256, 4 vectors",
+        ((128, 256, 4),) * 4,
+        2,
+        kdops.svd_rbf_loss,
+        50,
+        25,
+        sampled=True,
+        make=_vectors,
+    ),
     _svd(1024, 16, 70, 35),
     *_topk(49, 512, ((90, 45), (150, 80))),
     _svd(128, 128, 1200, 600),

@@ -4,13 +4,14 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <tuple>
 
 #include "common/torch/dispatch.h"
 #include "common/torch/stream.h"
 #include "common/torch/tensors.h"
-#include "rbf/limits.h"
 #include "rbf/svd_rbf_check.h"
 
 namespace kdops::rbf {
@@ -32,8 +33,10 @@ gpu::SvdRbfLaunch<T> problem_of(const Tensor& sf, const Tensor& sb, const Tensor
   problem.teacher_front = input_of<T>(tf), problem.teacher_back = input_of<T>(tb);
   problem.front = static_cast<int>(sf.size(1)), problem.back = static_cast<int>(sb.size(1));
   problem.components = static_cast<int>(sf.size(2));
-  problem.root = static_cast<T>(std::sqrt(1 / beta));
-  problem.factor = static_cast<T>(-4 * scale * std::sqrt(1 / beta));
+  problem.root = static_cast<T>(std::sqrt(std::numbers::log2e / beta));
+  problem.factor = static_cast<T>(-4 * scale * std::sqrt(std::numbers::ln2 / beta));
+  problem.unit = std::sqrt(2 / beta), problem.low_rank_factor = 2 * problem.unit * scale;
+  problem.reach = gpu::svd_rbf_reach<T>(problem.front, problem.back);
   return problem;
 }
 
@@ -42,11 +45,15 @@ template <class T>
 void launch(const OnDevice& device, const gpu::SvdRbfLaunch<T>& problem, int64_t items,
             double scale, T* loss) {
   if (items > 0) {
-    const int64_t bytes = kNumbersPerBackValue * problem.back * static_cast<int64_t>(sizeof(T));
-    allow_shared_memory(kOp, gpu::svd_rbf_kernel<T>, bytes);
-    gpu::svd_rbf_kernel<T>
-        <<<grid_of(kOp, items), gpu::kSvdRbfThreads, static_cast<size_t>(bytes), device.stream()>>>(
-            problem);
+    const int64_t bytes = gpu::svd_rbf_bytes(problem);
+    gpu::for_svd_rbf_fronts(problem, [&](auto fronts) {
+      const auto kernel = gpu::svd_rbf_kernel<T, decltype(fronts)::value>;
+      // Beside the kernel's own arrays less than 48 KiB may be too much for the default.
+      if (bytes > gpu::kSvdRbfRoomyBytes)
+        allow_shared_memory(kOp, kernel, std::max<int64_t>(bytes, (48 << 10) + 1));
+      kernel<<<grid_of(kOp, items), gpu::kSvdRbfThreads, static_cast<size_t>(bytes),
+               device.stream()>>>(problem);
+    });
     check_launch(kOp);
   }
   gpu::svd_rbf_sum_kernel<T>

@@ -3,8 +3,8 @@
 //
 // Rows so near to each other, beside far ones, that T says too little of the directions between them
 // are computed in double, from squared distances of two parts (long_square.h). The host does not
-// wait to learn of it: relation_pairs_kernel finds out, kernels for both kinds of pairs are
-// launched, and those of one kind return at once (is_for).
+// wait to learn of it: rkd_angle_pairs_kernel finds out (`near`), and of every later launch the
+// blocks do one step of the one way or of the other (angle_kernels.cuh).
 #pragma once
 
 #include "relation/long_square.h"
@@ -27,30 +27,31 @@ struct FarPair {
   LongSquare<double> square_s, square_t;
 };
 
-// Whether P is the kind of pairs to compute with. near: whether some rows are too near for T.
-template <class P>
-KDOPS_DEVICE bool is_for(const int* near) {
-  return (*near != 0) == P::kFar;
-}
-
-// Block i: one side (student or teacher) of the pairs (i, j) in `pairs` (n, n). Sets near (all
-// threads that do write the same) where the losses need FarPair.
+// Block (i, y): side y of the pairs (i, j) in `pairs` (n, n). Sets near (all threads that do write
+// the same) where the losses need FarPair.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    relation_pairs_kernel(const T* __restrict__ gram, GivenRows<T> rows, bool teacher,
-                          AnglePair<T>* __restrict__ pairs, int* __restrict__ near) {
-  const int i = static_cast<int>(blockIdx.x), n = rows.n;
-  const int64_t first = static_cast<int64_t>(i) * n;
+    rkd_angle_pairs_kernel(Sides<T> sides, AnglePair<T>* __restrict__ pairs,
+                           int* __restrict__ near) {
+  const Side<T> side = sides.at(blockIdx.y);
+  const int i = static_cast<int>(blockIdx.x), n = side.n;
+  const int64_t first = static_cast<int64_t>(i) * n, square = static_cast<int64_t>(n) * n;
+  const auto norm_of = [&](int j) { return sum_of_parts(side.norms + j, n, sides.splits); };
   T longest = 0;
-  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads)
-    if (rows.norms[j] - rows.norms[j] == T(0)) longest = max(longest, rows.norms[j]);
+  for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
+    const T norm = norm_of(j);
+    if (norm - norm == T(0)) longest = max(longest, norm);
+  }
   const T far_square = kFarPart<T> * block_max<kRowThreads>(longest);
+  const T norm = norm_of(i);
   bool found = false;
   for (int j = static_cast<int>(threadIdx.x); j < n; j += kRowThreads) {
-    const T distance = pair_distance(rows, gram[first + j], i, j, far_square, found);
+    const T product = sum_of_parts(side.gram + first + j, square, sides.splits);
+    const T distance =
+        pair_distance(side, RowPair<T>{i, j, norm, norm_of(j), product}, far_square, found);
     const T inverse = inverse_distance(distance);
     AnglePair<T>& pair = pairs[first + j];
-    if (teacher)
+    if (blockIdx.y != 0)
       pair.inverse_t = inverse, pair.half_t = distance / 2;
     else
       pair.inverse_s = inverse, pair.half_s = distance / 2;
@@ -58,20 +59,21 @@ __global__ void __launch_bounds__(kRowThreads)
   if (found) *near = 1;
 }
 
-// Block i: the pairs (i, j) in double, from the differences of the given rows.
+// 1 / sqrt(square), or 0 where it is 0; never infinite.
+KDOPS_DEVICE double inverse_root(double square) { return square == 0 ? 0 : sqrt(square) / square; }
+
+// The pairs in double, from the differences of the given rows; all blocks share the rows.
 template <class T>
-__global__ void __launch_bounds__(kRowThreads)
-    rkd_angle_far_pairs_kernel(GivenRows<T> student, GivenRows<T> teacher,
-                               const int* __restrict__ near, FarPair* __restrict__ pairs) {
-  if (!is_for<FarPair>(near)) return;
-  const int64_t i = blockIdx.x;
-  const auto square = [&](const GivenRows<T>& rows, int64_t j) {
-    return long_square(rows.row(i), rows.row(j), rows.d, *rows.scale);
-  };
-  for (int64_t j = threadIdx.x; j < student.n; j += kRowThreads) {
-    const LongSquare<double> s = square(student, j), t = square(teacher, j);
-    pairs[i * student.n + j] = {inverse_distance(sqrt(s.square)), inverse_distance(sqrt(t.square)),
-                                s, t};
+KDOPS_DEVICE void angle_far_pairs(const Sides<T>& sides, FarPair* pairs) {
+  const int n = sides.student.n;
+  for (int64_t i = blockIdx.x; i < n; i += gridDim.x) {
+    const auto square = [&](const Side<T>& rows, int64_t j) {
+      return long_square(rows.row(i), rows.row(j), rows.d, *rows.scale);
+    };
+    for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
+      const LongSquare<double> s = square(sides.student, j), t = square(sides.teacher, j);
+      pairs[i * n + j] = {inverse_root(s.square), inverse_root(t.square), s, t};
+    }
   }
 }
 

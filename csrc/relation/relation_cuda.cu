@@ -1,18 +1,18 @@
-// rkd_distance and rkd_angle on CUDA: launch geometry of their kernels. The two products
-// (Gram matrices, and the Laplacian of the weights times the rows) are kdops::gram's: full float
-// precision whatever torch's TF32 setting, and bitwise repeatable. No host synchronisation.
+// rkd_distance and rkd_angle on CUDA: the memory and the launches of their kernels, six for a loss
+// with its gradient. No host synchronisation.
 #include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <array>
 #include <tuple>
+#include <vector>
 
 #include "common/torch/check.h"
 #include "common/torch/dispatch.h"
 #include "common/torch/tensors.h"
+#include "gram/gram_plan.cuh"
 #include "relation/angle_kernels.cuh"
 #include "relation/limits.h"
 
@@ -34,239 +34,181 @@ Tensor doubles(const Tensor& like, int64_t count) {
   return empty_for(like, {count}, ScalarType::Double);
 }
 
-// a bT / k of (n, k) and (m, k) matrices, through the dispatcher to the gram room: its products are
-// means over k, and the kernels that read them know.
-Tensor product(const Tensor& a, const Tensor* b) {
-  const Tensor a3 = torch::stable::unsqueeze(a, 0);
-  std::array<StableIValue, 2> stack{torch::stable::detail::from(a3),
-                                    torch::stable::detail::from(std::optional<Tensor>())};
-  if (b != nullptr)
-    stack[1] = torch::stable::detail::from(std::optional<Tensor>(torch::stable::unsqueeze(*b, 0)));
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("kdops::gram", "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::squeeze(torch::stable::detail::to<Tensor>(stack[0]), 0);
-}
-
-// Centred and scaled rows of one side, with their Gram matrix, and the rows as given.
-template <class T>
-struct Side {
-  Tensor given, rows, norms, scale, gram;
-  int n, d;
-
-  // near: cleared for relation_pairs_kernel, or null.
-  Side(const OnDevice& device, const char* op, const Tensor& x, int* near = nullptr)
-      : given(x),
-        rows(empty_for(x, {x.size(0), x.size(1)})),
-        norms(empty_for(x, {x.size(0)})),
-        scale(doubles(x, 1)),
-        gram(rows),
-        n(static_cast<int>(x.size(0))),
-        d(static_cast<int>(x.size(1))) {
-    const int64_t blocks = std::max(1, (d + gpu::kStatsCols - 1) / gpu::kStatsCols);
-    const Tensor mean = empty_for(x, {x.size(1)});
-    const Tensor tops = empty_for(x, {blocks});
-    gpu::relation_stats_kernel<T>
-        <<<grid_of(op, blocks), dim3(gpu::kStatsCols, gpu::kStatsRows), 0, device.stream()>>>(
-            pointer<T>(x), n, d, pointer<T>(mean), pointer<T>(tops));
-    check_launch(op);
-    const gpu::RowStats<T> stats{pointer<T>(mean), pointer<T>(tops), static_cast<int>(blocks)};
-    const gpu::CentredRows<T> centred{pointer<T>(rows), pointer<T>(norms), pointer<double>(scale),
-                                      near};
-    gpu::relation_centre_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
-        pointer<T>(x), d, stats, centred);
-    check_launch(op);
-    gram = product(rows, nullptr);
-  }
-
-  gpu::GivenRows<T> as_given() const {
-    return {pointer<T>(given), n, d, pointer<T>(norms), pointer<double>(scale)};
-  }
-};
-
-void launch_total(const OnDevice& device, const char* op, const double* a, const double* b,
-                  int64_t count, double factor, double* out) {
-  gpu::relation_total_kernel<<<1, gpu::kRowThreads, 0, device.stream()>>>(
-      a, b, static_cast<int>(count), factor, out);
-  check_launch(op);
-}
-
-// The loss in the dtype of the rows, as a 0-d tensor.
-Tensor loss_of(const Tensor& total, const Tensor& like) {
-  return torch::stable::select(torch::stable::to(total, like.scalar_type()), 0, 0);
-}
-
-// The Laplacian, which lies in the place of the Gram matrix, times rows: gram's second factor is
-// the transposed view.
-template <class T>
-Tensor pull_back(const OnDevice& device, const char* op, const Side<T>& student, const int* lossy) {
-  const Tensor columns = torch::stable::transpose(student.rows, 0, 1);
-  const Tensor grad = contiguous_of(product(student.gram, &columns));
-  gpu::relation_finish_kernel<T><<<grid_of(op, student.n), gpu::kRowThreads, 0, device.stream()>>>(
-      pointer<T>(student.gram), student.as_given(), lossy, pointer<T>(grad));
-  check_launch(op);
-  return grad;
-}
-
 LossAndGrad nothing(const Tensor& student, bool want_grad) {
   Tensor loss = torch::stable::new_zeros(student, {});
   if (!want_grad) return {loss, empty_for(student, {0})};
   return {loss, torch::stable::new_zeros(student, {student.size(0), student.size(1)})};
 }
 
+// Both sides as the kernels see them, with the memory for what these find out, and the first two
+// launches.
 template <class T>
-void launch_distances(const OnDevice& device, const Side<T>& side, const Tensor& sums,
-                      const Tensor& counts, double* totals) {
-  const char* op = "rkd_distance";
-  gpu::relation_distance_kernel<T><<<grid_of(op, side.n), gpu::kRowThreads, 0, device.stream()>>>(
-      pointer<T>(side.gram), side.as_given(), pointer<double>(sums), pointer<double>(counts));
+struct Prepared {
+  const OnDevice& device;
+  const char* op;
+  gram::gpu::GramProblem<T> product{};
+  std::vector<Tensor> memory;
+  gpu::Sides<T> sides{};
+
+  Prepared(const OnDevice& on, const char* name, const Tensor& student, const Tensor& teacher,
+           int* near)
+      : device(on), op(name) {
+    const auto n = static_cast<int>(student.size(0));
+    const int64_t longest = std::max(student.size(1), teacher.size(1));
+    product.rows = product.cols = n, product.depth = static_cast<int>(longest);
+    product.symmetric = true;
+    const int64_t blocks =
+        gram::gpu::gram_plan<gpu::RelationTile<T>>(product, 2, device.multiprocessors());
+    sides.splits = product.splits;
+    sides.column_blocks =
+        static_cast<int>(std::max<int64_t>(1, (longest + gpu::kStatsCols - 1) / gpu::kStatsCols));
+    sides.student = side_of(student), sides.teacher = side_of(teacher);
+    gpu::relation_stats_kernel<T>
+        <<<dim3(static_cast<unsigned>(sides.column_blocks), 2),
+           dim3(gpu::kStatsCols, gpu::kStatsRows), 0, device.stream()>>>(sides);
+    check_launch(op);
+    gpu::relation_gram_kernel<T>
+        <<<grid_of(op, blocks), gpu::RelationTile<T>::kThreads, 0, device.stream()>>>(product,
+                                                                                      sides, near);
+    check_launch(op);
+  }
+
+  int n() const { return sides.student.n; }
+  dim3 both() const { return dim3(static_cast<unsigned>(n()), 2); }
+
+  // The student's gradient from its Laplacian, which lies in the place of its first Gram part.
+  template <class Others>
+  Tensor pull_back(const Tensor& student, const Others& others) {
+    Tensor grad = empty_for(student, {student.size(0), student.size(1)});
+    if (grad.numel() == 0) return grad;
+    gram::gpu::GramProblem<T> p{};
+    p.rows = p.depth = p.split_depth = n(), p.cols = sides.student.d;
+    p.splits = 1;
+    p.col_tiles = (p.cols + gpu::GradientTile::kCols - 1) / gpu::GradientTile::kCols;
+    p.tiles = p.col_tiles * ((p.rows + gpu::GradientTile::kRows - 1) / gpu::GradientTile::kRows);
+    gpu::relation_gradient_kernel<T, Others>
+        <<<grid_of(op, p.tiles), gpu::GradientTile::kThreads, 0, device.stream()>>>(
+            p, sides.student.gram, sides.student, others, pointer<T>(grad));
+    check_launch(op);
+    return grad;
+  }
+
+ private:
+  T* keep(const Tensor& like, int64_t count) {
+    memory.push_back(empty_for(like, {count}));
+    return pointer<T>(memory.back());
+  }
+  gpu::Side<T> side_of(const Tensor& x) {
+    const int64_t count = x.size(0);
+    gpu::Side<T> side{pointer<T>(x), static_cast<int>(count), static_cast<int>(x.size(1))};
+    side.mean = keep(x, std::max<int64_t>(1, x.size(1))), side.tops = keep(x, sides.column_blocks);
+    if (side.d == 0) side.data = side.mean;
+    side.gram = keep(x, sides.splits * count * count), side.norms = keep(x, sides.splits * count);
+    memory.push_back(doubles(x, 1));
+    side.scale = pointer<double>(memory.back());
+    return side;
+  }
+};
+
+template <class T>
+void launch_total(const OnDevice& device, const char* op, const double* losses, int count,
+                  double factor, const Tensor& loss) {
+  gpu::relation_total_kernel<T>
+      <<<1, gpu::kRowThreads, 0, device.stream()>>>(losses, count, factor, pointer<T>(loss));
   check_launch(op);
-  launch_total(device, op, pointer<double>(sums), pointer<double>(counts), side.n, 1.0, totals);
 }
 
 template <class T>
 LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   const char* op = "rkd_distance";
   const OnDevice device(student);
-  const Side<T> s(device, op, student), t(device, op, teacher);
-  const Tensor sums = doubles(student, s.n), counts = doubles(student, s.n);
-  const Tensor totals = doubles(student, sizeof(gpu::DistanceTotals) / sizeof(double));
-  auto* shared = static_cast<gpu::DistanceTotals*>(totals.data_ptr());
-  launch_distances(device, s, sums, counts, &shared->sum_s);
-  launch_distances(device, t, sums, counts, &shared->sum_t);
-  gpu::rkd_distance_loss_kernel<T><<<grid_of(op, s.n), gpu::kRowThreads, 0, device.stream()>>>(
-      pointer<T>(s.gram), pointer<T>(t.gram), s.n, shared, pointer<double>(sums),
-      pointer<double>(counts));
+  Prepared<T> known(device, op, student, teacher, nullptr);
+  const int n = known.n();
+  const Tensor sums = doubles(student, 4 * n), losses = doubles(student, 2 * n);
+  const Tensor units = doubles(student, sizeof(gpu::DistanceUnits) / sizeof(double));
+  const gpu::RowSums rows{pointer<double>(sums), pointer<double>(sums) + 2 * n};
+  const gpu::RowLosses found{pointer<double>(losses), pointer<double>(losses) + n,
+                             static_cast<gpu::DistanceUnits*>(units.data_ptr()), 1.0 / n / n};
+  gpu::relation_distance_kernel<T>
+      <<<known.both(), gpu::kRowThreads, 0, device.stream()>>>(known.sides, rows);
   check_launch(op);
-  launch_total(device, op, pointer<double>(sums), pointer<double>(counts), s.n, 1.0 / s.n / s.n,
-               &shared->loss);
-  const Tensor loss = loss_of(torch::stable::narrow(const_cast<Tensor&>(totals), 0, 4, 1), student);
-  if (!want_grad) return {loss, empty_for(student, {0})};
-  const Tensor lossy = empty_for(student, {s.n}, ScalarType::Int);
-  gpu::rkd_distance_laplacian_kernel<T><<<grid_of(op, s.n), gpu::kRowThreads, 0, device.stream()>>>(
-      pointer<T>(s.gram), pointer<T>(t.gram), s.n, pointer<T>(s.norms), shared,
-      pointer<double>(s.scale), pointer<int>(lossy));
+  gpu::rkd_distance_loss_kernel<T>
+      <<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(known.sides, rows, found);
   check_launch(op);
-  return {loss, pull_back(device, op, s, pointer<int>(lossy))};
+  Tensor loss = empty_for(student, {});
+  if (!want_grad) {
+    launch_total<T>(device, op, found.losses, n, found.factor, loss);
+    return {loss, empty_for(student, {0})};
+  }
+  const Tensor lossy = empty_for(student, {n}, ScalarType::Int);
+  gpu::rkd_distance_laplacian_kernel<T><<<grid_of(op, n), gpu::kRowThreads, 0, device.stream()>>>(
+      known.sides, found, pointer<int>(lossy), pointer<T>(loss));
+  check_launch(op);
+  const gpu::Side<T>& side = known.sides.student;
+  return {loss, known.pull_back(student, gpu::LossyRows<T>{side.gram, side, pointer<int>(lossy)})};
 }
 
-// Over how many parts the anchors of the opposite sides are split: enough blocks to fill the
-// device, at most 16 and 256 MB of partial sums.
-int64_t side_splits(int64_t n, int64_t blocks, int64_t multiprocessors) {
-  const int64_t wanted = (4 * multiprocessors + blocks - 1) / blocks;
-  const int64_t by_memory = std::max<int64_t>(1, (int64_t(1) << 25) / (n * n));
-  const int64_t by_work = std::max<int64_t>(1, n / (4 * gpu::kSideStage));
+// Over how many parts the anchors of the opposite sides are split: as many as fill the device, beside
+// the blocks for the weights, four times and no more; at most 16 and 256 MB of partial sums.
+int64_t side_splits(int64_t n, int64_t multiprocessors) {
+  const gpu::AngleTriples<gpu::AnglePair<float>> one{nullptr, static_cast<int>(n), 1};
+  const int64_t weights =
+      one.weight_columns() * ((n + gpu::kWeightAnchors - 1) / gpu::kWeightAnchors);
+  const int64_t wanted = (4 * multiprocessors - weights) / one.side_blocks();
+  const int64_t by_memory = (int64_t(1) << 25) / (n * n), by_work = n / 32;
   return std::max<int64_t>(1, std::min({wanted, by_memory, by_work, int64_t(16)}));
 }
 
-// What the kernels of the triples share. The tables have room for either kind of pairs, and the
-// kernels of both are launched (angle_pairs.cuh).
-struct Angles {
-  const OnDevice& device;
-  int n, tiles, splits;
-  Tensor pairs, m, w, losses, total;
-  const int* near;
+// The tables of the triples, with room for either kind of pairs.
+struct AngleTables {
+  int n, splits;
+  Tensor pairs, m, w, losses;
 
-  Angles(const OnDevice& on, const Tensor& student, bool want_grad, const int* near_rows)
-      : device(on),
-        n(static_cast<int>(student.size(0))),
-        tiles((n + gpu::kSideTile - 1) / gpu::kSideTile),
-        splits(static_cast<int>(side_splits(n, side_blocks(), device.multiprocessors()))),
+  AngleTables(const Tensor& student, bool want_grad, int64_t multiprocessors)
+      : n(static_cast<int>(student.size(0))),
+        splits(static_cast<int>(side_splits(n, multiprocessors))),
         pairs(doubles(student, sizeof(gpu::FarPair) / sizeof(double) * square())),
         m(doubles(student, want_grad ? splits * square() : 0)),
         w(doubles(student, want_grad ? square() : 0)),
-        losses(doubles(student, side_blocks() * splits)),
-        total(doubles(student, 1)),
-        near(near_rows) {}
+        losses(doubles(student, triples<gpu::FarPair>(false).loss_count())) {}
 
   int64_t square() const { return int64_t(n) * n; }
-  int64_t side_blocks() const { return int64_t(tiles) * (tiles + 1) / 2; }
   template <class P>
-  P* table() const {
-    return static_cast<P*>(pairs.data_ptr());
-  }
-  template <class T>
-  static T* room(const Tensor& x) {
-    return static_cast<T*>(x.data_ptr());
-  }
-  template <class P>
-  gpu::AngleWeights<P> weights() const {
-    return {.pairs = table<P>(),
-            .n = n,
-            .splits = splits,
-            .w = room<typename P::Real>(w),
-            .m = room<typename P::Real>(m),
-            .loss = pointer<double>(total),
-            .near = near};
+  gpu::AngleTriples<P> triples(bool want_grad) const {
+    using Real = typename P::Real;
+    gpu::AngleTriples<P> t{static_cast<const P*>(pairs.data_ptr()), n, splits};
+    if (want_grad) t.w = static_cast<Real*>(w.data_ptr()), t.m = static_cast<Real*>(m.data_ptr());
+    return t;
   }
 };
-
-constexpr const char* kAngle = "rkd_angle";
-
-template <class T>
-void launch_pairs(const Angles& a, const Side<T>& side, bool teacher, int* near) {
-  gpu::relation_pairs_kernel<T><<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
-      pointer<T>(side.gram), side.as_given(), teacher, a.table<gpu::AnglePair<T>>(), near);
-  check_launch(kAngle);
-}
-
-// Losses and, if wanted, the opposite sides and the weights at the anchors.
-template <class P>
-void launch_triples(const Angles& a, bool want_grad) {
-  using T = typename P::Real;
-  gpu::rkd_angle_side_kernel<P>
-      <<<dim3(static_cast<unsigned>(a.side_blocks()), static_cast<unsigned>(a.splits)),
-         dim3(gpu::kSideThreads, gpu::kSideThreads), 0, a.device.stream()>>>(
-          a.table<P>(), a.n, a.tiles, (a.n + a.splits - 1) / a.splits, a.near,
-          want_grad ? Angles::room<T>(a.m) : nullptr, pointer<double>(a.losses));
-  check_launch(kAngle);
-  if (!want_grad) return;
-  gpu::rkd_angle_weight_kernel<P><<<dim3((a.n + gpu::kWeightThreads - 1) / gpu::kWeightThreads,
-                                         (a.n + gpu::kWeightAnchors - 1) / gpu::kWeightAnchors),
-                                    gpu::kWeightThreads, 0, a.device.stream()>>>(
-      a.table<P>(), a.n, a.near, Angles::room<T>(a.w));
-  check_launch(kAngle);
-}
-
-template <class T>
-void launch_far_pairs(const Angles& a, const Side<T>& s, const Side<T>& t) {
-  gpu::rkd_angle_far_pairs_kernel<T>
-      <<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
-          s.as_given(), t.as_given(), a.near, a.table<gpu::FarPair>());
-  check_launch(kAngle);
-}
-
-template <class T>
-void launch_far_gradient(const Angles& a, const Side<T>& s, const Tensor& grad) {
-  gpu::rkd_angle_far_gradient_kernel<T>
-      <<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, a.device.stream()>>>(
-          a.weights<gpu::FarPair>(), s.as_given(), pointer<T>(grad));
-  check_launch(kAngle);
-}
 
 template <class T>
 LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want_grad) {
   using Pair = gpu::AnglePair<T>;
+  const char* op = "rkd_angle";
   const OnDevice device(student);
   const Tensor mark = empty_for(student, {1}, ScalarType::Int);
   int* near = pointer<int>(mark);
-  const Side<T> s(device, kAngle, student, near), t(device, kAngle, teacher);
-  const Angles a(device, student, want_grad, near);
-  launch_pairs<T>(a, s, false, near);
-  launch_pairs<T>(a, t, true, near);
-  launch_triples<Pair>(a, want_grad);
-  launch_far_pairs<T>(a, s, t);
-  launch_triples<gpu::FarPair>(a, want_grad);
-  launch_total(device, kAngle, pointer<double>(a.losses), nullptr, a.losses.size(0),
-               1.0 / a.n / a.n / a.n, pointer<double>(a.total));
-  const Tensor loss = loss_of(a.total, student);
-  if (!want_grad) return {loss, empty_for(student, {0})};
+  Prepared<T> known(device, op, student, teacher, near);
+  const AngleTables tables(student, want_grad, device.multiprocessors());
+  Tensor loss = empty_for(student, {});
+  gpu::AngleWork<T> work{known.sides, tables.triples<Pair>(want_grad),
+                         tables.triples<gpu::FarPair>(want_grad), near, pointer<T>(loss)};
+  work.triples.losses = work.far.losses = pointer<double>(tables.losses);
+  const double n = tables.n;
+  gpu::rkd_angle_pairs_kernel<T><<<known.both(), gpu::kRowThreads, 0, device.stream()>>>(
+      known.sides, static_cast<Pair*>(tables.pairs.data_ptr()), near);
+  check_launch(op);
+  gpu::rkd_angle_triples_kernel<T>
+      <<<grid_of(op, work.triples.blocks()), gpu::kTripleThreads, 0, device.stream()>>>(work);
+  check_launch(op);
   gpu::rkd_angle_laplacian_kernel<T>
-      <<<grid_of(kAngle, a.n), gpu::kRowThreads, 0, device.stream()>>>(
-          a.weights<Pair>(), pointer<double>(s.scale), pointer<T>(s.gram));
-  check_launch(kAngle);
-  const Tensor grad = pull_back(device, kAngle, s, nullptr);
-  launch_far_gradient(a, s, grad);
-  return {loss, grad};
+      <<<grid_of(op, tables.n), gpu::kRowThreads, 0, device.stream()>>>(
+          work, want_grad ? known.sides.student.gram : nullptr);
+  check_launch(op);
+  if (want_grad) return {loss, known.pull_back(student, gpu::FarRows<T>{work, 0, false})};
+  launch_total<T>(device, op, work.far.losses, work.far.loss_count(), 1.0 / n / n / n, loss);
+  return {loss, empty_for(student, {0})};
 }
 
 template <class Body>

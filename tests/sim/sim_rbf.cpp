@@ -1,4 +1,6 @@
 // svd_rbf_loss's kernels on the simulator, launched exactly as svd_rbf_cuda.cu launches them.
+#include <numbers>
+
 #include "rbf/svd_rbf_kernels.cuh"
 #include "sim_module.h"
 
@@ -21,23 +23,24 @@ void svd_rbf(const std::array<py::array, 4>& inputs, const std::array<Strides, 4
       const int64_t items = batch * components;
       std::vector<double> losses(static_cast<size_t>(items),
                                  std::numeric_limits<double>::quiet_NaN());
-      SvdRbfLaunch<T> launch{input(0),
-                             input(1),
-                             input(2),
-                             input(3),
-                             front,
-                             back,
-                             components,
-                             static_cast<T>(std::sqrt(1 / beta)),
-                             static_cast<T>(-4 * scale * std::sqrt(1 / beta)),
-                             !gradient_front.is_none(),
-                             losses.data(),
-                             data_of<T>(gradient_front),
-                             data_of<T>(gradient_back)};
+      SvdRbfLaunch<T> launch{};
+      launch.student_front = input(0), launch.student_back = input(1);
+      launch.teacher_front = input(2), launch.teacher_back = input(3);
+      launch.front = front, launch.back = back, launch.components = components;
+      launch.root = static_cast<T>(std::sqrt(std::numbers::log2e / beta));
+      launch.factor = static_cast<T>(-4 * scale * std::sqrt(std::numbers::ln2 / beta));
+      launch.unit = std::sqrt(2 / beta), launch.low_rank_factor = 2 * launch.unit * scale;
+      launch.reach = svd_rbf_reach<T>(front, back);
+      launch.gradients = !gradient_front.is_none();
+      launch.losses = losses.data();
+      launch.gradient_front = data_of<T>(gradient_front);
+      launch.gradient_back = data_of<T>(gradient_back);
       if (items > 0)
-        cusim::launch(static_cast<unsigned>(items), kSvdRbfThreads,
-                      static_cast<size_t>(4 * back) * sizeof(T),
-                      [&] { svd_rbf_kernel<T>(launch); });
+        for_svd_rbf_fronts(launch, [&](auto fronts) {
+          cusim::launch(static_cast<unsigned>(items), kSvdRbfThreads,
+                        static_cast<size_t>(svd_rbf_bytes(launch)),
+                        [&] { svd_rbf_kernel<T, decltype(fronts)::value>(launch); });
+        });
       cusim::launch(1, kSvdRbfThreads, 0,
                     [&] { svd_rbf_sum_kernel<T>(losses.data(), items, scale, data_of<T>(loss)); });
     }

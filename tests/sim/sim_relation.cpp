@@ -1,8 +1,8 @@
-// The relation room's kernels on the simulator: whole losses, launched as relation_cuda.cu does.
-// Gram matrices and the last product are numpy's (the gram room has its own tests).
+// The kernels of the RKD losses on the simulator: whole losses, launched as relation_cuda.cu does.
 #include <algorithm>
 #include <limits>
 
+#include "gram/gram_plan.cuh"
 #include "relation/angle_kernels.cuh"
 #include "sim_module.h"
 
@@ -10,182 +10,162 @@ namespace {
 
 using namespace kdops::relation::gpu;
 
+// Kernels' memory, poisoned: NaN for numbers, nonsense for others.
 template <class T>
 std::vector<T> poison(int64_t count) {
   return std::vector<T>(count, std::numeric_limits<T>::quiet_NaN());
 }
 
-// out (n, d) = (x - mean) * scale, its norms; returns the scale.
-double centre(const py::array& x, const py::array& out, const py::array& norms) {
-  double scale = std::numeric_limits<double>::quiet_NaN();
-  const int n = static_cast<int>(x.shape(0)), d = static_cast<int>(x.shape(1));
-  const unsigned blocks = static_cast<unsigned>((d + kStatsCols - 1) / kStatsCols);
-  for_storage_type(x, [&](auto kind) {
-    using T = decltype(kind);
-    if constexpr (sizeof(T) >= 4) {
-      std::vector<T> mean = poison<T>(d), tops = poison<T>(blocks);
-      cusim::launch(blocks, dim3(kStatsCols, kStatsRows), 0, [&] {
-        relation_stats_kernel<T>(data_of<T>(x), n, d, mean.data(), tops.data());
-      });
-      const RowStats<T> stats{mean.data(), tops.data(), static_cast<int>(blocks)};
-      const CentredRows<T> centred{data_of<T>(out), data_of<T>(norms), &scale, nullptr};
-      cusim::launch(static_cast<unsigned>(n), kRowThreads, 0,
-                    [&] { relation_centre_kernel<T>(data_of<T>(x), d, stats, centred); });
-    }
-  });
-  return scale;
-}
-
 template <class T>
-GivenRows<T> given_rows(const py::array& given, const py::array& norms, const double& scale) {
-  return {.data = data_of<T>(given),
-          .n = static_cast<int>(given.shape(0)),
-          .d = static_cast<int>(given.shape(1)),
-          .norms = data_of<T>(norms),
-          .scale = &scale};
-}
+struct OneSide {
+  std::vector<T> mean, tops, gram, norms;
+  double scale = std::numeric_limits<double>::quiet_NaN();
 
-// Grams become distances, that of the student the Laplacian of the weights; returns the loss.
-double distance(const py::array& given_s, const py::array& norms_s, const py::array& gram_s,
-                double scale_s, const py::array& given_t, const py::array& norms_t,
-                const py::array& gram_t, double scale_t, const py::array& lossy) {
-  const int n = static_cast<int>(gram_s.shape(0));
-  const unsigned blocks = static_cast<unsigned>(n);
-  DistanceTotals totals{};
-  for_storage_type(gram_s, [&](auto kind) {
-    using T = decltype(kind);
-    if constexpr (sizeof(T) >= 4) {
-      auto sums = poison<double>(n), counts = poison<double>(n);
-      const auto distances = [&](const py::array& gram, const py::array& given,
-                                 const py::array& norms, const double& scale, double* out) {
-        cusim::launch(blocks, kRowThreads, 0, [&] {
-          relation_distance_kernel<T>(data_of<T>(gram), given_rows<T>(given, norms, scale),
-                                      sums.data(), counts.data());
-        });
-        cusim::launch(1u, kRowThreads, 0,
-                      [&] { relation_total_kernel(sums.data(), counts.data(), n, 1.0, out); });
-      };
-      distances(gram_s, given_s, norms_s, scale_s, &totals.sum_s);
-      distances(gram_t, given_t, norms_t, scale_t, &totals.sum_t);
-      cusim::launch(blocks, kRowThreads, 0, [&] {
-        rkd_distance_loss_kernel<T>(data_of<T>(gram_s), data_of<T>(gram_t), n, &totals, sums.data(),
-                                    counts.data());
-      });
-      cusim::launch(1u, kRowThreads, 0, [&] {
-        relation_total_kernel(sums.data(), counts.data(), n, 1.0 / n / n, &totals.loss);
-      });
-      cusim::launch(blocks, kRowThreads, 0, [&] {
-        rkd_distance_laplacian_kernel<T>(data_of<T>(gram_s), data_of<T>(gram_t), n,
-                                         data_of<T>(norms_s), &totals, &scale_s,
-                                         data_of<int>(lossy));
-      });
-    }
-  });
-  return totals.loss;
-}
+  Side<T> side(const py::array& x, int column_blocks, int splits) {
+    const int n = static_cast<int>(x.shape(0)), d = static_cast<int>(x.shape(1));
+    mean = poison<T>(std::max(1, d)), tops = poison<T>(column_blocks);
+    gram = poison<T>(int64_t(splits) * n * n), norms = poison<T>(int64_t(splits) * n);
+    return {d == 0 ? mean.data() : data_of<T>(x),
+            n,
+            d,
+            mean.data(),
+            tops.data(),
+            gram.data(),
+            norms.data(),
+            &scale};
+  }
+};
 
-// Tables of the triples for a kind of pairs, and the launches that fill them.
-template <class P>
-struct Triples {
-  using T = typename P::Real;
-  int n, splits, tiles = (n + kSideTile - 1) / kSideTile, side_blocks = tiles * (tiles + 1) / 2;
-  std::vector<P> pairs{size_t(n) * n, poisoned()};
-  std::vector<T> w = poison<T>(n * n), m = poison<T>(int64_t(splits) * n * n);
+// Both sides, after the first two launches.
+template <class T>
+struct Prepared {
+  OneSide<T> student, teacher;
+  kdops::gram::gpu::GramProblem<T> product{};
+  Sides<T> sides{};
+  unsigned n;
 
-  static P poisoned() {
-    P pair;
-    std::fill_n(reinterpret_cast<T*>(&pair), sizeof(P) / sizeof(T),
-                std::numeric_limits<T>::quiet_NaN());
-    return pair;
+  Prepared(const py::array& s, const py::array& t, int multiprocessors, int* near)
+      : n(static_cast<unsigned>(s.shape(0))) {
+    const int longest = static_cast<int>(std::max(s.shape(1), t.shape(1)));
+    product.rows = product.cols = static_cast<int>(n), product.depth = longest;
+    product.symmetric = true;
+    const int64_t blocks =
+        kdops::gram::gpu::gram_plan<RelationTile<T>>(product, 2, multiprocessors);
+    sides.splits = product.splits;
+    sides.column_blocks = std::max(1, (longest + kStatsCols - 1) / kStatsCols);
+    sides.student = student.side(s, sides.column_blocks, sides.splits);
+    sides.teacher = teacher.side(t, sides.column_blocks, sides.splits);
+    cusim::launch(dim3(static_cast<unsigned>(sides.column_blocks), 2), dim3(kStatsCols, kStatsRows),
+                  0, [&] { relation_stats_kernel<T>(sides); });
+    cusim::launch(static_cast<unsigned>(blocks), RelationTile<T>::kThreads, 0,
+                  [&] { relation_gram_kernel<T>(product, sides, near); });
   }
 
-  AngleWeights<P> weights(const double* loss, const int* near) const {
-    return {.pairs = pairs.data(),
-            .n = n,
-            .splits = splits,
-            .w = w.data(),
-            .m = m.data(),
-            .loss = loss,
-            .near = near};
-  }
+  dim3 both() const { return dim3(n, 2); }
 
-  void launch(const int* near, double* losses) {
-    cusim::launch(
-        dim3((n + kWeightThreads - 1) / kWeightThreads, (n + kWeightAnchors - 1) / kWeightAnchors),
-        kWeightThreads, 0, [&] { rkd_angle_weight_kernel<P>(pairs.data(), n, near, w.data()); });
-    cusim::launch(dim3(side_blocks, splits), dim3(kSideThreads, kSideThreads), 0, [&] {
-      rkd_angle_side_kernel<P>(pairs.data(), n, tiles, (n + splits - 1) / splits, near, m.data(),
-                               losses);
+  template <class Others>
+  void pull_back(const Others& others, T* grad) const {
+    kdops::gram::gpu::GramProblem<T> p{};
+    p.rows = p.depth = p.split_depth = static_cast<int>(n), p.cols = sides.student.d;
+    p.splits = 1;
+    p.col_tiles = (p.cols + GradientTile::kCols - 1) / GradientTile::kCols;
+    p.tiles = p.col_tiles * ((p.rows + GradientTile::kRows - 1) / GradientTile::kRows);
+    cusim::launch(static_cast<unsigned>(p.tiles), GradientTile::kThreads, 0, [&] {
+      relation_gradient_kernel<T, Others>(p, sides.student.gram, sides.student, others, grad);
     });
   }
 };
 
-// out (n, n): the Laplacian of the weights, or, for rows that lie too far apart, grad (n, d): the
-// gradient. Returns the loss and whether they do.
-py::tuple angle(const py::array& given_s, const py::array& norms_s, const py::array& gram_s,
-                double scale_s, const py::array& given_t, const py::array& norms_t,
-                const py::array& gram_t, double scale_t, int splits, const py::array& out,
-                const py::array& grad) {
-  const int n = static_cast<int>(gram_s.shape(0));
-  const unsigned blocks = static_cast<unsigned>(n);
-  double loss = std::numeric_limits<double>::quiet_NaN();
-  int near = 0;
-  for_real(gram_s, [&](auto kind) {
+// The loss; grad (n, d) is None where no gradient is wanted.
+double distance(const py::array& student, const py::array& teacher, int multiprocessors,
+                const py::object& grad) {
+  double result = 0;
+  for_real(student, [&](auto kind) {
     using T = decltype(kind);
-    Triples<AnglePair<T>> triples{n, splits};
-    Triples<FarPair> far{n, splits};
-    const GivenRows<T> student = given_rows<T>(given_s, norms_s, scale_s);
-    const GivenRows<T> teacher = given_rows<T>(given_t, norms_t, scale_t);
-    const auto fill = [&](const py::array& gram, const GivenRows<T>& rows, bool of_teacher) {
-      cusim::launch(blocks, kRowThreads, 0, [&] {
-        relation_pairs_kernel<T>(data_of<T>(gram), rows, of_teacher, triples.pairs.data(), &near);
+    const Prepared<T> known(student, teacher, multiprocessors, nullptr);
+    const int n = static_cast<int>(known.n);
+    auto sums = poison<double>(4 * n), losses = poison<double>(2 * n);
+    DistanceUnits units{};
+    const RowSums rows{sums.data(), sums.data() + 2 * n};
+    const RowLosses found{losses.data(), losses.data() + n, &units, 1.0 / n / n};
+    T loss = std::numeric_limits<T>::quiet_NaN();
+    cusim::launch(known.both(), kRowThreads, 0,
+                  [&] { relation_distance_kernel<T>(known.sides, rows); });
+    cusim::launch(known.n, kRowThreads, 0,
+                  [&] { rkd_distance_loss_kernel<T>(known.sides, rows, found); });
+    if (grad.is_none()) {
+      cusim::launch(1u, kRowThreads, 0,
+                    [&] { relation_total_kernel<T>(found.losses, n, found.factor, &loss); });
+    } else {
+      std::vector<int> lossy(n, -1);
+      cusim::launch(known.n, kRowThreads, 0, [&] {
+        rkd_distance_laplacian_kernel<T>(known.sides, found, lossy.data(), &loss);
       });
-    };
-    fill(gram_s, student, false);
-    fill(gram_t, teacher, true);
-    auto losses = poison<double>(int64_t(triples.side_blocks) * splits);
-    triples.launch(&near, losses.data());
-    cusim::launch(blocks, kRowThreads, 0, [&] {
-      rkd_angle_far_pairs_kernel<T>(student, teacher, &near, far.pairs.data());
-    });
-    far.launch(&near, losses.data());
-    cusim::launch(1u, kRowThreads, 0, [&] {
-      relation_total_kernel(losses.data(), nullptr, static_cast<int>(losses.size()),
-                            1.0 / n / n / n, &loss);
-    });
-    cusim::launch(blocks, kRowThreads, 0, [&] {
-      rkd_angle_laplacian_kernel<T>(triples.weights(&loss, &near), &scale_s, data_of<T>(out));
-    });
-    cusim::launch(blocks, kRowThreads, 0, [&] {
-      rkd_angle_far_gradient_kernel<T>(far.weights(&loss, &near), student, data_of<T>(grad));
-    });
+      const Side<T>& side = known.sides.student;
+      known.pull_back(LossyRows<T>{side.gram, side, lossy.data()}, data_of<T>(grad));
+    }
+    result = static_cast<double>(loss);
   });
-  return py::make_tuple(loss, near != 0);
+  return result;
 }
 
-// grad (n, d), the product of the Laplacian with the centred rows, completed; lossy may be empty.
-void finish(const py::array& laplacian, const py::array& given, double scale,
-            const py::array& lossy, const py::array& grad) {
-  const int n = static_cast<int>(given.shape(0));
-  const int* marks = lossy.size() == 0 ? nullptr : data_of<int>(lossy);
-  for_storage_type(grad, [&](auto kind) {
+// The tables of a kind of pairs. The two kinds share no memory here, so that a step that should not
+// be taken meets NaN.
+template <class P>
+struct Tables {
+  using T = typename P::Real;
+  std::vector<P> pairs;
+  std::vector<T> w, m;
+
+  AngleTriples<P> triples(int n, int splits, bool want_grad) {
+    P poisoned;
+    std::fill_n(reinterpret_cast<T*>(&poisoned), sizeof(P) / sizeof(T),
+                std::numeric_limits<T>::quiet_NaN());
+    pairs.assign(size_t(n) * n, poisoned);
+    w = poison<T>(n * n), m = poison<T>(int64_t(splits) * n * n);
+    AngleTriples<P> result{pairs.data(), n, splits};
+    if (want_grad) result.w = w.data(), result.m = m.data();
+    return result;
+  }
+};
+
+// The loss, and whether some rows are too near to others for T.
+py::tuple angle(const py::array& student, const py::array& teacher, int multiprocessors, int splits,
+                const py::object& grad) {
+  double result = 0;
+  int near = -1;
+  for_real(student, [&](auto kind) {
     using T = decltype(kind);
-    if constexpr (sizeof(T) >= 4) {
-      const GivenRows<T> rows{.data = data_of<T>(given),
-                              .n = n,
-                              .d = static_cast<int>(given.shape(1)),
-                              .norms = nullptr,
-                              .scale = &scale};
-      cusim::launch(static_cast<unsigned>(n), kRowThreads, 0, [&] {
-        relation_finish_kernel<T>(data_of<T>(laplacian), rows, marks, data_of<T>(grad));
+    const Prepared<T> known(student, teacher, multiprocessors, &near);
+    const int n = static_cast<int>(known.n);
+    const bool want_grad = !grad.is_none();
+    T loss = std::numeric_limits<T>::quiet_NaN();
+    Tables<AnglePair<T>> tables;
+    Tables<FarPair> far;
+    AngleWork<T> work{known.sides, tables.triples(n, splits, want_grad),
+                      far.triples(n, splits, want_grad), &near, &loss};
+    auto losses = poison<double>(work.far.loss_count());
+    work.triples.losses = work.far.losses = losses.data();
+    cusim::launch(known.both(), kRowThreads, 0,
+                  [&] { rkd_angle_pairs_kernel<T>(known.sides, tables.pairs.data(), &near); });
+    cusim::launch(static_cast<unsigned>(work.triples.blocks()), kTripleThreads, 0,
+                  [&] { rkd_angle_triples_kernel<T>(work); });
+    cusim::launch(known.n, kRowThreads, 0, [&] {
+      rkd_angle_laplacian_kernel<T>(work, want_grad ? known.sides.student.gram : nullptr);
+    });
+    if (want_grad) {
+      known.pull_back(FarRows<T>{work, 0, false}, data_of<T>(grad));
+    } else {
+      cusim::launch(1u, kRowThreads, 0, [&] {
+        relation_total_kernel<T>(losses.data(), work.far.loss_count(), 1.0 / n / n / n, &loss);
       });
     }
+    result = static_cast<double>(loss);
   });
+  return py::make_tuple(result, near != 0);
 }
 
 const SimRegistration registration([](py::module_& m) {
-  m.def("relation_centre", &centre);
-  m.def("relation_finish", &finish);
   m.def("rkd_distance", &distance);
   m.def("rkd_angle", &angle);
 });

@@ -59,10 +59,39 @@ def test_an_offset_common_to_front_and_back_costs_no_digits(sim, student, teache
     check(run(sim, inputs), inputs)
 
 
-@pytest.mark.parametrize(("front", "back"), [(1, 1), (32, 8), (64, 9), (5, 300)])
+@pytest.mark.parametrize(
+    ("front", "back"), [(1, 1), (32, 8), (64, 9), (5, 300), (260, 40), (100, 5), (40, 1000)]
+)
 def test_sizes(sim, front, back):
     inputs = levels(1, front, back, 3, 0.3, 1.0, "float64")
     check(run(sim, inputs), inputs)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("near", [1.0, 1e-2])
+def test_low_rank(sim, every_schedule, dtype, near):
+    """Values as small as those of singular vectors, more of them than a block has threads."""
+    inputs = levels(1, 150, 300, 2, 0.06 if dtype == "float32" else 0.02, near, dtype)
+    check(every_schedule(lambda: run(sim, inputs)), inputs)
+
+
+def test_low_rank_of_equal_student_and_teacher_and_of_a_shifted_one(sim):
+    sf, sb, tf, tb = levels(1, 100, 120, 1, 0.06, 0.0, "float32")
+    assert all((r == 0).all() for r in run(sim, (sf, sb, tf, tb)))
+    shifted = sf, sb, tf + np.float32(0.125), tb + np.float32(0.125)
+    loss = run(sim, shifted)[0]
+    assert loss <= 1e-9 * sf.size * sb.size
+
+
+def test_low_rank_leaves_items_with_nan_to_the_pairs(sim):
+    for which in (0, 3):
+        inputs = levels(3, 100, 120, 1, 0.06, 1.0, "float32")
+        inputs[which][1, 3] = np.nan
+        loss, gf, gb = run(sim, inputs)
+        assert np.isnan(loss)
+        assert np.isnan(gf[1]).any()
+        assert np.isfinite(gf[[0, 2]]).all()
+        assert np.isfinite(gb[[0, 2]]).all()
 
 
 def test_free_strides(sim):

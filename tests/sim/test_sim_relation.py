@@ -49,28 +49,15 @@ def exact_angle(student, teacher):
     return loss.mean(), (to_difference.sum(0) - to_difference.sum(1)) / h.size
 
 
-def centred(sim, x):
-    rows, norms = np.full_like(x, np.nan), np.full(len(x), np.nan, x.dtype)
-    scale = sim.relation_centre(x, rows, norms)
-    return rows, norms, rows @ rows.T / rows.shape[1], scale  # a mean, as the gram room's
-
-
 def run(sim, op, student, teacher, splits=1):
-    """Loss and gradient as relation_cuda.cu gets them."""
-    rows, norms, gram, scale = centred(sim, student)
-    _, norms_t, gram_t, scale_t = centred(sim, teacher)
-    sides = (student, norms, gram, scale, teacher, norms_t, gram_t, scale_t)
+    """Loss and gradient as relation_cuda.cu gets them; more multiprocessors split the products."""
+    grad = np.full_like(student, np.nan)
     if op == "distance":
-        laplacian, lossy = gram, np.full(len(student), -1, np.int32)
-        loss, wide = sim.rkd_distance(*sides, lossy), False
+        loss = sim.rkd_distance(student, teacher, splits, grad)
+        assert loss == sim.rkd_distance(student, teacher, splits, None) or np.isnan(loss)
     else:
-        laplacian, lossy = np.full_like(gram, np.nan), np.empty(0, np.int32)
-        in_double = np.full_like(student, np.nan)
-        loss, wide = sim.rkd_angle(*sides, splits, laplacian, in_double)
-    if wide:
-        return np.array([loss]), in_double
-    grad = laplacian @ rows / len(rows)
-    sim.relation_finish(laplacian, student, scale, lossy, grad)
+        loss, _ = sim.rkd_angle(student, teacher, splits, splits, grad)
+        assert loss == sim.rkd_angle(student, teacher, splits, splits, None)[0] or np.isnan(loss)
     return np.array([loss]), grad
 
 
@@ -92,7 +79,9 @@ EXACT = {"distance": exact_distance, "angle": exact_angle}
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("op", ["distance", "angle"])
-@pytest.mark.parametrize(("n", "d", "d_teacher", "splits"), [(5, 3, 4, 1), (37, 40, 9, 3)])
+@pytest.mark.parametrize(
+    ("n", "d", "d_teacher", "splits"), [(5, 3, 4, 1), (37, 40, 9, 3), (37, 9, 300, 60)]
+)
 def test_against_the_formula(sim, every_schedule, op, n, d, d_teacher, splits, dtype):
     student, teacher = problem(n, d, d_teacher, dtype)
     result = every_schedule(lambda: run(sim, op, student, teacher, splits))
@@ -184,16 +173,9 @@ def test_ordinary_rows_stay_in_float(sim):
     sides["near"][2] = sides["near"][5] + np.float32(1e-3)
 
     def in_double(*pair):
-        known = [part for x in pair for part in centred_side(sim, x)]
-        grad = np.empty_like(pair[0])
-        return sim.rkd_angle(*known, 1, np.empty((9, 9), grad.dtype), grad)[1]
+        return sim.rkd_angle(*pair, 1, 1, np.empty_like(pair[0]))[1]
 
     assert not in_double(sides["rows"], teacher)
     assert in_double(sides["near"], teacher)
     assert in_double(teacher, sides["near"])
     assert not in_double(sides["near"].astype(float), teacher.astype(float))
-
-
-def centred_side(sim, x):
-    _, norms, gram, scale = centred(sim, x)
-    return x, norms, gram, scale

@@ -120,6 +120,16 @@ KDOPS_DEVICE float exp(float x) { return ::expf(x); }
 KDOPS_DEVICE double exp(double x) { return ::exp(x); }
 KDOPS_DEVICE float expm1(float x) { return ::expm1f(x); }
 KDOPS_DEVICE double expm1(double x) { return ::expm1(x); }
+// 2^x within 2 ulp, one instruction; numbers below the smallest normal one become 0.
+KDOPS_DEVICE float exp2_near(float x) {
+#if defined(KDOPS_SIM)
+  return ::exp2f(x);
+#else
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
 // A NaN operand is ignored, as fmax does: use them for scales, not to decide whether data is clean.
 KDOPS_DEVICE float max(float a, float b) { return ::fmaxf(a, b); }
 KDOPS_DEVICE double max(double a, double b) { return ::fmax(a, b); }
