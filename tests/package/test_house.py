@@ -39,6 +39,13 @@ def test_every_room_of_csrc_belongs_to_one_of_python():
     assert rooms - {"common"} == set(ROOMS)
 
 
+def test_rooms_share_code_and_do_not_call_each_other_as_operators():
+    """The dispatcher's C function does not count the arguments that it is given."""
+    files = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in CODE]
+    assert files
+    assert [p.name for p in files if "torch_call_dispatcher" in p.read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.parametrize("folder", ["csrc", "kdops", "tests", "benchmarks", "examples"])
 def test_no_file_is_too_long(folder):
     lines = {
