@@ -5,8 +5,9 @@
 //   rbf_affinity_loss      (loss, gradient of student, gradient of gamma) of mean (K_S - K_T)^2,
 //                          student (N, D_S), teacher (N, D_T), gamma () or absent
 //   svd_rbf_loss           (loss, gradient of student_front, gradient of student_back) of the sum of
-//                          (K_S - K_T)^2 by B (variant 0), alone (1) or times sqrt(k) / 2 (2), K[b, c, m, n] = exp(-(back[b, m, c] -
-//                          front[b, n, c])^2 / beta); fronts (B, D_front, k), backs (B, D_back, k)
+//                          (K_S - K_T)^2 by B (variant 0), alone (1) or times sqrt(k) / 2 (2),
+//                          K[b, c, m, n] = exp(-(back[b, m, c] - front[b, n, c])^2 / beta);
+//                          fronts (B, D_front, k), backs (B, D_back, k)
 // Strides of inputs are free. The gradients of a loss are empty when `gradients` is false.
 #include <torch/csrc/stable/library.h>
 

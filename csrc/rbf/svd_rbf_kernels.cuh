@@ -1,10 +1,10 @@
 // svd_rbf_loss on the GPU: loss and both student gradients, one block per item (sample b, component
-// c): by the low-rank form where that is exact, else in one pass over the pairs. There a warp walks over its share of the back values, its
-// lanes over neighbouring front values, several of which each keeps in registers: its pairs cost no
-// memory access but one shared broadcast, and their sum for the back value one warp sum. Row
-// sums (gradient of back) go into shared memory that only this warp touches; the column sums
-// (gradient of front) stay in registers and are combined over the warps in ascending order. No
-// atomics: results repeat to the bit.
+// c): by the low-rank form where that is exact, else in one pass over the pairs. There a warp walks
+// over its share of the back values, its lanes over neighbouring front values, several of which each
+// keeps in registers: its pairs cost no memory access but one shared broadcast, and their sum for
+// the back value one warp sum. Row sums (gradient of back) go into shared memory that only this warp
+// touches; the column sums (gradient of front) stay in registers and are combined over the warps in
+// ascending order. No atomics: results repeat to the bit.
 // Launched by svd_rbf_cuda.cu.
 #pragma once
 
@@ -42,8 +42,8 @@ KDOPS_DEVICE SvdRbfPowers<float> svd_rbf_powers(float p, float q, float gap) {
 }
 
 // K_S - K_T in `delta`; returns (K_S - K_T) K_S (back - front) root, which is dL/d(back - front)
-// up to `factor`. The difference of the teacher's and the student's back - front comes from the shifts or
-// from themselves, whichever are smaller.
+// up to `factor`. The difference of the teacher's and the student's back - front comes from the
+// shifts or from themselves, whichever are smaller.
 template <class T>
 KDOPS_DEVICE T svd_rbf_pair(const SvdRbfValue<T>& back, const SvdRbfValue<T>& front, T root,
                             T& delta) {
@@ -85,8 +85,8 @@ int64_t svd_rbf_bytes(const SvdRbfLaunch<T>& q) {
   return pairs > low_rank ? pairs : low_rank;
 }
 
-// body(number) with how many front values a lane is to keep, as a constant: no more than there are, and
-// one where the back values leave little of the shared memory that every GPU has.
+// body(number) with how many front values a lane is to keep, as a constant: no more than there are,
+// and one where the back values leave little of the shared memory that every GPU has.
 template <class T, class Body>
 void for_svd_rbf_fronts(const SvdRbfLaunch<T>& q, const Body& body) {
   if (svd_rbf_bytes(q) > kSvdRbfRoomyBytes) return body(std::integral_constant<int, 1>());
@@ -95,8 +95,8 @@ void for_svd_rbf_fronts(const SvdRbfLaunch<T>& q, const Body& body) {
   body(std::integral_constant<int, 8>());
 }
 
-// Dynamic shared memory: for every back value its three numbers and its gradient, or what the low-rank
-// form needs (svd_rbf_bytes).
+// Dynamic shared memory: for every back value its three numbers and its gradient, or what the
+// low-rank form needs (svd_rbf_bytes).
 template <class T, int kFronts>
 __global__ __launch_bounds__(kSvdRbfThreads) void svd_rbf_kernel(SvdRbfLaunch<T> launch) {
   constexpr int kWarps = kSvdRbfThreads / kWarp, kWidth = kFronts * kWarp;

@@ -28,8 +28,8 @@ KDOPS_DEVICE T sum_of_parts(const T* part, int64_t stride, int count) {
 }
 
 // One side: rows (n, d) as given, the column means and, by blocks of columns, the largest finite
-// |entry| (relation_stats_kernel; without columns a mean of 0, at which data points, too); scale and the products of the centred and scaled rows, in
-// `splits` parts (relation_gram_kernel).
+// |entry| (relation_stats_kernel; without columns a mean of 0, at which data points, too); scale and
+// the products of the centred and scaled rows, in `splits` parts (relation_gram_kernel).
 template <class T>
 struct Side {
   const T* data;

@@ -3,9 +3,10 @@
 //                        G = X XT of the unit tokens; student (B, N, D_S), teacher (B, N, D_T),
 //                        weights (B,) or absent (1 / (B N^2)); negatives: 0 keeps them, 1 counts
 //                        those of both as zero, 2 those of the teacher
-//   cka_loss             (loss, gradient of student), the mean over b of 1 - <K_S, K_T> / (|K_S| |K_T|),
-//                        K = X XT of the rows, minus their mean where centred; student (B, N, D_S),
-//                        teacher (B, N, D_T), inside (B, N), the rows that count, or absent: all
+//   cka_loss             (loss, gradient of student), the mean over b of
+//                        1 - <K_S, K_T> / (|K_S| |K_T|), K = X XT of the rows, minus their mean
+//                        where centred; student (B, N, D_S), teacher (B, N, D_T), inside (B, N), the
+//                        rows that count, or absent: all
 // Strides of inputs are free. The gradient is empty when `gradients` is false. cka_loss: cka_cpu.cpp.
 //
 // CPU glue of gram_anchoring_loss: image after image with its steps shared among the threads, or,

@@ -103,8 +103,9 @@ KDOPS_DEVICE T scale_of_row(const T* row, int p) {
 }
 
 // x: b on entry, clear of the first k of the kept rows; its solution on return, with what the others
-// have of it by their values and the policy. False, and x is as it was, where the iteration does not get there. The squares of b neither vanish nor overflow, however
-// large it is: it is scaled. work: 4 k p numbers.
+// have of it by their values and the policy. False, and x is as it was, where the iteration does not
+// get there. The squares of b neither vanish nor overflow, however large it is: it is scaled.
+// work: 4 k p numbers.
 template <class T>
 KDOPS_DEVICE bool conjugate_gradients(const LargeContext<T>& t, const KeptPairs<T>& kept,
                                       const T* value, const PolicyInverse<T>& inverse, T* x,
