@@ -3,9 +3,20 @@
 #pragma once
 
 #include "svd/topk/gpu/large_basis.cuh"
+#include "svd/topk/gpu/tridiagonal.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
+
+// The tridiagonal form of the projected matrix and its t.k largest values. Its norm.
+template <class T>
+KDOPS_DEVICE T projected_values(const LargeContext<T>& t, const KrylovBasis<T>& basis, T* spare) {
+  T *matrix = basis.matrix(), *band = basis.band();
+  if (t.p > 2 * kWarp) return leading_values(t, matrix, band, spare);
+  tridiagonalise_in_registers<2, 4>(matrix, t.p, t.p, Band<T>{band, band + t.p, band + 2 * t.p},
+                                    t.pool);
+  return values_of_band(t, band);
+}
 
 // Pairs of the projection on basis.size rows: values to t.value, vectors to rows of P, what the
 // basis misses of them to t.high, their residuals to t.low. False where a vector fails its check.
@@ -20,7 +31,7 @@ KDOPS_DEVICE bool ritz_pairs(const LargeContext<T>& outer, const KrylovBasis<T>&
   __syncthreads();
   LargeContext<T> t = outer;
   t.p = size, t.k = most, t.kx = most | 1, t.x = work.x, t.e = t.d + size;
-  const T norm = leading_values(t, basis.matrix(), basis.band(), work.x);
+  const T norm = projected_values(t, basis, work.x);
   const bool good =
       leading_vectors(t, basis.matrix(), basis.band(), norm, work, basis.coefficients()).good;
   const int p = forgotten(basis.p);

@@ -22,11 +22,9 @@ inline constexpr int64_t pair_numbers(int p, int k) {
   return int64_t(p) * ((k | 1) + 5 * k);  // flags: a number each is more than enough
 }
 
-// The tridiagonal form (band: d, e, tau; reflectors in place of the matrix) and its t.k largest
-// values, to t.value. Its norm.
+// The t.k largest values of a tridiagonal form (band: d, e), to t.value. Its norm.
 template <class T>
-KDOPS_DEVICE T leading_values(const LargeContext<T>& t, T* matrix, T* band, T* spare) {
-  tridiagonalise_rows(matrix, t.p, band, t.pool, spare, t.line);
+KDOPS_DEVICE T values_of_band(const LargeContext<T>& t, const T* band) {
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < t.p; i += kTopkThreads)
     t.d[i] = band[i], t.e[i] = band[t.p + i];
@@ -34,6 +32,14 @@ KDOPS_DEVICE T leading_values(const LargeContext<T>& t, T* matrix, T* band, T* s
   const T norm = tridiagonal_norm(t);
   multisection(t, norm);
   return norm;
+}
+
+// The tridiagonal form (band: d, e, tau; reflectors in place of the matrix) and its t.k largest
+// values, to t.value. Its norm.
+template <class T>
+KDOPS_DEVICE T leading_values(const LargeContext<T>& t, T* matrix, T* band, T* spare) {
+  tridiagonalise_rows(matrix, t.p, band, t.pool, spare, t.line);
+  return values_of_band(t, band);
 }
 
 // Right after it, maybe with a smaller t.k: the vectors of these values as rows.
