@@ -75,6 +75,25 @@ KDOPS_DEVICE void multiply_stage(const T* stage, int other,
   }
 }
 
+// A thread's numbers of a line of G, kWide neighbours at once where `aligned`.
+template <class T, class Place>
+KDOPS_DEVICE void put_line(T* line, int p, bool aligned, const Place& place,
+                           const T (&value)[GramShape<T>::kEach]) {
+  constexpr int kWide = GramShape<T>::kWide;
+#pragma unroll
+  for (int q = 0; q < GramShape<T>::kEach; q += kWide) {
+    if (aligned && place(q) < p) {
+      Vec<T, kWide> part;
+#pragma unroll
+      for (int w = 0; w < kWide; ++w) part.at[w] = value[q + w];
+      *reinterpret_cast<Vec<T, kWide>*>(line + place(q)) = part;
+    }
+#pragma unroll
+    for (int w = 0; w < kWide; ++w)
+      if (!aligned && place(q + w) < p) line[place(q + w)] = value[q + w];
+  }
+}
+
 // Grid: large_gram_tiles(p) blocks of GramShape::kThreads per matrix. The Gram matrices of B, of
 // which the largest entry is about one, to their place in `saved`.
 template <class T>
@@ -117,14 +136,14 @@ __global__ void __launch_bounds__(GramShape<T>::kThreads)
   const auto column = [&](int q) {
     return first_column + Shape::place(thread % Shape::kAcross, q);
   };
+  const bool aligned = p % Shape::kWide == 0;  // and so is `saved`
 #pragma unroll
   for (int a = 0; a < kEach; ++a) {  // a row, then a column, so that an address serves several
-    T *along = G + row(a) * int64_t(p), *down = G + column(a) * int64_t(p);
+    T across[kEach], down[kEach];
 #pragma unroll
-    for (int b = 0; b < kEach; ++b) {
-      if (row(a) < p && column(b) < p) along[column(b)] = total[a][b];
-      if (column(a) < p && row(b) < p) down[row(b)] = total[b][a];
-    }
+    for (int b = 0; b < kEach; ++b) across[b] = total[a][b], down[b] = total[b][a];
+    if (row(a) < p) put_line<T>(G + row(a) * int64_t(p), p, aligned, column, across);
+    if (column(a) < p) put_line<T>(G + column(a) * int64_t(p), p, aligned, row, down);
   }
 }
 

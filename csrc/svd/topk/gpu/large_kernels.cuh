@@ -80,7 +80,7 @@ KDOPS_DEVICE int by_tridiagonal(LargeContext<T>& t, const LargeProblem<T>& probl
   t.k = count, t.kx = count | 1;
   __syncthreads();
   T* P = problem.vectors() + found * int64_t(t.p);
-  const bool alone = leading_vectors(t, matrix, band, norm, problem.work.pairs, P).alone;
+  const bool alone = leading_vectors<false>(t, matrix, band, norm, problem.work.pairs, P).alone;
   if (threadIdx.x == 0) {
     problem.saved[LargeSaved::kNorm] = norm;
     problem.saved[LargeSaved::kCrowded] = T(count == wanted && !alone);

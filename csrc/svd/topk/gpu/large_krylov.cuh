@@ -33,7 +33,7 @@ KDOPS_DEVICE bool ritz_pairs(const LargeContext<T>& outer, const KrylovBasis<T>&
   t.p = size, t.k = most, t.kx = most | 1, t.x = work.x, t.e = t.d + size;
   const T norm = projected_values(t, basis, work.x);
   const bool good =
-      leading_vectors(t, basis.matrix(), basis.band(), norm, work, basis.coefficients()).good;
+      leading_vectors<true>(t, basis.matrix(), basis.band(), norm, work, basis.coefficients()).good;
   const int p = forgotten(basis.p);
   const Operand columns{p, false, [&](int64_t j, int64_t l) { return basis.rows[l * p + j]; }};
   columns_of_few<T>(vectors_operand(basis.coefficients(), size, most), columns, size,

@@ -4,6 +4,7 @@
 
 #include "svd/topk/gpu/inverse_iteration.cuh"
 #include "svd/topk/gpu/large_reduce.cuh"
+#include "svd/topk/gpu/tridiagonal.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
@@ -42,8 +43,9 @@ KDOPS_DEVICE T leading_values(const LargeContext<T>& t, T* matrix, T* band, T* s
   return values_of_band(t, band);
 }
 
-// Right after it, maybe with a smaller t.k: the vectors of these values as rows.
-template <class T>
+// Right after it, maybe with a smaller t.k: the vectors of these values as rows. kSmall: t.p may be
+// 128 or less.
+template <bool kSmall, class T>
 KDOPS_DEVICE FoundVectors leading_vectors(const LargeContext<T>& t, const T* matrix, const T* band,
                                           T norm, const PairWork<T>& work, T* rows) {
   FoundVectors result{false, false};
@@ -54,7 +56,13 @@ KDOPS_DEVICE FoundVectors leading_vectors(const LargeContext<T>& t, const T* mat
   for (int at = static_cast<int>(threadIdx.x); at < t.p * t.k; at += kTopkThreads)
     rows[at] = t.x[at % t.p * t.kx + at / t.p];
   __syncthreads();
-  reflect_rows(matrix, band + 2 * t.p, t.p, rows, t.k, false);
+  const T* tau = band + 2 * t.p;
+  if (kSmall && t.p <= kLargestSmallSide)
+    apply_reflectors(
+        Reflectors<T>{matrix, tau, t.p, t.p}, t.k,
+        [&](int i, int c) -> T& { return rows[c * t.p + i]; }, false);
+  else
+    reflect_rows(matrix, tau, t.p, rows, t.k, false);
   return result;
 }
 

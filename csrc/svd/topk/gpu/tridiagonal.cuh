@@ -180,6 +180,13 @@ KDOPS_DEVICE void tridiagonalise(T* g, int p, int ld, const Band<T>& band, T* sc
     tridiagonalise_in_registers<4, 8>(g, p, ld, band, scratch);
 }
 
+// As tridiagonalise() leaves them: p numbers each in rows ld apart.
+template <class T>
+struct Reflectors {
+  const T *rows, *tau;
+  int p, ld;
+};
+
 // Four reflectors, the first of them applied first, as one: H_3 H_2 H_1 H_0 x = x - sum of c_s v_s,
 // where c_s = tau_s (v_s^T x - sum over q < s of c_q v_q^T v_s). A warp's.
 template <class T>
@@ -187,19 +194,18 @@ struct FourReflectors {
   static constexpr int kRows = kLargestSmallSide / kWarp;
   T v[4][kRows], tau[4];
 
-  // g, ld: as tridiagonalise() left them. Steps `count` and more: the identity.
-  KDOPS_DEVICE FourReflectors(const TopkContext<T>& t, const T* g, int ld, int begin, int count,
-                              bool transposed) {
+  // Of all p - 2; steps past them are the identity.
+  KDOPS_DEVICE FourReflectors(const Reflectors<T>& of, int begin, bool transposed) {
+    const int p = of.p, last = p - 3;
 #pragma unroll
     for (int s = 0; s < 4; ++s) {
-      const int step = min(begin + s, count - 1), k = transposed ? step : count - 1 - step;
-      const bool there = begin + s < count;
-      tau[s] = there ? t.tau[k] : T(0);
+      const int step = min(begin + s, last), k = transposed ? step : last - step;
+      tau[s] = begin + s <= last ? of.tau[k] : T(0);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         const int i = lane_id() + r * kWarp;
-        const T entry = g[k * ld + min(i, t.p - 1)];  // a load without a condition
-        v[s][r] = i > k + 1 && i < t.p ? entry : (i == k + 1 ? T(1) : T(0));
+        const T entry = of.rows[k * of.ld + min(i, p - 1)];  // a load without a condition
+        v[s][r] = i > k && i < p ? entry : T(0);
       }
     }
   }
@@ -233,29 +239,38 @@ struct FourReflectors {
   }
 };
 
-// Vector c of X becomes Q x (or Q^T x): a warp per vector, reflectors from g or from `saved`.
-template <class T>
-KDOPS_DEVICE void apply_reflectors(const TopkContext<T>& t, const T* g, int ld, bool transposed) {
+// Vector c of `count`, at(i, c), becomes Q x (or Q^T x): a warp per vector. Ends with a barrier.
+template <class T, class Entry>
+KDOPS_DEVICE void apply_reflectors(const Reflectors<T>& reflectors, int count, const Entry& at,
+                                   bool transposed) {
   constexpr int kRows = FourReflectors<T>::kRows;
-  const int count = t.p - 2;
+  const int p = reflectors.p;
 #pragma unroll 1
-  for (int c = warp_id(); c < t.k; c += kTopkThreads / kWarp) {
+  for (int c = warp_id(); c < count; c += kTopkThreads / kWarp) {
     T entry[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const int i = lane_id() + r * kWarp;
-      entry[r] = i < t.p ? t.x[i * t.kx + c] : T(0);
+      entry[r] = i < p ? at(i, c) : T(0);
     }
 #pragma unroll 1
-    for (int begin = 0; begin < count; begin += 4)
-      FourReflectors<T>(t, g, ld, begin, count, transposed).apply(entry);
+    for (int begin = 0; begin < p - 2; begin += 4)
+      FourReflectors<T>(reflectors, begin, transposed).apply(entry);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const int i = lane_id() + r * kWarp;
-      if (i < t.p) t.x[i * t.kx + c] = entry[r];
+      if (i < p) at(i, c) = entry[r];
     }
   }
   __syncthreads();
+}
+
+// The same for the columns of X.
+template <class T>
+KDOPS_DEVICE void apply_reflectors(const TopkContext<T>& t, const T* g, int ld, bool transposed) {
+  apply_reflectors(
+      Reflectors<T>{g, t.tau, t.p, ld}, t.k, [&](int i, int c) -> T& { return t.x[i * t.kx + c]; },
+      transposed);
 }
 
 }  // namespace kdops::svd::gpu
