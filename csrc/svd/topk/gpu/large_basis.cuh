@@ -53,7 +53,8 @@ KDOPS_DEVICE void project_block(const KrylovBasis<T>& basis) {
   T *fresh = basis.row(size), *weights = basis.weights();
   dots_of_few<T>(vectors_operand(basis.rows, p, size), vectors_operand(fresh, p, block), p,
                  [&](int64_t i, int64_t j, T sum) { weights[i * block + j] = sum; });
-  constexpr int kPlaces = 2;  // of a thread, which share what it reads of the weights
+  // of a thread, which share what it reads of the weights; doubles leave no registers for two
+  constexpr int kPlaces = sizeof(T) == 4 ? 2 : 1;
 #pragma unroll 1
   for (int first = 0; first < block; first += kTogether)
 #pragma unroll 1
