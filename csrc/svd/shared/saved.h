@@ -44,7 +44,7 @@ struct TopkSaved {
   }
 
   // p <= 128, Gram route: G = Q T QT, T with d (p), e (p - 1), and tau (p - 2) of the reflectors,
-  // which are below the diagonal of p columns on CUDA; on the CPU these are packed (tridiagonal.h),
+  // which are p rows on CUDA; on the CPU these are packed (tridiagonal.h),
   // and the k small-side vectors follow. Header and T fill three rows, but that for p = 1, where k
   // is p and nobody solves with T, d shares its place.
   constexpr int diagonal_at() const { return kHeader; }

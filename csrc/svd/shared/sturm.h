@@ -12,18 +12,25 @@ using namespace kdops::KDOPS_WHERE;
 template <int N, class V, class Band>
 KDOPS_FN void count_above(Band t, int p, const V* x, V tiny, V* count) {
   using T = Scalar<V>;
+  constexpr int kAtOnce = 4;  // rows that are asked for together
   const V zero(T(0)), one(T(1));
   V q[N];
   for (int c = 0; c < N; ++c) count[c] = zero, q[c] = t.diagonal(0) - x[c];
-  for (int i = 0;; ++i) {
+  const auto step = [&](V next, V square) {
     for (int c = 0; c < N; ++c) {
       count[c] += select(q[c] > zero, one, zero);
       q[c] = select(abs(q[c]) < tiny, -tiny, q[c]);
+      q[c] = (next - x[c]) - quotient(square, q[c]);
     }
-    if (i + 1 == p) return;
-    const V next = t.diagonal(i + 1), square = t.square(i);
-    for (int c = 0; c < N; ++c) q[c] = (next - x[c]) - quotient(square, q[c]);
+  };
+  int i = 0;
+  for (; i + kAtOnce < p; i += kAtOnce) {
+    V next[kAtOnce], square[kAtOnce];
+    for (int s = 0; s < kAtOnce; ++s) next[s] = t.diagonal(i + s + 1), square[s] = t.square(i + s);
+    for (int s = 0; s < kAtOnce; ++s) step(next[s], square[s]);
   }
+  for (; i + 1 < p; ++i) step(t.diagonal(i + 1), t.square(i));
+  for (int c = 0; c < N; ++c) count[c] += select(q[c] > zero, one, zero);
 }
 
 // How far below the k-th eigenvalue the next one must lie, relative to the largest, for the k

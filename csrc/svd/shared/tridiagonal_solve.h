@@ -46,23 +46,32 @@ KDOPS_FN void factor_shifted(Band t, int p, V shift, V least, Factors f) {
   f.keep(p - 1, one / floored(diagonal, least), zero, zero, zero, zero > zero);
 }
 
-// x <- (T - shift I)^-1 x.
+// x <- (T - shift I)^-1 x. What a step reads is asked for a step ahead.
 template <class V, class Factors, class Vector>
 KDOPS_FN void solve_shifted(Factors f, int p, Vector x) {
-  V current = x.get(0);
-  for (int i = 0; i + 1 < p; ++i) {
-    const FactorRow<V> row = f.row(i);
-    const V next = x.get(i + 1), upper = select(row.swapped, next, current);
-    x.set(i, upper);
+  const int last = p - 1;
+  V current = x.get(0), next = current;
+  if (last > 0) next = x.get(1);
+  FactorRow<V> row = f.row(0);
+  for (int i = 0; i < last; ++i) {
+    const FactorRow<V> row_after = f.row(i + 1);
+    const V next_after = x.get(i + 2 < p ? i + 2 : last);
+    const V upper = select(row.swapped, next, current);
     current = select(row.swapped, current, next) - row.multiplier * upper;
+    x.set(i, upper);
+    row = row_after, next = next_after;
   }
-  V after = current * f.row(p - 1).inverse, after2 = V(Scalar<V>(0));
-  x.set(p - 1, after);
-  for (int i = p - 2; i >= 0; --i) {
-    const FactorRow<V> row = f.row(i);
-    const V value = (x.get(i) - row.right * after - row.right2 * after2) * row.inverse;
+  V after = current * row.inverse, after2 = V(Scalar<V>(0));
+  row = f.row(last > 0 ? last - 1 : 0), next = x.get(last > 0 ? last - 1 : 0);
+  x.set(last, after);
+  for (int i = last - 1; i >= 0; --i) {
+    const int before = i > 0 ? i - 1 : 0;
+    const FactorRow<V> row_before = f.row(before);
+    const V next_before = x.get(before);
+    const V value = (next - row.right * after - row.right2 * after2) * row.inverse;
     x.set(i, value);
     after2 = after, after = value;
+    row = row_before, next = next_before;
   }
 }
 

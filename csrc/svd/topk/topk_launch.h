@@ -53,8 +53,8 @@ TopkLaunch<TopkPlan> plan_topk(int64_t m, int64_t n, int k, TopkDemand demand,
   if (plan.gram_shared) pool += gram;
   plan.factors_shared = pool + factors <= left;
   if (plan.factors_shared) pool += factors;
-  // staged rows: 48 KiB, more where the pool is larger anyway, less for short matrices
-  const int64_t wanted = std::max<int64_t>(pool, (48 << 10) / static_cast<int64_t>(sizeof(T)));
+  // staged rows: 60 KiB, more where the pool is larger anyway, less for short matrices
+  const int64_t wanted = std::max<int64_t>(pool, (60 << 10) / static_cast<int64_t>(sizeof(T)));
   const int64_t row = plan.stride + demand.per_row, fits = std::min(wanted, left) / row;
   plan.rows = static_cast<int>(
       std::max<int64_t>(1, std::min<int64_t>({fits, length, int64_t(kTopkThreads)})));

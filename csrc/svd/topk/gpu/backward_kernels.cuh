@@ -8,48 +8,10 @@
 #pragma once
 
 #include "svd/topk/gpu/resolvent.cuh"
-#include "svd/topk/gpu/topk_kernels.cuh"
+#include "svd/topk/gpu/write_gradient.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
-
-template <class T>
-struct TopkGradientArguments : BatchShape {
-  const T *A = nullptr, *U = nullptr, *S = nullptr, *Vh = nullptr;  // U may be null
-  const T* saved = nullptr;
-  const T *gU = nullptr, *gS = nullptr, *gVh = nullptr;  // null: zero
-  T* gA = nullptr;                                       // in A's order
-  int k = 0;
-  bool lorentz = false;
-};
-
-inline constexpr int topk_gradient_numbers(int p, int k) {
-  const int kx = k | 1, kp = (k + 3) / 4 * 4;
-  return 3 * kLargestK * kLargestK + 2 * kLargestK + p * kp + p * kx + 4;
-}
-
-// What the gradient keeps in shared memory beside the context.
-template <class T>
-struct GradientContext {
-  T *X, *Y, *core;      // kLargestK x kLargestK
-  T *inverse, *masked;  // 1/s under the policy, and under "mask"
-  T* x_columns;         // x, padded like t.columns
-  T* spare;             // p x kx
-  T* pool;
-  LongSide<const T> U, gl;  // data null: not there; zero
-  T up;
-
-  KDOPS_DEVICE GradientContext(const TopkContext<T>& t) {
-    T* next = t.pool;
-    x_columns = next, next += t.p * t.kp;
-    X = next, Y = X + kLargestK * kLargestK, core = Y + kLargestK * kLargestK,
-    next = core + kLargestK * kLargestK;
-    inverse = next, masked = next + kLargestK, next += 2 * kLargestK;
-    spare = next, next += t.p * t.kx;
-    pool = next + (4 - t.p * t.kx % 4) % 4;
-  }
-  KDOPS_DEVICE T* staged(const TopkPlan& plan) const { return pool + plan.rows * plan.stride; }
-};
 
 // t.x += B^T R for the long-side rows R that row(i, out) computes.
 template <class T, class Row>
@@ -70,11 +32,19 @@ KDOPS_DEVICE void add_transposed_product(const TopkContext<T>& t, const Gradient
       rows[at] = i < B.length && c < t.k ? row(i, c) : T(0);
     }
     B.stage(g.pool, plan, row0);
-    for (int i = part; part < parts && i < plan.rows; i += parts) {
-      const T entry = g.pool[i * plan.stride + j];
+    const int count = static_cast<int>(min(int64_t(plan.rows), B.length - row0));
+    const int end = part < parts ? count : 0;
 #pragma unroll
-      for (int c = 0; c < kLargestK; ++c)
-        if (c < t.kp) sum[c] = fma(entry, rows[i * t.kp + c], sum[c]);
+    for (int c0 = 0; c0 < kLargestK; c0 += 4) {
+      if (c0 >= t.kp) break;
+#pragma unroll 4
+      for (int i = part; i < end; i += parts) {
+        const T entry = g.pool[i * plan.stride + j];
+        T factor[4];
+        load_four(rows + i * t.kp + c0, factor);
+#pragma unroll
+        for (int c = 0; c < 4; ++c) sum[c0 + c] = fma(entry, factor[c], sum[c0 + c]);
+      }
     }
     __syncthreads();
   }
@@ -163,85 +133,6 @@ KDOPS_DEVICE void solve_small_side(const TopkContext<T>& t, const GradientContex
   spread_columns(t, g.x_columns);
 }
 
-// The coefficients of V and of x in a row of gB: first = U core + W + B x, second = B V.
-template <class T>
-KDOPS_DEVICE void row_coefficients(const TopkContext<T>& t, const GradientContext<T>& g,
-                                   const T* row, int64_t i, T* out) {
-  T u[kLargestK], first[kLargestK];
-  if (g.U.data == nullptr) row_product(t, row, t.columns, u);
-#pragma unroll
-  for (int c = 0; c < kLargestK; ++c) {
-    if (g.U.data != nullptr) u[c] = c < t.k ? g.U.at(i, c) : T(0);
-    if (c >= t.kp) continue;
-    const bool inside = c < t.k;
-    out[t.kp + c] = inside ? g.up * (g.U.data == nullptr ? u[c] : u[c] * t.value[c]) : T(0);
-    if (g.U.data == nullptr) u[c] = inside ? u[c] * g.masked[c] : T(0);
-  }
-  row_product(t, row, g.x_columns, first);
-#pragma unroll
-  for (int c = 0; c < kLargestK; ++c) {
-    if (c >= t.kp) continue;
-    T sum = first[c] * g.up;
-#pragma unroll
-    for (int a = 0; a < kLargestK; ++a)
-      if (a < t.k) sum = fma(u[a], g.core[a * kLargestK + c], sum);
-    if (g.gl.data != nullptr && c < t.k) sum = fma(g.up * g.inverse[c], g.gl.at(i, c), sum);
-    out[c] = sum;
-  }
-}
-
-// What a thread keeps of gB's factors while it walks along the other side: its own column or row.
-template <class T>
-struct OwnFactors {
-  T first[kLargestK], second[kLargestK];
-
-  KDOPS_DEVICE void keep(const T* one, const T* two, int kp) {
-#pragma unroll
-    for (int c = 0; c < kLargestK; ++c) {
-      first[c] = c < kp ? one[c] : T(0);
-      second[c] = c < kp ? two[c] : T(0);
-    }
-  }
-  KDOPS_DEVICE T entry(const T* one, const T* two, int kp) const {
-    T sum = T(0);
-#pragma unroll
-    for (int c = 0; c < kLargestK; ++c)
-      if (c < kp) sum = fma(first[c], one[c], fma(second[c], two[c], sum));
-    return sum;
-  }
-};
-
-// gB, chunk by chunk, into the order of B, so that neighbouring threads store neighbouring numbers.
-template <class T>
-KDOPS_DEVICE void write_gradient(const TopkContext<T>& t, const GradientContext<T>& g,
-                                 const TopkPlan& plan, const Oriented<T>& B, T* gA) {
-  const int thread = static_cast<int>(threadIdx.x), pair = 2 * t.kp;
-  T* rows = g.staged(plan);
-  OwnFactors<T> own;
-  if (B.long_rows)
-    own.keep(t.columns + thread % t.p * t.kp, g.x_columns + thread % t.p * t.kp, t.kp);
-#pragma unroll 1
-  for (int64_t row0 = 0; row0 < B.length; row0 += plan.rows) {
-    const int count = static_cast<int>(min(int64_t(plan.rows), B.length - row0));
-    B.stage(g.pool, plan, row0);
-    if (thread < count)
-      row_coefficients(t, g, g.pool + thread * plan.stride, row0 + thread, rows + thread * pair);
-    __syncthreads();
-    const int across = B.long_rows ? t.p : count, parts = kTopkThreads / across;
-    const int place = thread % across, part = thread / across;
-    if (B.long_rows) {
-      for (int i = part; part < parts && i < count; i += parts)
-        gA[(row0 + i) * t.p + place] = own.entry(rows + i * pair, rows + i * pair + t.kp, t.kp);
-    } else {
-      own.keep(rows + place * pair, rows + place * pair + t.kp, t.kp);
-      for (int j = part; part < parts && j < t.p; j += parts)
-        gA[j * B.length + row0 + place] =
-            own.entry(t.columns + j * t.kp, g.x_columns + j * t.kp, t.kp);
-    }
-    __syncthreads();
-  }
-}
-
 // Grid: one block per matrix. workspace: factors of each matrix where they are not in shared
 // memory.
 template <class T>
@@ -289,7 +180,10 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   coefficient_table(t, g, gS, small_cotangent, args.lorentz);
   if (!plan.factors_shared) workspace += index * 4 * t.p * k;
   solve_small_side(t, g, plan, B, saved, args.lorentz, workspace);
-  write_gradient(t, g, plan, B, gA);
+  if (t.kp == 4)
+    write_gradient<1>(t, g, plan, B, gA);
+  else
+    write_gradient<kLargestK / 4>(t, g, plan, B, gA);
 }
 
 }  // namespace kdops::svd::gpu

@@ -51,6 +51,7 @@ struct LongSide {
 template <class T>
 struct TopkContext {
   static constexpr int kMost = kLargestK;
+  static constexpr bool kAlwaysSmall = true;  // p <= 128
   int p, k, kx, kp;              // kx: stride of X; kp: k rounded up to a multiple of 4
   T *d, *e, *tau;                // of the tridiagonal matrix
   T* x;                          // p x kx

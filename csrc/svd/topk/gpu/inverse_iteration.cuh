@@ -3,19 +3,19 @@
 #pragma once
 
 #include "svd/shared/tridiagonal_solve.h"
-#include "svd/topk/gpu/tridiagonal.cuh"
+#include "svd/topk/gpu/multisection.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
-// Factors of k matrices: entry q of row i of matrix c at data[(q * p + i) * k + c]; q: 0 the
+// Factors of k matrices: entry q of row i of matrix c at data[(i * k + c) * 4 + q]; q: 0 the
 // inverse pivot, 1 and 2 the entries right of it, 3 the multiplier. swapped: rows i and i + 1 were.
 template <class T>
 struct TridiagonalFactors {
   T* data;
   unsigned char* swapped;
   int p, k, c;
-  KDOPS_DEVICE T& at(int q, int i) const { return data[(q * p + i) * k + c]; }
+  KDOPS_DEVICE T& at(int q, int i) const { return data[(i * k + c) * 4 + q]; }
   KDOPS_DEVICE void keep(int i, T inverse, T right, T right2, T multiplier, bool swap) const {
     at(0, i) = inverse, at(1, i) = right, at(2, i) = right2, at(3, i) = multiplier;
     swapped[i * k + c] = swap;
@@ -71,10 +71,81 @@ KDOPS_DEVICE void orthonormalise(T* line, int64_t size, int first, int count, co
   }
 }
 
-// The same for the columns of X.
+// The same for the columns of X, of up to 128 rows, by one warp, which needs no barriers: four inner
+// products at a time.
+template <class T, template <class> class Context>
+KDOPS_DEVICE void orthonormalise_by_warp(const Context<T>& t) {
+  constexpr int kRows = kLargestSmallSide / kWarp;
+  T* at[kRows];  // loads beyond p, without a condition, are of the last row
+  bool inside[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int i = lane_id() + r * kWarp;
+    inside[r] = i < t.p, at[r] = t.x + min(i, t.p - 1) * t.kx;
+  }
+#pragma unroll 1
+  for (int c = 0; c < t.k; ++c) {
+    T own[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const T entry = at[r][c];
+      own[r] = inside[r] ? entry : T(0);
+    }
+#pragma unroll 1
+    for (int pass = 0; pass < 2; ++pass) {
+      T left = T(0);  // the squared length of what is left
+#pragma unroll 1
+      for (int a0 = 0; a0 <= c; a0 += 4) {
+        T with[4][kRows], dot[4] = {};
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+          const int a = min(a0 + q, c);  // own from c on
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) {
+            const T entry = at[r][a];
+            with[q][r] = a0 + q < c ? entry : own[r];
+            dot[q] = fma(own[r], inside[r] ? with[q][r] : T(0), dot[q]);
+          }
+        }
+        const T sum = scatter_sum(dot);  // lane l: of dot l / 8
+        left = shuffle(sum, 8 * min(c - a0, 3));
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+          const T part = shuffle(sum, 8 * q), inner = a0 + q < c ? part : T(0);
+          left = fma(-inner, inner, left);
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) own[r] = fma(-inner, with[q][r], own[r]);
+        }
+      }
+      // a vector that vanishes is given a finite length
+      const T scale = rsqrt(max(left, kEpsilon<T> * kEpsilon<T>));
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) own[r] *= scale;
+    }
+    sync_warp();
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+      if (inside[r]) at[r][c] = own[r];
+    sync_warp();
+  }
+}
+
+// The same for the columns of X. Ends with a barrier.
 template <class T, template <class> class Context>
 KDOPS_DEVICE void orthonormalise(const Context<T>& t) {
-  orthonormalise(t.line, t.p, 0, t.k, [&](int64_t i, int c) -> T& { return t.x[i * t.kx + c]; });
+  if (!Context<T>::kAlwaysSmall && t.p > kLargestSmallSide)
+    return orthonormalise(t.line, t.p, 0, t.k,
+                          [&](int64_t i, int c) -> T& { return t.x[i * t.kx + c]; });
+#pragma unroll 1
+  for (int c = warp_id(); c < t.k; c += kTopkThreads / kWarp) {  // as the general one scales
+    T largest = T(0);
+    for (int i = lane_id(); i < t.p; i += kWarp) largest = max(largest, abs(t.x[i * t.kx + c]));
+    const T scale = T(1) / max(warp_max(largest), kTiny<T>);
+    for (int i = lane_id(); i < t.p; i += kWarp) t.x[i * t.kx + c] *= scale;
+  }
+  __syncthreads();
+  if (warp_id() == 0) orthonormalise_by_warp(t);
+  __syncthreads();
 }
 
 // A fixed number in [-1, 1) for an entry of a start vector, different for every place.

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "svd/topk/gpu/backward_kernels.cuh"
+#include "svd/topk/gpu/large_long.cuh"
 #include "svd/topk/gpu/large_resolvent.cuh"
 #include "svd/topk/gpu/large_ritz.cuh"
 
@@ -120,17 +121,13 @@ KDOPS_DEVICE void long_rows_of_gradient(const LargeGradient<T>& g) {
   const int64_t length = g.B.length;
   const bool have_long = g.Q.data != nullptr;
   const T* P = g.vectors();
-  const Operand left{have_long ? k : 2 * k, true, [&](int64_t c, int64_t j) {
-                       return c < k ? g.x[c * p + j] : P[(c - k) * p + j];
-                     }};
-  block_product<FlatTile>(left, rows_of(g.B), p, g.t.pool, [&](int64_t c, int64_t i, T sum) {
-    T* entry = g.rows + c * length + i;
+  const auto row = [&](int c, int j) { return c < k ? g.x[c * p + j] : P[(c - k) * p + j]; };
+  few_times_long(g.B, have_long ? k : 2 * k, row, g.t.pool, [&](int c, int64_t i, T sum) {
     if (have_long) {
-      const int j = static_cast<int>(c);
-      for (int q = 0; q < k; ++q) sum = fma(g.Q.at(i, q), g.core[q * kSquareStride + j], sum);
-      if (g.gQ.data != nullptr) sum = fma(g.gQ.at(i, j), g.weight[j], sum);
+      for (int q = 0; q < k; ++q) sum = fma(g.Q.at(i, q), g.core[q * kSquareStride + c], sum);
+      if (g.gQ.data != nullptr) sum = fma(g.gQ.at(i, c), g.weight[c], sum);
     }
-    *entry = sum;
+    g.rows[c * length + i] = sum;
   });
 }
 

@@ -53,21 +53,36 @@ KDOPS_DEVICE void project_block(const KrylovBasis<T>& basis) {
   T *fresh = basis.row(size), *weights = basis.weights();
   dots_of_few<T>(vectors_operand(basis.rows, p, size), vectors_operand(fresh, p, block), p,
                  [&](int64_t i, int64_t j, T sum) { weights[i * block + j] = sum; });
+  // of a thread, which share what it reads of the weights; doubles leave no registers for two
+  constexpr int kPlaces = sizeof(T) == 4 ? 2 : 1;
 #pragma unroll 1
   for (int first = 0; first < block; first += kTogether)
-    for (int i = static_cast<int>(threadIdx.x); i < p; i += kTopkThreads) {
-      T x[kTogether];
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < p; i += kPlaces * kTopkThreads) {
+      T x[kPlaces][kTogether];
+      int at[kPlaces];
 #pragma unroll
-      for (int c = 0; c < kTogether; ++c) x[c] = fresh[(first + c) * p + i];
+      for (int q = 0; q < kPlaces; ++q) {
+        at[q] = min(i + q * kTopkThreads, p - 1);
+#pragma unroll
+        for (int c = 0; c < kTogether; ++c) x[q][c] = fresh[(first + c) * p + at[q]];
+      }
 #pragma unroll 4
       for (int a = 0; a < size; ++a) {
-        const T entry = basis.rows[a * p + i];
+        T weight[kTogether];
+        load_four(weights + a * block + first, weight);
 #pragma unroll
-        for (int c = 0; c < kTogether; ++c)
-          x[c] = fma(-weights[a * block + first + c], entry, x[c]);
+        for (int q = 0; q < kPlaces; ++q) {
+          const T entry = basis.rows[a * p + at[q]];
+#pragma unroll
+          for (int c = 0; c < kTogether; ++c) x[q][c] = fma(-weight[c], entry, x[q][c]);
+        }
       }
 #pragma unroll
-      for (int c = 0; c < kTogether; ++c) fresh[(first + c) * p + i] = x[c];
+      for (int q = 0; q < kPlaces; ++q)
+#pragma unroll
+        for (int c = 0; c < kTogether; ++c)
+          if (i + q * kTopkThreads < p) fresh[(first + c) * p + at[q]] = x[q][c];
     }
   __syncthreads();
 }

@@ -50,6 +50,7 @@ struct LargeSaved {
 template <class T>
 struct LargeContext {
   static constexpr int kMost = kMostVectors;
+  static constexpr bool kAlwaysSmall = false;  // p <= 128
   int p, k, kx;
   T *d, *e;  // in the pool, while that is not in use
   T* x;

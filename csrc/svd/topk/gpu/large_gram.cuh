@@ -20,39 +20,39 @@ struct GramShape {
   }
 };
 
-// Columns first .. first + 63 of B, rows l0 .. l0 + 15, to stage[l * pitch + i]; zeros outside, which
-// are read inside: a load under a condition would be waited for before the next.
+// Columns first .. first + 63 of B, rows l0 .. l0 + 15, to stage[l * pitch + i]; zeros for rows past
+// the end, any numbers of B for columns, whose sums are dropped.
 template <class T>
 KDOPS_DEVICE void stage_tile(const Oriented<T>& B, int first, int64_t l0, T* stage) {
   using Shape = GramShape<T>;
   constexpr int kDepth = Shape::kDepth, kSide = SquareTile::kRows;
   constexpr int kEach = kDepth * kSide / Shape::kThreads, kAtOnce = kEach < 8 ? kEach : 8;
-  const int thread = static_cast<int>(threadIdx.x);
-  // neighbouring threads read neighbouring numbers
-  const int i = B.long_rows ? thread % kSide : thread / kDepth;
-  const int l = B.long_rows ? thread / kSide : thread % kDepth;
-  const int next_i = B.long_rows ? 0 : Shape::kThreads / kDepth;
-  const int next_l = B.long_rows ? Shape::kThreads / kSide : 0;
+  const int rows = static_cast<int>(min(int64_t(kDepth), B.length - l0));
+  const int columns = min(kSide, B.p - first), thread = static_cast<int>(threadIdx.x);
+  const int width = B.long_rows ? kSide : kDepth, step = Shape::kThreads / width;
+  const int along = thread % width, line = thread / width;
+  const int64_t pitch = B.long_rows ? B.p : B.length;
+  const T* from = B.A + (B.long_rows ? l0 * pitch + first : first * pitch + l0) +
+                  min(along, (B.long_rows ? columns : rows) - 1);
+  T* to = stage + (B.long_rows ? line * Shape::kPitch + along : along * Shape::kPitch + line);
+  const int to_step = step * (B.long_rows ? Shape::kPitch : 1);
 #pragma unroll 1
   for (int begin = 0; begin < kEach; begin += kAtOnce) {
+    const int here = line + begin * step;
     T value[kAtOnce];
-#pragma unroll
-    for (int q = 0; q < kAtOnce; ++q) {
-      const int column = first + i + (begin + q) * next_i;
-      const int64_t row = l0 + l + (begin + q) * next_l;
-      const T entry = B.at(min(row, B.length - 1), min(column, B.p - 1));
-      value[q] = row < B.length && column < B.p ? entry : T(0);
-    }
+    load_lines(from, pitch, here, step, B.long_rows ? rows : columns, value);
     sync_warp();  // lest the compiler moves each load to its store
 #pragma unroll
-    for (int q = 0; q < kAtOnce; ++q)
-      stage[(l + (begin + q) * next_l) * Shape::kPitch + i + (begin + q) * next_i] = value[q];
+    for (int q = 0; q < kAtOnce; ++q) {
+      const int l = B.long_rows ? here + q * step : along;
+      to[(begin + q) * to_step] = l < rows ? B.up * value[q] : T(0);
+    }
   }
 }
 
-// The sums of a stage: this thread's part of them.
+// The sums of a stage: this thread's part of them. other: from the left operand to the right one.
 template <class T>
-KDOPS_DEVICE void multiply_stage(const T* stage,
+KDOPS_DEVICE void multiply_stage(const T* stage, int other,
                                  T (&sum)[GramShape<T>::kEach][GramShape<T>::kEach]) {
   using Shape = GramShape<T>;
   constexpr int kEach = Shape::kEach, kWide = Shape::kWide;
@@ -60,7 +60,7 @@ KDOPS_DEVICE void multiply_stage(const T* stage,
   const int down = thread / Shape::kAcross, across = thread % Shape::kAcross;
 #pragma unroll 4
   for (int l = 0; l < Shape::kDepth; ++l) {
-    const T *left = stage + l * Shape::kPitch, *right = left + Shape::kNumbers;
+    const T *left = stage + l * Shape::kPitch, *right = left + other;
     T a[kEach], b[kEach];
 #pragma unroll
     for (int q = 0; q < kEach; q += kWide) {
@@ -72,6 +72,25 @@ KDOPS_DEVICE void multiply_stage(const T* stage,
 #pragma unroll
     for (int q = 0; q < kEach * kEach; ++q)
       sum[q / kEach][q % kEach] = fma(a[q / kEach], b[q % kEach], sum[q / kEach][q % kEach]);
+  }
+}
+
+// A thread's numbers of a line of G, kWide neighbours at once where `aligned`.
+template <class T, class Place>
+KDOPS_DEVICE void put_line(T* line, int p, bool aligned, const Place& place,
+                           const T (&value)[GramShape<T>::kEach]) {
+  constexpr int kWide = GramShape<T>::kWide;
+#pragma unroll
+  for (int q = 0; q < GramShape<T>::kEach; q += kWide) {
+    if (aligned && place(q) < p) {
+      Vec<T, kWide> part;
+#pragma unroll
+      for (int w = 0; w < kWide; ++w) part.at[w] = value[q + w];
+      *reinterpret_cast<Vec<T, kWide>*>(line + place(q)) = part;
+    }
+#pragma unroll
+    for (int w = 0; w < kWide; ++w)
+      if (!aligned && place(q + w) < p) line[place(q + w)] = value[q + w];
   }
 }
 
@@ -95,14 +114,15 @@ __global__ void __launch_bounds__(GramShape<T>::kThreads)
 #pragma unroll
   for (int q = 0; q < kEach * kEach; ++q)
     sum[q / kEach][q % kEach] = total[q / kEach][q % kEach] = T(0);
+  const int other = place.row == place.column ? 0 : Shape::kNumbers;
   int stages = 0;
 #pragma unroll 1
   for (int64_t l0 = 0; l0 < B.length; l0 += Shape::kDepth) {
     __syncthreads();
     stage_tile(B, place.row * kSide, l0, &stage[0]);
-    stage_tile(B, place.column * kSide, l0, &stage[Shape::kNumbers]);
+    if (other > 0) stage_tile(B, place.column * kSide, l0, &stage[other]);
     __syncthreads();
-    multiply_stage(&stage[0], sum);
+    multiply_stage(&stage[0], other, sum);
     if (++stages % kStagesTogether != 0 && l0 + Shape::kDepth < B.length) continue;
 #pragma unroll
     for (int q = 0; q < kEach * kEach; ++q) {
@@ -111,13 +131,19 @@ __global__ void __launch_bounds__(GramShape<T>::kThreads)
     }
   }
   T* G = args.saved + index * saved.size() + saved.matrix_at();
+  const int first_row = place.row * kSide, first_column = place.column * kSide;
+  const auto row = [&](int q) { return first_row + Shape::place(thread / Shape::kAcross, q); };
+  const auto column = [&](int q) {
+    return first_column + Shape::place(thread % Shape::kAcross, q);
+  };
+  const bool aligned = p % Shape::kWide == 0;  // and so is `saved`
 #pragma unroll
-  for (int q = 0; q < kEach * kEach; ++q) {
-    const int i = place.row * kSide + Shape::place(thread / Shape::kAcross, q / kEach);
-    const int j = place.column * kSide + Shape::place(thread % Shape::kAcross, q % kEach);
-    if (i >= p || j >= p) continue;
-    G[i * int64_t(p) + j] = total[q / kEach][q % kEach];
-    G[j * int64_t(p) + i] = total[q / kEach][q % kEach];
+  for (int a = 0; a < kEach; ++a) {  // a row, then a column, so that an address serves several
+    T across[kEach], down[kEach];
+#pragma unroll
+    for (int b = 0; b < kEach; ++b) across[b] = total[a][b], down[b] = total[b][a];
+    if (row(a) < p) put_line<T>(G + row(a) * int64_t(p), p, aligned, column, across);
+    if (column(a) < p) put_line<T>(G + column(a) * int64_t(p), p, aligned, row, down);
   }
 }
 

@@ -4,6 +4,7 @@
 // (large_context.cuh), then the long side. Launched by topk_cuda.cu.
 #pragma once
 
+#include "svd/topk/gpu/large_long.cuh"
 #include "svd/topk/gpu/large_pairs.cuh"
 #include "svd/topk/gpu/large_ritz.cuh"
 
@@ -61,10 +62,10 @@ KDOPS_DEVICE void multiply_vectors(const LargeContext<T>& t, const LargeProblem<
                                    int first, int count) {
   const int64_t length = problem.B.length;
   T* W = problem.work.W + first * length;
-  // tiles: one order of sums, however A lies
-  block_product<FlatTile>(vectors_operand(problem.vectors() + first * int64_t(t.p), t.p, count),
-                          rows_of(problem.B), t.p, t.pool,
-                          [&](int64_t i, int64_t r, T sum) { W[i * length + r] = sum; });
+  const T* P = problem.vectors() + first * int64_t(t.p);
+  few_times_long(
+      problem.B, count, [&](int c, int j) { return P[c * int64_t(t.p) + j]; }, t.pool,
+      [&](int c, int64_t i, T sum) { W[c * length + i] = sum; });
 }
 
 // By the tridiagonal form of the scaled Gram matrix, which gives way to it: as many of the `wanted`
@@ -79,7 +80,7 @@ KDOPS_DEVICE int by_tridiagonal(LargeContext<T>& t, const LargeProblem<T>& probl
   t.k = count, t.kx = count | 1;
   __syncthreads();
   T* P = problem.vectors() + found * int64_t(t.p);
-  const bool alone = leading_vectors(t, matrix, band, norm, problem.work.pairs, P).alone;
+  const bool alone = leading_vectors<false>(t, matrix, band, norm, problem.work.pairs, P).alone;
   if (threadIdx.x == 0) {
     problem.saved[LargeSaved::kNorm] = norm;
     problem.saved[LargeSaved::kCrowded] = T(count == wanted && !alone);

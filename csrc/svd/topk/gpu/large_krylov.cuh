@@ -3,9 +3,24 @@
 #pragma once
 
 #include "svd/topk/gpu/large_basis.cuh"
+#include "svd/topk/gpu/tridiagonal.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
+
+// The tridiagonal form of the projected matrix and its t.k largest values. Its norm.
+template <class T>
+KDOPS_DEVICE T projected_values(const LargeContext<T>& t, const KrylovBasis<T>& basis, T* spare) {
+  T *matrix = basis.matrix(), *band = basis.band();
+  if constexpr (sizeof(T) == 4) {  // doubles leave no registers for it here
+    if (t.p <= 2 * kWarp) {
+      tridiagonalise_in_registers<2, 4>(matrix, t.p, t.p, Band<T>{band, band + t.p, band + 2 * t.p},
+                                        t.pool);
+      return values_of_band(t, band);
+    }
+  }
+  return leading_values(t, matrix, band, spare);
+}
 
 // Pairs of the projection on basis.size rows: values to t.value, vectors to rows of P, what the
 // basis misses of them to t.high, their residuals to t.low. False where a vector fails its check.
@@ -20,9 +35,10 @@ KDOPS_DEVICE bool ritz_pairs(const LargeContext<T>& outer, const KrylovBasis<T>&
   __syncthreads();
   LargeContext<T> t = outer;
   t.p = size, t.k = most, t.kx = most | 1, t.x = work.x, t.e = t.d + size;
-  const T norm = leading_values(t, basis.matrix(), basis.band(), work.x);
-  const bool good =
-      leading_vectors(t, basis.matrix(), basis.band(), norm, work, basis.coefficients()).good;
+  const T norm = projected_values(t, basis, work.x);
+  const bool good = leading_vectors<sizeof(T) == 4>(t, basis.matrix(), basis.band(), norm, work,
+                                                    basis.coefficients())
+                        .good;
   const int p = forgotten(basis.p);
   const Operand columns{p, false, [&](int64_t j, int64_t l) { return basis.rows[l * p + j]; }};
   columns_of_few<T>(vectors_operand(basis.coefficients(), size, most), columns, size,

@@ -4,6 +4,7 @@
 
 #include "svd/topk/gpu/inverse_iteration.cuh"
 #include "svd/topk/gpu/large_reduce.cuh"
+#include "svd/topk/gpu/tridiagonal.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
@@ -22,11 +23,9 @@ inline constexpr int64_t pair_numbers(int p, int k) {
   return int64_t(p) * ((k | 1) + 5 * k);  // flags: a number each is more than enough
 }
 
-// The tridiagonal form (band: d, e, tau; reflectors in place of the matrix) and its t.k largest
-// values, to t.value. Its norm.
+// The t.k largest values of a tridiagonal form (band: d, e), to t.value. Its norm.
 template <class T>
-KDOPS_DEVICE T leading_values(const LargeContext<T>& t, T* matrix, T* band, T* spare) {
-  tridiagonalise_rows(matrix, t.p, band, t.pool, spare, t.line);
+KDOPS_DEVICE T values_of_band(const LargeContext<T>& t, const T* band) {
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < t.p; i += kTopkThreads)
     t.d[i] = band[i], t.e[i] = band[t.p + i];
@@ -36,8 +35,17 @@ KDOPS_DEVICE T leading_values(const LargeContext<T>& t, T* matrix, T* band, T* s
   return norm;
 }
 
-// Right after it, maybe with a smaller t.k: the vectors of these values as rows.
+// The tridiagonal form (band: d, e, tau; reflectors in place of the matrix) and its t.k largest
+// values, to t.value. Its norm.
 template <class T>
+KDOPS_DEVICE T leading_values(const LargeContext<T>& t, T* matrix, T* band, T* spare) {
+  tridiagonalise_rows(matrix, t.p, band, t.pool, spare, t.line);
+  return values_of_band(t, band);
+}
+
+// Right after it, maybe with a smaller t.k: the vectors of these values as rows. kSmall: t.p may be
+// 128 or less.
+template <bool kSmall, class T>
 KDOPS_DEVICE FoundVectors leading_vectors(const LargeContext<T>& t, const T* matrix, const T* band,
                                           T norm, const PairWork<T>& work, T* rows) {
   FoundVectors result{false, false};
@@ -48,7 +56,13 @@ KDOPS_DEVICE FoundVectors leading_vectors(const LargeContext<T>& t, const T* mat
   for (int at = static_cast<int>(threadIdx.x); at < t.p * t.k; at += kTopkThreads)
     rows[at] = t.x[at % t.p * t.kx + at / t.p];
   __syncthreads();
-  reflect_rows(matrix, band + 2 * t.p, t.p, rows, t.k, false);
+  const T* tau = band + 2 * t.p;
+  if (kSmall && t.p <= kLargestSmallSide)
+    apply_reflectors(
+        Reflectors<T>{matrix, tau, t.p, t.p}, t.k,
+        [&](int i, int c) -> T& { return rows[c * t.p + i]; }, false);
+  else
+    reflect_rows(matrix, tau, t.p, rows, t.k, false);
   return result;
 }
 

@@ -31,6 +31,23 @@ using FlatTile = TileShape<16, 256>;  // where the left operand has few rows
 // After so many stages a sum goes to a total of its own, which keeps long sums exact.
 inline constexpr int kStagesTogether = 16;
 
+// kEach numbers of a rectangle of lines of neighbouring numbers, `pitch` apart: a thread's place along
+// the lines, and its lines, `step` apart. What lies past the `lines` there are is read from the last
+// one: a load under a condition would be waited for before the next.
+template <int kEach, class T>
+KDOPS_DEVICE void load_lines(const T* from, int64_t pitch, int line, int step, int lines,
+                             T (&value)[kEach]) {
+  if (line + (kEach - 1) * step < lines) {
+    const T* next = from + line * pitch;
+    pitch *= step;
+#pragma unroll
+    for (int q = 0; q < kEach; ++q, next += pitch) value[q] = *next;
+  } else {
+#pragma unroll
+    for (int q = 0; q < kEach; ++q) value[q] = from[min(line + q * step, lines - 1) * pitch];
+  }
+}
+
 // Entries (first .. first + kTile, l0 .. l0 + kDepth) to stage[l * pitch + i]. What lies outside is
 // read inside and dropped: a load under a condition would be waited for before the next.
 template <int kTile, int kDepth, class T, class Get>

@@ -9,21 +9,38 @@
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
-// row (16 numbers) = row `i` of the staged chunk times `columns` (p x kp, in shared memory).
+// product (16 numbers) = row of the staged chunk times `columns` (p x kp, in shared memory), four
+// columns and four entries at a time.
 template <class T>
 KDOPS_DEVICE void row_product(const TopkContext<T>& t, const T* row, const T* columns,
                               T (&product)[kLargestK]) {
+  const int whole = t.p / 4 * 4;
 #pragma unroll
-  for (int c = 0; c < kLargestK; ++c) product[c] = T(0);
+  for (int c0 = 0; c0 < kLargestK; c0 += 4) {
+    T sum[4] = {};
+    if (c0 < t.kp) {
+      const T* column = columns + c0;
+      T factor[4];
+#pragma unroll 2
+      for (int j = 0; j < whole; j += 4) {
+        T entry[4];
+        load_four(row + j, entry);
+#pragma unroll
+        for (int q = 0; q < 4; ++q, column += t.kp) {
+          load_four(column, factor);
+#pragma unroll
+          for (int c = 0; c < 4; ++c) sum[c] = fma(entry[q], factor[c], sum[c]);
+        }
+      }
 #pragma unroll 1
-  for (int j = 0; j < t.p; ++j) {
-    const T entry = row[j];
-    const T* column = columns + j * t.kp;
+      for (int j = whole; j < t.p; ++j, column += t.kp) {
+        load_four(column, factor);
 #pragma unroll
-    for (int c = 0; c < kLargestK; ++c) {
-      const T factor = c < t.kp ? column[c] : T(0);
-      product[c] = fma(entry, factor, product[c]);
+        for (int c = 0; c < 4; ++c) sum[c] = fma(row[j], factor[c], sum[c]);
+      }
     }
+#pragma unroll
+    for (int c = 0; c < 4; ++c) product[c0 + c] = sum[c];
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "svd/shared/policy.h"
 #include "svd/topk/gpu/inverse_iteration.cuh"
+#include "svd/topk/gpu/tridiagonal.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;

@@ -34,9 +34,51 @@ struct TableWalk {
   }
 };
 
+// The largest |entry| of a matrix, or -1 if NaN or Inf is among them, by the whole block: the first
+// look at a matrix, so that many loads have to be under way.
 template <class T>
 KDOPS_DEVICE T topk_scan(const T* A, int64_t count, T* scratch) {
-  return scan_entries(A, count, scratch, [](int64_t) { return false; });
+  constexpr int kAtOnce = 16, kRound = kAtOnce * kTopkThreads;
+  T largest = T(0);
+  bool finite = true;
+#pragma unroll 1
+  for (int64_t begin = 0; begin < count; begin += kRound) {
+    const int last = static_cast<int>(min(count - begin, int64_t(kRound))) - 1;
+    T value[kAtOnce];
+#pragma unroll
+    for (int q = 0; q < kAtOnce; ++q)  // past the end: the last one again
+      value[q] = A[begin + min(static_cast<int>(threadIdx.x) + q * kTopkThreads, last)];
+#pragma unroll
+    for (int q = 0; q < kAtOnce; ++q) {
+      finite = finite && abs(value[q]) <= kLargestFinite<T>;
+      largest = max(largest, abs(value[q]));
+    }
+  }
+  largest = reduce_block(largest, Max(), scratch);
+  return block_all(finite) ? largest : T(-1);
+}
+
+// Four neighbouring numbers at a 16-byte aligned address.
+template <class T>
+KDOPS_DEVICE void load_four(const T* from, T (&to)[4]) {
+  constexpr int kWidth = 16 / sizeof(T);
+#pragma unroll
+  for (int i = 0; i < 4; i += kWidth) {
+    const auto part = *reinterpret_cast<const Vec<T, kWidth>*>(from + i);
+#pragma unroll
+    for (int q = 0; q < kWidth; ++q) to[i + q] = part.at[q];
+  }
+}
+template <class T>
+KDOPS_DEVICE void store_four(T* to, const T (&from)[4]) {
+  constexpr int kWidth = 16 / sizeof(T);
+#pragma unroll
+  for (int i = 0; i < 4; i += kWidth) {
+    Vec<T, kWidth> part;
+#pragma unroll
+    for (int q = 0; q < kWidth; ++q) part.at[q] = from[i + q];
+    *reinterpret_cast<Vec<T, kWidth>*>(to + i) = part;
+  }
 }
 
 // One matrix of a batch as the tall B.
@@ -52,69 +94,80 @@ struct Oriented {
     return up * A[long_rows ? row * p + column : column * length + row];
   }
 
-  // Rows row0 .. of B to chunk[i * stride + j]; zeros beyond the matrix. Ends with a barrier.
+  // Rows row0 .. of B to chunk[i * stride + j]; where B has no more rows, what they hold is of no
+  // use, nor is what columns from p on hold. Ends with a barrier.
   KDOPS_DEVICE void stage(T* chunk, const TopkPlan& plan, int64_t row0) const {
     const int count = static_cast<int>(min(int64_t(plan.rows), length - row0));
-    if (long_rows)
-      stage_rows(chunk, plan, A + row0 * p, count);
-    else
+    const T* rows = A + row0 * p;
+    if (!long_rows)
       stage_columns(chunk, plan, A + row0, count);
+    else if (p % kWide == 0 && reinterpret_cast<uintptr_t>(rows) % 16 == 0)
+      stage_rows<kWide>(chunk, plan, rows, count);
+    else
+      stage_rows<1>(chunk, plan, rows, count);
     __syncthreads();
   }
 
  private:
-  // `count` rows of p numbers, one after another.
+  static constexpr int kWide = 16 / sizeof(T);
+
+  // `count` rows of p numbers, one after another, kEach numbers at a time.
+  template <int kEach>
   KDOPS_DEVICE void stage_rows(T* chunk, const TopkPlan& plan, const T* from, int count) const {
-    constexpr int kAtOnce = 8;
-    const int thread = static_cast<int>(threadIdx.x), numbers = count * p;
-    TableWalk walk(p);
+    constexpr int kAtOnce = kEach == 1 ? 8 : 4;
+    const int thread = static_cast<int>(threadIdx.x), pieces = count * p / kEach;
+    const auto* piece = reinterpret_cast<const Vec<T, kEach>*>(from);
+    TableWalk walk(p / kEach);
 #pragma unroll 1
-    for (int begin = 0; begin < numbers; begin += kAtOnce * kTopkThreads) {
+    for (int begin = 0; begin < pieces; begin += kAtOnce * kTopkThreads) {
       const int at = begin + thread;
-      T value[kAtOnce];
+      Vec<T, kEach> value[kAtOnce];
 #pragma unroll
-      for (int q = 0; q < kAtOnce; ++q)
-        value[q] = at + q * kTopkThreads < numbers ? from[at + q * kTopkThreads] : T(0);
+      for (int q = 0; q < kAtOnce; ++q)  // a load under a condition would be waited for
+        value[q] = piece[min(at + q * kTopkThreads, pieces - 1)];
       sync_warp();  // lest the compiler moves each load to its store
 #pragma unroll
       for (int q = 0; q < kAtOnce; ++q) {
-        if (at + q * kTopkThreads < numbers)
-          chunk[walk.row * plan.stride + walk.column] = value[q] * up;
+#pragma unroll
+        for (int c = 0; c < kEach; ++c) value[q].at[c] *= up;
+        T* to = chunk + walk.row * plan.stride + walk.column * kEach;
+        if (at + q * kTopkThreads < pieces) *reinterpret_cast<Vec<T, kEach>*>(to) = value[q];
         walk.next();
       }
     }
-    for (int i = thread; i < plan.rows; i += kTopkThreads)
-      for (int j = i < count ? p : 0; j < plan.stride - 4; ++j) chunk[i * plan.stride + j] = T(0);
+    for (int i = thread; i < count; i += kTopkThreads)
+      for (int j = p; j < plan.stride - 4; ++j) chunk[i * plan.stride + j] = T(0);
   }
 
-  // p columns, of each of them `count` numbers. A thread reads kWide columns and stores their
-  // entries as one, since single numbers of a column would meet in the banks.
+  // p columns, of each of them `count` numbers: a thread has a row. It stores the entries of kWide
+  // columns as one, since single numbers of a column would meet in the banks.
   KDOPS_DEVICE void stage_columns(T* chunk, const TopkPlan& plan, const T* from, int count) const {
-    constexpr int kWide = 16 / sizeof(T), kAtOnce = 8 / kWide;
-    const int groups = (plan.stride - 4) / kWide;
-    TableWalk walk(plan.rows);
+    constexpr int kAtOnce = 8 / kWide, kBatch = kAtOnce * kWide;
+    const int thread = static_cast<int>(threadIdx.x), columns = plan.stride - 4;
+    const int parts = kTopkThreads / plan.rows, part = thread / plan.rows, i = thread % plan.rows;
+    const T* row = from + min(i, count - 1);
 #pragma unroll 1
-    for (int begin = 0; begin < groups * plan.rows; begin += kAtOnce * kTopkThreads) {
+    for (int begin = 0; begin < columns; begin += parts * kBatch) {
+      const bool active = part < parts && begin + part * kBatch < columns;
+      const int j = active ? begin + part * kBatch : 0;
       Vec<T, kWide> value[kAtOnce];
-      int to[kAtOnce];
+      const T* column = row + j * length;
+      const int last = p - 1 - j;  // the last column again from there on
+      if (last >= kBatch - 1) {
 #pragma unroll
-      for (int q = 0; q < kAtOnce; ++q) {
-        const int i = walk.column, j = walk.row * kWide;
-        to[q] = walk.row < groups ? i * plan.stride + j : -1;
+        for (int c = 0; c < kBatch; ++c, column += length) value[c / kWide].at[c % kWide] = *column;
+      } else {
 #pragma unroll
-        for (int c = 0; c < kWide; ++c) {
-          const bool inside = (i < count) & (j + c < p);
-          value[q].at[c] = inside ? from[(j + c) * length + i] : T(0);
-        }
-        walk.next();
+        for (int c = 0; c < kBatch; ++c)
+          value[c / kWide].at[c % kWide] = column[min(c, last) * length];
       }
       sync_warp();
+      if (!active) continue;
 #pragma unroll
       for (int q = 0; q < kAtOnce; ++q) {
-        if (to[q] < 0) continue;
 #pragma unroll
         for (int c = 0; c < kWide; ++c) value[q].at[c] *= up;
-        *reinterpret_cast<Vec<T, kWide>*>(chunk + to[q]) = value[q];
+        *reinterpret_cast<Vec<T, kWide>*>(chunk + i * plan.stride + j + q * kWide) = value[q];
       }
     }
   }

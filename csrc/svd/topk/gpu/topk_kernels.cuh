@@ -4,8 +4,10 @@
 // its Gram matrix is left to dense_kernels.cuh. Launched by topk_cuda.cu.
 #pragma once
 
+#include "svd/topk/gpu/gram.cuh"
 #include "svd/topk/gpu/inverse_iteration.cuh"
 #include "svd/topk/gpu/refine.cuh"
+#include "svd/topk/gpu/tridiagonal.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
@@ -25,7 +27,7 @@ KDOPS_DEVICE bool leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
   next += (p * t.k + 15) / 16 * 16 / sizeof(T);
   if (plan.factors_shared) factors = next;
   gram_matrix(t, plan, B, g, ld);
-  tridiagonalise(t, g, ld);
+  tridiagonalise(g, p, ld, {t.d, t.e, t.tau}, t.matrix);  // and turn and line behind it
   for (int at = thread; at < p * p && plan.gram_shared; at += kTopkThreads)
     reflectors[at] = g[at / p * ld + at % p];
   for (int i = thread; i < p; i += kTopkThreads) {
