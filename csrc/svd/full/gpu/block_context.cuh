@@ -25,6 +25,12 @@ struct BlockPlan {
 template <class T>
 inline constexpr int kSliceRows = sizeof(T) == 4 ? 32 : 16;  // rows of a tile in one thread
 inline constexpr int kBlockThreads = 256;
+inline constexpr int kColumnBlock = 4;  // columns that Jacobi moves together
+
+// W and J have columns for whole pairs of such blocks, zero from p on.
+KDOPS_DEVICE constexpr int padded_columns(int p) {
+  return (p + 2 * kColumnBlock - 1) / (2 * kColumnBlock) * (2 * kColumnBlock);
+}
 
 // Kept in shared memory; a phase copies it, so that no phase holds registers for another.
 template <class T>
@@ -37,6 +43,7 @@ struct BlockContext {
   int* rank;        // per column: place in the output
   T* long_out;      // U (tall) or Vh (wide) of this matrix; null: not wanted
   bool wide;
+  bool in_shared;  // W, and J if there is one
   JacobiLimits<T> limits;
   Scale<T> scale;
 

@@ -60,12 +60,25 @@ KDOPS_DEVICE void complete_columns(const BlockContext<T>& shared) {
   }
 }
 
-template <class T>
-KDOPS_DEVICE void jacobi_by_size(const BlockContext<T>& shared) {
+// Jacobi on W and J as they are; kSide: p is not larger.
+template <int kSide, class T>
+KDOPS_DEVICE void jacobi(const BlockContext<T>& shared) {
   const BlockContext<T> b = shared;
-  if (b.p <= 32) return jacobi_sweeps<T, 1>(b);
-  if (b.p <= 64) return jacobi_sweeps<T, 2>(b);
-  jacobi_sweeps<T, 4>(b);
+  const int end = padded_columns(b.p) * b.ld;
+  for (int i = b.p * b.ld + static_cast<int>(threadIdx.x); i < end; i += b.threads) {
+    b.w[i] = T(0);
+    if (b.j != nullptr) b.j[i] = T(0);
+  }
+  __syncthreads();
+  constexpr int kRowsPerLane = (kSide + kWarp - 1) / kWarp;
+  if (b.in_shared) {
+    KDOPS_DYNAMIC_SHARED(T, pool);
+    const auto in_pool = [&](const T* x) { return pool + (x - b.scratch); };
+    jacobi_sweeps<kRowsPerLane>(b, in_pool(b.w), b.j == nullptr ? nullptr : in_pool(b.j),
+                                in_pool(b.value));
+  } else {
+    jacobi_sweeps<kRowsPerLane>(b, b.w, b.j, b.value);
+  }
 }
 
 // b.rank from b.value.
@@ -135,7 +148,7 @@ KDOPS_DEVICE void write_svd(const SvdArguments<T>& args, const BlockContext<T>& 
 template <class T>
 KDOPS_DEVICE void set_up(const SvdArguments<T>& args, const BlockPlan& plan, T* pool, T* workspace,
                          T largest, BlockContext<T>& b) {
-  const int p = args.p(), matrix = p * plan.ld;
+  const int p = args.p(), columns = padded_columns(p), matrix = columns * plan.ld;
   const bool with_long = args.symmetric || (args.wide() ? args.Vh : args.U) != nullptr;
   const int64_t index = blockIdx.x;
   workspace += index * ((!plan.w_shared + !plan.j_shared) * matrix);
@@ -145,12 +158,13 @@ KDOPS_DEVICE void set_up(const SvdArguments<T>& args, const BlockPlan& plan, T* 
     b.long_out = b.wide ? args.Vh + index * p * args.n : args.U + index * args.m * p;
   b.scratch = pool;
   b.value = b.scratch + plan.scratch;
-  b.sign = b.value + p;
-  b.rank = reinterpret_cast<int*>(b.sign + p);
-  T* next = b.sign + 2 * p;
+  b.sign = b.value + columns;
+  b.rank = reinterpret_cast<int*>(b.sign + columns);
+  T* next = b.sign + 2 * columns;
   b.w = plan.w_shared ? next : workspace;
   (plan.w_shared ? next : workspace) += matrix;
   b.j = !with_long ? nullptr : (plan.j_shared ? next : workspace);
+  b.in_shared = plan.w_shared && plan.j_shared;
   b.scale = power_of_two_scale(largest);
   b.limits = jacobi_limits(p, largest * b.scale.up * kBoost<T>);
 }
@@ -179,9 +193,9 @@ KDOPS_DEVICE bool begin_block(const SvdArguments<T>& args, const BlockPlan& plan
   return true;
 }
 
-// Grid: one block per matrix. workspace: W and J of each matrix where they are not in shared
-// memory.
-template <class T>
+// Grid: one block per matrix. kSide: block_side of the launch. workspace: W and J of each matrix
+// where they are not in shared memory.
+template <class T, int kSide>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     svd_block_kernel(SvdArguments<T> args, BlockPlan plan, T* workspace) {
   KDOPS_DYNAMIC_SHARED(T, pool);
@@ -189,7 +203,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (!begin_block(args, plan, pool, workspace, shared[0])) return;
   const BlockContext<T>& b = shared[0];
   qr(b, args);
-  jacobi_by_size(b);
+  jacobi<kSide>(b);
   sort_and_normalise(b);
   write_svd(args, b);
 }

@@ -28,7 +28,12 @@ KDOPS_DEVICE void dense_vectors(const TopkArguments<T>& args, const BlockPlan& p
   if (threadIdx.x == 0) set_up(svd, plan, pool, workspace, largest, b);
   __syncthreads();
   qr(b, svd);
-  jacobi_by_size(b);
+  if (b.p <= 32)
+    jacobi<32>(b);
+  else if (b.p <= 64)
+    jacobi<64>(b);
+  else
+    jacobi<128>(b);
   sort_and_normalise(b);
   complete_columns(b);
   const TopkSaved place{b.p, args.k};
