@@ -164,11 +164,11 @@ KDOPS_DEVICE void block_sweeps(const BlockContext<T>& b, const Meet& meet) {
 
 // Until all columns of W are orthogonal. W and J as pointers of their own: those that are seen to
 // come from shared memory need no generic addresses.
-template <int kRowsPerLane, class T>
+template <int kRowsPerLane, bool kMayHaveJ, class T>
 KDOPS_DEVICE void jacobi_sweeps(const BlockContext<T>& b, T* w, T* j, T* norms) {
-  if (j != nullptr) {
+  if (kMayHaveJ && j != nullptr) {
     block_sweeps(b, [&](int first, int second, bool within) {
-      return meet<kRowsPerLane, true>(b, w, j, norms, first, second, within);
+      return meet<kRowsPerLane, kMayHaveJ>(b, w, j, norms, first, second, within);
     });
   } else {
     block_sweeps(b, [&](int first, int second, bool within) {

@@ -27,13 +27,12 @@ KDOPS_DEVICE void dense_vectors(const TopkArguments<T>& args, const BlockPlan& p
   svd.A = args.A;
   if (threadIdx.x == 0) set_up(svd, plan, pool, workspace, largest, b);
   __syncthreads();
-  qr(b, svd);
   if (b.p <= 32)
-    jacobi<32>(b);
+    qr<32>(b, svd), jacobi<32, false>(b);
   else if (b.p <= 64)
-    jacobi<64>(b);
+    qr<64>(b, svd), jacobi<64, false>(b);
   else
-    jacobi<128>(b);
+    qr<128>(b, svd), jacobi<128, false>(b);
   sort_and_normalise(b);
   complete_columns(b);
   const TopkSaved place{b.p, args.k};
