@@ -30,20 +30,21 @@ KDOPS_DEVICE constexpr int padded_columns(int p) {
   return (p + 2 * kColumnBlock - 1) / (2 * kColumnBlock) * (2 * kColumnBlock);
 }
 
-// Kept in shared memory; a phase copies it, so that no phase holds registers for another.
+// Kept in shared memory; a phase copies it, so that no phase holds registers for another. Without
+// padding: the compiler copies that, too, and nobody has written it.
 template <class T>
 struct BlockContext {
   int p, ld, threads;
+  int16_t wide, in_shared;  // yes or no; in_shared: W, and J if there is one
   int64_t length;
   T *w, *j;         // W and J; j null: the long factor is not wanted
   T* scratch;       // used by one phase at a time
   T *value, *sign;  // per column: norm; canonical sign
   int* rank;        // per column: place in the output
   T* long_out;      // U (tall) or Vh (wide) of this matrix; null: not wanted
-  bool wide;
-  bool in_shared;  // W, and J if there is one
   JacobiLimits<T> limits;
   Scale<T> scale;
+  T load_scale;  // of entries of A: scale.up and the boost
 
   // Reflector c of the tile that starts at row0 lies where the tile's rows of the result will be.
   KDOPS_DEVICE T* reflector(int c, int64_t row0, int rows) const {

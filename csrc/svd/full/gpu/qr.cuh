@@ -168,7 +168,7 @@ KDOPS_DEVICE void load_square(const BlockContext<T>& b, bool by_rows, const T* e
 template <int kSide, class T>
 KDOPS_DEVICE void qr(const BlockContext<T>& b, const SvdArguments<T>& args) {
   KDOPS_DYNAMIC_SHARED(T, pool);  // b.scratch
-  const T up = b.scale.up * kBoost<T>;
+  const T up = b.load_scale;
   const bool by_rows = args.long_rows();
   const T* entries = args.A + blockIdx.x * args.m * args.n;
   load_square<kSide>(b, by_rows, entries, up);
