@@ -114,7 +114,6 @@ KDOPS_DEVICE void write_svd(const SvdArguments<T>& args, const BlockContext<T>& 
   const int64_t index = blockIdx.x;
   T* short_out = args.wide() ? args.U : args.Vh;
   if (short_out != nullptr) {
-    short_out += index * int64_t(b.p) * b.p;
     complete_columns(b);
     if (args.canonical && !b.wide) {
       for (int c = warp_id(); c < b.p; c += b.threads / kWarp) {
@@ -138,6 +137,7 @@ KDOPS_DEVICE void write_svd(const SvdArguments<T>& args, const BlockContext<T>& 
     __syncthreads();
   }
   if (short_out == nullptr) return;
+  short_out += index * int64_t(b.p) * b.p;
   for (int i = warp_id(); i < b.p; i += b.threads / kWarp) {
     for (int k = lane_id(); k < b.p; k += kWarp) {  // along the rows of the output
       const int row = b.wide ? i : k, c = b.wide ? k : i;

@@ -141,7 +141,7 @@ KDOPS_DEVICE void factor(const BlockContext<T>& b, Slices<T, kSide, kRows>& own,
 
 // Rows 0..p-1 of B to W, eight loads before the first store.
 template <int kSide, class T>
-KDOPS_DEVICE void load_square(const BlockContext<T>& b, bool by_rows, const T* entries, T up) {
+KDOPS_DEVICE void load_square(const BlockContext<T>& b, bool by_rows, const T* entries) {
   constexpr int kEach = kSide * kSide / kBlockThreads, kLoads = kEach < 8 ? kEach : 8;
   const int thread = static_cast<int>(threadIdx.x), along = thread % kSide;
 #pragma unroll 1
@@ -156,7 +156,7 @@ KDOPS_DEVICE void load_square(const BlockContext<T>& b, bool by_rows, const T* e
       }
     };
     each([&](T& x, int row, int c, bool inside) {
-      x = entries[!inside ? 0 : by_rows ? row * b.p + c : c * b.length + row] * up;
+      x = entries[!inside ? 0 : by_rows ? row * b.p + c : c * b.length + row] * b.load_scale;
     });
     each([&](T& x, int row, int c, bool inside) {
       if (inside) b.w[row * b.ld + c] = x;
@@ -168,10 +168,9 @@ KDOPS_DEVICE void load_square(const BlockContext<T>& b, bool by_rows, const T* e
 template <int kSide, class T>
 KDOPS_DEVICE void qr(const BlockContext<T>& b, const SvdArguments<T>& args) {
   KDOPS_DYNAMIC_SHARED(T, pool);  // b.scratch
-  const T up = b.load_scale;
   const bool by_rows = args.long_rows();
   const T* entries = args.A + blockIdx.x * args.m * args.n;
-  load_square<kSide>(b, by_rows, entries, up);
+  load_square<kSide>(b, by_rows, entries);
   __syncthreads();
   {
     SquareSlices<T, kSide> own;
@@ -198,7 +197,7 @@ KDOPS_DEVICE void qr(const BlockContext<T>& b, const SvdArguments<T>& args) {
     const T* from = entries + (by_rows ? row0 * b.p + own.column : own.column * b.length + row0);
     own.each_place(from, stride, most, [&](T& y, const T* at, bool inside) {
       const T value = *(inside ? at : entries);
-      y = inside ? value * up : T(0);
+      y = inside ? value * b.load_scale : T(0);
     });
     factor<false>(b, own, b.w, pool, row0, rows);
   }
