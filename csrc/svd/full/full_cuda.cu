@@ -42,7 +42,12 @@ void launch_svd(const SvdArguments<T>& args, const MatrixBatch& batch, const cha
     const auto launch = gpu::plan_block<T>(args.m, args.n, with_long, shared);
     const Tensor workspace =
         empty_for(batch.A, {launch.workspace > 0 ? args.count : 0, launch.workspace});
-    const auto kernel = args.symmetric ? gpu::eigh_block_kernel<T> : gpu::svd_block_kernel<T>;
+    const int side = gpu::block_side(batch.small_side());
+    const auto kernel = args.symmetric ? gpu::eigh_block_kernel<T>
+                        : side == 16   ? gpu::svd_block_kernel<T, 16>
+                        : side == 32   ? gpu::svd_block_kernel<T, 32>
+                        : side == 64   ? gpu::svd_block_kernel<T, 64>
+                                       : gpu::svd_block_kernel<T, 128>;
     allow_shared_memory(op, kernel, launch.shared_bytes);
     kernel<<<grid_of(op, args.count), launch.plan.threads, launch.shared_bytes, device.stream()>>>(
         args, launch.plan, pointer<T>(workspace));

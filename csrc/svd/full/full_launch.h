@@ -30,6 +30,9 @@ int small_class(int64_t m, int64_t n) {
   return side <= 8 ? 8 : side <= 16 ? 16 : side <= 32 ? 32 : 0;
 }
 
+// The instance of svd_block_kernel for a small side of p: kSide.
+inline int block_side(int64_t p) { return p <= 16 ? 16 : p <= 32 ? 32 : p <= 64 ? 64 : 128; }
+
 template <class T>
 struct BlockLaunch {
   BlockPlan plan;
@@ -41,24 +44,20 @@ struct BlockLaunch {
 template <class T>
 BlockLaunch<T> plan_block(int64_t m, int64_t n, bool with_long, size_t shared_limit) {
   const int p = static_cast<int>(std::min(m, n));
-  const int64_t length = std::max(m, n);
   BlockPlan plan{};
   plan.threads = kBlockThreads;
   plan.ld = p | 1;
-  const int64_t wanted = length > p ? (length - p + kSliceRows<T> - 1) / kSliceRows<T> : 8;
-  plan.slices = static_cast<int>(std::min<int64_t>(
-      {std::max<int64_t>(wanted, 1), plan.threads / p, kWarp, 2 * plan.threads / kSliceRows<T>}));
-  plan.tile = plan.slices * kSliceRows<T>;
   const int warps = plan.threads / kWarp;
-  const int qr = 3 * std::max(plan.tile, p) + 2 * (plan.threads + kWarp);
-  plan.scratch = std::max({qr, (2 + warps) * p, warps * 4 * 4 * kMaxSteps});
-  const size_t matrix = static_cast<size_t>(p) * plan.ld * sizeof(T);
-  size_t bytes = (static_cast<size_t>(plan.scratch) + 3 * p) * sizeof(T);
+  plan.scratch = std::max(kStagedNumbers + kStagedReflectors,
+                          (2 + warps) * p);  // of the QR; of missing columns
+  const int columns = padded_columns(p);
+  const size_t matrix = static_cast<size_t>(columns) * plan.ld * sizeof(T);
+  size_t bytes = (static_cast<size_t>(plan.scratch) + 3 * columns) * sizeof(T);
   plan.w_shared = bytes + matrix <= shared_limit;
   if (plan.w_shared) bytes += matrix;
   plan.j_shared = !with_long || bytes + matrix <= shared_limit;
   if (plan.j_shared && with_long) bytes += matrix;
-  return {plan, bytes, int64_t(!plan.w_shared + !plan.j_shared) * p * plan.ld};
+  return {plan, bytes, int64_t(!plan.w_shared + !plan.j_shared) * columns * plan.ld};
 }
 
 }  // namespace kdops::svd::gpu

@@ -16,29 +16,35 @@ using namespace kdops::gpu;
 struct BlockPlan {
   int threads;
   int ld;       // of W and J
-  int slices;   // a column of a tile is held by this many threads
-  int tile;     // rows of a tile: slices * kSliceRows
   int scratch;  // numbers of scratch shared memory
   bool w_shared, j_shared;
 };
 
-template <class T>
-inline constexpr int kSliceRows = sizeof(T) == 4 ? 32 : 16;  // rows of a tile in one thread
 inline constexpr int kBlockThreads = 256;
+inline constexpr int kStagedNumbers = 8 * kBlockThreads;       // of reflectors (qr.cuh)
+inline constexpr int kStagedReflectors = kStagedNumbers / 32;  // at most: a tile has 32 rows
+inline constexpr int kColumnBlock = 4;                         // columns that Jacobi moves together
 
-// Kept in shared memory; a phase copies it, so that no phase holds registers for another.
+// W and J have columns for whole pairs of such blocks, zero from p on.
+KDOPS_DEVICE constexpr int padded_columns(int p) {
+  return (p + 2 * kColumnBlock - 1) / (2 * kColumnBlock) * (2 * kColumnBlock);
+}
+
+// Kept in shared memory; a phase copies it, so that no phase holds registers for another. Without
+// padding: the compiler copies that, too, and nobody has written it.
 template <class T>
 struct BlockContext {
-  int p, ld, slices, tile, threads;
+  int p, ld, threads;
+  int16_t wide, in_shared;  // yes or no; in_shared: W, and J if there is one
   int64_t length;
   T *w, *j;         // W and J; j null: the long factor is not wanted
   T* scratch;       // used by one phase at a time
   T *value, *sign;  // per column: norm; canonical sign
   int* rank;        // per column: place in the output
   T* long_out;      // U (tall) or Vh (wide) of this matrix; null: not wanted
-  bool wide;
   JacobiLimits<T> limits;
   Scale<T> scale;
+  T load_scale;  // of entries of A: scale.up and the boost
 
   // Reflector c of the tile that starts at row0 lies where the tile's rows of the result will be.
   KDOPS_DEVICE T* reflector(int c, int64_t row0, int rows) const {
@@ -65,10 +71,19 @@ template <class T, class Skip>
 KDOPS_DEVICE T scan_entries(const T* A, int64_t count, T* scratch, const Skip& skip) {
   T largest = T(0);
   bool finite = true;
-  for (int64_t i = threadIdx.x; i < count; i += kBlockThreads) {
-    const T value = skip(i) ? T(0) : abs(A[i]);
-    finite = finite && value <= kLargestFinite<T>;
-    largest = max(largest, value);
+  constexpr int kLoads = 8;  // under way together; past the end the last entry, again
+  for (int64_t begin = threadIdx.x; begin < count; begin += kLoads * kBlockThreads) {
+    T value[kLoads];
+#pragma unroll
+    for (int q = 0; q < kLoads; ++q) {
+      const int64_t i = min(begin + q * kBlockThreads, count - 1);
+      value[q] = skip(i) ? T(0) : abs(A[i]);
+    }
+#pragma unroll
+    for (int q = 0; q < kLoads; ++q) {
+      finite = finite && value[q] <= kLargestFinite<T>;
+      largest = max(largest, value[q]);
+    }
   }
   largest = reduce_block(largest, Max(), scratch);
   return block_all(finite) ? largest : T(-1);

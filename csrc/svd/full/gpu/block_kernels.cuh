@@ -4,7 +4,7 @@
 #pragma once
 
 #include "svd/full/gpu/jacobi.cuh"
-#include "svd/full/gpu/qr.cuh"
+#include "svd/full/gpu/long_factor.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
@@ -17,6 +17,7 @@ KDOPS_DEVICE void complete_columns(const BlockContext<T>& shared) {
   const int thread = static_cast<int>(threadIdx.x), warps = b.threads / kWarp;
   T *candidate = b.scratch, *outside = candidate + b.p, *parts = outside + b.p;
   const auto present = [&](int c) { return b.value[c] * b.value[c] > b.limits.floor_squared; };
+  if (!block_any(thread < b.p && !present(thread))) return;
   for (int i = thread; i < b.p; i += b.threads) {
     T inside = T(0);
     for (int c = 0; c < b.p; ++c)
@@ -60,12 +61,25 @@ KDOPS_DEVICE void complete_columns(const BlockContext<T>& shared) {
   }
 }
 
-template <class T>
-KDOPS_DEVICE void jacobi_by_size(const BlockContext<T>& shared) {
+// Jacobi on W and J as they are; kSide: p is not larger; kMayHaveJ: false if there is never a J.
+template <int kSide, bool kMayHaveJ, class T>
+KDOPS_DEVICE void jacobi(const BlockContext<T>& shared) {
   const BlockContext<T> b = shared;
-  if (b.p <= 32) return jacobi_sweeps<T, 1>(b);
-  if (b.p <= 64) return jacobi_sweeps<T, 2>(b);
-  jacobi_sweeps<T, 4>(b);
+  const int end = padded_columns(b.p) * b.ld;
+  for (int i = b.p * b.ld + static_cast<int>(threadIdx.x); i < end; i += b.threads) {
+    b.w[i] = T(0);
+    if (b.j != nullptr) b.j[i] = T(0);
+  }
+  __syncthreads();
+  constexpr int kRowsPerLane = (kSide + kWarp - 1) / kWarp;
+  if (b.in_shared) {
+    KDOPS_DYNAMIC_SHARED(T, pool);
+    const auto in_pool = [&](const T* x) { return pool + (x - b.scratch); };
+    jacobi_sweeps<kRowsPerLane, kMayHaveJ>(b, in_pool(b.w), b.j == nullptr ? nullptr : in_pool(b.j),
+                                           in_pool(b.value));
+  } else {
+    jacobi_sweeps<kRowsPerLane, kMayHaveJ>(b, b.w, b.j, b.value);
+  }
 }
 
 // b.rank from b.value.
@@ -95,12 +109,11 @@ KDOPS_DEVICE void sort_and_normalise(const BlockContext<T>& shared) {
 }
 
 // The outputs of a full SVD once W and J have converged.
-template <class T>
+template <int kSide, class T>
 KDOPS_DEVICE void write_svd(const SvdArguments<T>& args, const BlockContext<T>& b) {
   const int64_t index = blockIdx.x;
   T* short_out = args.wide() ? args.U : args.Vh;
   if (short_out != nullptr) {
-    short_out += index * int64_t(b.p) * b.p;
     complete_columns(b);
     if (args.canonical && !b.wide) {
       for (int c = warp_id(); c < b.p; c += b.threads / kWarp) {
@@ -112,7 +125,7 @@ KDOPS_DEVICE void write_svd(const SvdArguments<T>& args, const BlockContext<T>& 
   }
   for (int c = static_cast<int>(threadIdx.x); c < b.p; c += b.threads)
     args.S[index * b.p + b.rank[c]] = b.value[c] / kBoost<T> * b.scale.down;
-  if (b.long_out != nullptr) write_long(b);
+  if (b.long_out != nullptr) write_long<kSide>(b);
   if (b.wide && b.long_out != nullptr && args.canonical) {
     __syncthreads();
     for (int c = warp_id(); c < b.p; c += b.threads / kWarp) {
@@ -124,10 +137,13 @@ KDOPS_DEVICE void write_svd(const SvdArguments<T>& args, const BlockContext<T>& 
     __syncthreads();
   }
   if (short_out == nullptr) return;
-  for (int i = static_cast<int>(threadIdx.x); i < b.p * b.p; i += b.threads) {
-    const int row = b.wide ? i / b.p : i % b.p, c = b.wide ? i % b.p : i / b.p;
-    const int64_t at = b.wide ? int64_t(row) * b.p + b.rank[c] : int64_t(b.rank[c]) * b.p + row;
-    short_out[at] = b.sign[c] * b.w[c * b.ld + row];
+  short_out += index * int64_t(b.p) * b.p;
+  for (int i = warp_id(); i < b.p; i += b.threads / kWarp) {
+    for (int k = lane_id(); k < b.p; k += kWarp) {  // along the rows of the output
+      const int row = b.wide ? i : k, c = b.wide ? k : i;
+      const int64_t at = b.wide ? int64_t(row) * b.p + b.rank[c] : int64_t(b.rank[c]) * b.p + row;
+      short_out[at] = b.sign[c] * b.w[c * b.ld + row];
+    }
   }
 }
 
@@ -135,23 +151,25 @@ KDOPS_DEVICE void write_svd(const SvdArguments<T>& args, const BlockContext<T>& 
 template <class T>
 KDOPS_DEVICE void set_up(const SvdArguments<T>& args, const BlockPlan& plan, T* pool, T* workspace,
                          T largest, BlockContext<T>& b) {
-  const int p = args.p(), matrix = p * plan.ld;
+  const int p = args.p(), columns = padded_columns(p), matrix = columns * plan.ld;
   const bool with_long = args.symmetric || (args.wide() ? args.Vh : args.U) != nullptr;
   const int64_t index = blockIdx.x;
   workspace += index * ((!plan.w_shared + !plan.j_shared) * matrix);
-  b.p = p, b.ld = plan.ld, b.slices = plan.slices, b.tile = plan.tile, b.threads = plan.threads;
+  b.p = p, b.ld = plan.ld, b.threads = plan.threads;
   b.length = args.length(), b.wide = args.wide(), b.long_out = nullptr;
   if (with_long && !args.symmetric)
     b.long_out = b.wide ? args.Vh + index * p * args.n : args.U + index * args.m * p;
   b.scratch = pool;
   b.value = b.scratch + plan.scratch;
-  b.sign = b.value + p;
-  b.rank = reinterpret_cast<int*>(b.sign + p);
-  T* next = b.sign + 2 * p;
+  b.sign = b.value + columns;
+  b.rank = reinterpret_cast<int*>(b.sign + columns);
+  T* next = b.sign + 2 * columns;
   b.w = plan.w_shared ? next : workspace;
   (plan.w_shared ? next : workspace) += matrix;
   b.j = !with_long ? nullptr : (plan.j_shared ? next : workspace);
+  b.in_shared = plan.w_shared && plan.j_shared;
   b.scale = power_of_two_scale(largest);
+  b.load_scale = b.scale.up * kBoost<T>;
   b.limits = jacobi_limits(p, largest * b.scale.up * kBoost<T>);
 }
 
@@ -174,24 +192,24 @@ KDOPS_DEVICE bool begin_block(const SvdArguments<T>& args, const BlockPlan& plan
   if (threadIdx.x == 0) set_up(args, plan, pool, workspace, largest, shared);
   __syncthreads();
   const BlockContext<T>& b = shared;
-  for (int i = static_cast<int>(threadIdx.x); b.j != nullptr && i < b.p * b.p; i += b.threads)
-    b.j[i / b.p * b.ld + i % b.p] = i / b.p == i % b.p ? T(1) : T(0);
+  for (int c = warp_id(); b.j != nullptr && c < b.p; c += b.threads / kWarp)
+    for (int i = lane_id(); i < b.p; i += kWarp) b.j[c * b.ld + i] = c == i ? T(1) : T(0);
   return true;
 }
 
-// Grid: one block per matrix. workspace: W and J of each matrix where they are not in shared
-// memory.
-template <class T>
-__global__ void __launch_bounds__(kBlockThreads, 1)
+// Grid: one block per matrix. kSide: block_side of the launch. workspace: W and J of each matrix
+// where they are not in shared memory.
+template <class T, int kSide>
+__global__ void __launch_bounds__(kBlockThreads, kSide <= 32 && sizeof(T) == 4 ? 2 : 1)
     svd_block_kernel(SvdArguments<T> args, BlockPlan plan, T* workspace) {
   KDOPS_DYNAMIC_SHARED(T, pool);
   KDOPS_SHARED(BlockContext<T>, shared, [1]);
   if (!begin_block(args, plan, pool, workspace, shared[0])) return;
   const BlockContext<T>& b = shared[0];
-  qr(b, args);
-  jacobi_by_size(b);
+  qr<kSide>(b, args);
+  jacobi<kSide, true>(b);
   sort_and_normalise(b);
-  write_svd(args, b);
+  write_svd<kSide>(args, b);
 }
 
 }  // namespace kdops::svd::gpu

@@ -49,14 +49,8 @@ KDOPS_DEVICE JacobiLimits<T> jacobi_limits(int p, T largest) {
   return {kEpsilon<T> * kEpsilon<T> * size, kEpsilon<T> / 4, floor * floor};
 }
 
-// Columns that trade places within a sweep may miss a partner of it, so a trade asks for another
-// sweep; equal lengths, which rounding would make trade for ever, are left as they are.
-template <class T>
-KDOPS_DEVICE bool out_of_order(T aa, T bb) {
-  return bb > aa * (1 + 1024 * kEpsilon<T>);
-}
-
-// Columns (a, b) become (x a + y b, x b - y a): orthogonal, the longer one first.
+// Columns (a, b) become (x a + y b, x b - y a), orthogonal. They keep their places: trading them for
+// the longer one to come first costs a sweep more, since a column then misses some of its partners.
 template <class T>
 struct Rotation {
   T x, y, aa, bb;  // aa, bb: the new squared norms
@@ -66,19 +60,21 @@ struct Rotation {
 template <class T>
 KDOPS_DEVICE Rotation<T> jacobi_rotation(T aa, T bb, T ab, const JacobiLimits<T>& limits) {
   const T product = aa * bb, square = ab * ab;
-  const bool clear =
-      !(square > limits.tolerance_squared * product) || !(min(aa, bb) > limits.floor_squared);
-  if (clear) {
-    const bool swap = out_of_order(aa, bb) && bb > limits.floor_squared;
-    return {swap ? T(0) : T(1), swap ? T(1) : T(0), swap ? bb : aa, swap ? aa : bb, swap, swap};
-  }
-  const T t = jacobi_tangent(aa, bb, ab), hypotenuse = 1 + t * t;
-  T c = rsqrt(hypotenuse);
-  c = c * (T(1.5) - T(0.5) * hypotenuse * c * c);  // one Newton step: no drift over the sweeps
-  const T s = c * t, new_aa = max(aa - t * ab, T(0)), new_bb = max(bb + t * ab, T(0));
-  const bool again = square > limits.settled_squared * product || s * s > limits.settled_squared;
-  if (out_of_order(new_aa, new_bb)) return {s, c, new_bb, new_aa, true, true};
-  return {c, -s, new_aa, new_bb, true, again};
+  const bool turns =
+      square > limits.tolerance_squared * product && min(aa, bb) > limits.floor_squared;
+  // Of twice the angle: cosine |half| / root, sine |ab| / root. Two roots, no division, and nothing
+  // cancels where the angle is small.
+  const T half = T(0.5) * (bb - aa), inverse = rsqrt(fma(half, half, square));
+  const T cosine_squared = fma(T(0.5), abs(half) * inverse, T(0.5));
+  const T inverse_cosine = rsqrt(cosine_squared);
+  const T half_sine = (half < T(0) ? -ab : ab) * (T(0.5) * inverse);
+  const T t = turns ? half_sine * (inverse_cosine * inverse_cosine) : T(0);
+  T c = cosine_squared * inverse_cosine, s = half_sine * inverse_cosine;
+  const T unit = fma(T(-0.5), fma(c, c, s * s), T(1.5));  // no drift over the sweeps
+  c = turns ? c * unit : T(1), s = turns ? s * unit : T(0);
+  const bool again =
+      turns && (square > limits.settled_squared * product || s * s > limits.settled_squared);
+  return {c, -s, max(fma(-t, ab, aa), T(0)), max(fma(t, ab, bb), T(0)), turns, again};
 }
 
 inline constexpr int kMaxSweeps = 30;  // 6 to 10 happen; the bound only ends a hopeless case

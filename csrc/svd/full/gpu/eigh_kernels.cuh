@@ -7,6 +7,7 @@
 #pragma once
 
 #include "svd/full/gpu/block_kernels.cuh"
+#include "svd/full/gpu/eigh_columns.cuh"
 #include "svd/full/gpu/small_kernels.cuh"
 
 namespace kdops::svd::gpu {

@@ -1,9 +1,8 @@
 // One-sided Jacobi on the p columns of W in a block, J (optional) turned along. Columns go in
-// blocks of four; a warp takes two blocks of W into registers (lane l holds rows l, l + 32, ...),
-// makes all 16 pairs across them orthogonal (in the first round of a sweep also the pairs within),
-// puts them back and replays the rotations on J: one block barrier per 16 pairs, and a quarter of
-// the shared memory traffic of a pair-wise sweep. Rounds follow the circle method, so that every
-// pair of blocks meets once a sweep.
+// blocks of four; a warp takes two blocks of W and J into registers (lane l holds rows l, l + 32,
+// ...), makes all 16 pairs across them orthogonal (in the first round of a sweep also the pairs
+// within) and puts them back: one block barrier per 16 pairs. Rounds follow the circle method, so
+// that every pair of blocks meets once a sweep.
 #pragma once
 
 #include "svd/full/gpu/block_context.cuh"
@@ -11,206 +10,150 @@
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
-inline constexpr int kColumnBlock = 4, kMaxSteps = 7;
-
-// One rotation, and the squared norms after it.
-template <class T>
-struct alignas(16) TurnRecord {
-  T x, y, aa, bb;
-};
-
-// Places of the eight columns after each step of a full round (28 pairs, circle method): place 0
-// stays, the others move along 1 <- 2 <- 3 <- 7 <- 6 <- 5 <- 4 <- 1. Pairs are (c, c + 4). Bit
-// 4 * step + c is set where the column in place c is the earlier one.
-constexpr unsigned earlier_first_bits() {
-  int id[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-  unsigned bits = 0;
-  for (int step = 0; step < kMaxSteps; ++step) {
-    for (int c = 0; c < 4; ++c) bits |= (id[c] < id[c + 4] ? 1u : 0u) << (4 * step + c);
-    const int first = id[1];
-    id[1] = id[2], id[2] = id[3], id[3] = id[7], id[7] = id[6], id[6] = id[5], id[5] = id[4];
-    id[4] = first;
-  }
-  return bits;
+// A step turns four pairs of the eight columns: (c, c ^ kBits). With 4 <= kBits < 8 they lie in
+// different blocks, with kBits < 4 in the same one. Lanes 8 q .. 8 q + 7 find the angle of pair q.
+template <int kBits>
+constexpr int first_of_pair(int q) {
+  return kBits >= 4 ? q : kBits == 1 ? 2 * q : q / 2 * 4 + q % 2;
 }
-inline constexpr unsigned kEarlierFirst = earlier_first_bits();
 
-// kRowsPerLane: p / 32, rounded up.
-template <class T, int kRowsPerLane>
-struct EightColumns {
-  T value[8][kRowsPerLane];
+// kRowsPerLane: p / 32, rounded up. J is left alone if kWithJ is false.
+template <class T, int kRowsPerLane, bool kWithJ>
+struct Meeting {
+  T w[8][kRowsPerLane], j[8][kRowsPerLane];
+  T aa, bb;    // squared norms of the columns of this lane's pair
+  bool again;  // this lane saw a large angle
 
-  // Columns 0..3 are those of block `first`, 4..7 of block `second`; zeros outside the matrix.
-  template <class Visit>
-  KDOPS_DEVICE void visit(const BlockContext<T>& b, int first, int second, const Visit& visit) {
+  // Rows outside the matrix are zero. Read at a row inside: a condition would be a branch, and the
+  // loads would wait for one another.
+  KDOPS_DEVICE static void load(T (&columns)[8][kRowsPerLane], const T* from, int p, int ld,
+                                int first, int second) {
 #pragma unroll
-    for (int c = 0; c < 8; ++c) {
-      const int column = (c < 4 ? first : second) * kColumnBlock + c % 4;
+    for (int r = 0; r < kRowsPerLane; ++r) {
+      const int row = lane_id() + r * kWarp, at = row < p ? row : 0;
 #pragma unroll
-      for (int r = 0; r < kRowsPerLane; ++r) {
-        const int row = lane_id() + r * kWarp;
-        visit(value[c][r], column < b.p && row < b.p, column * b.ld + row);
+      for (int c = 0; c < 8; ++c) {
+        const T value = from[((c < 4 ? first : second) * kColumnBlock + c % 4) * ld + at];
+        columns[c][r] = row < p ? value : T(0);
       }
     }
   }
-  KDOPS_DEVICE void load(const BlockContext<T>& b, const T* from, int first, int second) {
-    visit(b, first, second, [&](T& x, bool inside, int at) { x = inside ? from[at] : T(0); });
-  }
-  KDOPS_DEVICE void store(const BlockContext<T>& b, T* to, int first, int second) {
-    visit(b, first, second, [&](T& x, bool inside, int at) {
-      if (inside) to[at] = x;
-    });
+  KDOPS_DEVICE static void store(const T (&columns)[8][kRowsPerLane], T* to, int p, int ld,
+                                 int first, int second) {
+#pragma unroll
+    for (int r = 0; r < kRowsPerLane; ++r) {
+      const int row = lane_id() + r * kWarp;
+      if (row >= p) continue;
+#pragma unroll
+      for (int c = 0; c < 8; ++c)
+        to[((c < 4 ? first : second) * kColumnBlock + c % 4) * ld + row] = columns[c][r];
+    }
   }
 
-  KDOPS_DEVICE void rotate(int c, T x, T y) {
+  // Inner products of the four pairs, each in the lanes of its pair; kOther 0: squared norms of the
+  // pairs' first columns, kBits: of the second ones with the first ones.
+  template <int kBits, bool kSecond, int kOther>
+  KDOPS_DEVICE T products() const {
+    T dot[4];
 #pragma unroll
-    for (int r = 0; r < kRowsPerLane; ++r) {
-      const T a = value[c][r], b = value[c + 4][r];
-      value[c][r] = fma(x, a, y * b);
-      value[c + 4][r] = fma(x, b, -(y * a));
+    for (int q = 0; q < 4; ++q) {
+      const int c = first_of_pair<kBits>(q) ^ (kSecond ? kBits : 0);
+      dot[q] = w[c][0] * w[c ^ kOther][0];
+#pragma unroll
+      for (int r = 1; r < kRowsPerLane; ++r) dot[q] = fma(w[c][r], w[c ^ kOther][r], dot[q]);
+    }
+    return scatter_sum(dot);
+  }
+  template <int kBits>
+  KDOPS_DEVICE void measure() {
+    aa = products<kBits, false, 0>();
+    bb = products<kBits, true, 0>();
+  }
+
+  // Without a vote whether any pair turns: a turn by nothing changes nothing, and a branch would keep
+  // J's arithmetic from filling the time that the next angle takes.
+  template <int kBits>
+  KDOPS_DEVICE void turn(const JacobiLimits<T>& limits) {
+    const Rotation<T> own = jacobi_rotation(aa, bb, products<kBits, false, kBits>(), limits);
+    aa = own.aa, bb = own.bb;
+    again = again || own.again;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      const int a = first_of_pair<kBits>(q), b = a ^ kBits;
+      const T x = shuffle(own.x, 8 * q), y = shuffle(own.y, 8 * q);
+      rotate(w[a], w[b], x, y);
+      if constexpr (kWithJ) rotate(j[a], j[b], x, y);
     }
   }
-  KDOPS_DEVICE void move(int to, int from) {
-#pragma unroll
-    for (int r = 0; r < kRowsPerLane; ++r) value[to][r] = value[from][r];
-  }
-  // To the next step of a full round, or of a round across the two blocks (4 <- 5 <- 6 <- 7 <- 4).
-  KDOPS_DEVICE void advance(bool within) {
-    T saved[kRowsPerLane];
-#pragma unroll
-    for (int r = 0; r < kRowsPerLane; ++r) saved[r] = within ? value[1][r] : value[4][r];
-    if (within) {
-      move(1, 2), move(2, 3), move(3, 7), move(7, 6), move(6, 5), move(5, 4);
-    } else {
-      move(4, 5), move(5, 6), move(6, 7);
-    }
+  KDOPS_DEVICE static void rotate(T (&a)[kRowsPerLane], T (&b)[kRowsPerLane], T x, T y) {
 #pragma unroll
     for (int r = 0; r < kRowsPerLane; ++r) {
-      value[4][r] = within ? saved[r] : value[4][r];
-      value[7][r] = within ? value[7][r] : saved[r];
+      const T old = a[r];
+      a[r] = fma(x, old, y * b[r]);
+      b[r] = fma(x, b[r], -(y * old));
     }
+  }
+
+  // The second columns' norms go where the next step has its pairs.
+  template <int kFrom, int kTo>
+  KDOPS_DEVICE void pass_on() {
+    bb = shuffle_xor(bb, 8 * (kFrom ^ kTo));
   }
 };
 
-// What a warp knows of its eight columns of W beside their entries.
-template <class T>
-struct PairState {
-  T norm[8];              // squared, the same in every lane
-  TurnRecord<T>* record;  // shared, [kMaxSteps][4]
-  unsigned turned;        // bit per step: some pair turned
-  bool again;             // this lane saw a large angle
-
-  KDOPS_DEVICE void advance(bool within) {
-    const T first = norm[1], fourth = norm[4];
-    if (within) {
-      norm[1] = norm[2], norm[2] = norm[3], norm[3] = norm[7], norm[7] = norm[6];
-      norm[6] = norm[5], norm[5] = fourth, norm[4] = first;
-    } else {
-      norm[4] = norm[5], norm[5] = norm[6], norm[6] = norm[7], norm[7] = fourth;
-    }
+// One meeting of two blocks of columns. True in lanes that saw a large angle. Norms are measured in
+// the first round of a sweep and follow the turns until the next one, in b.value: a turn that takes
+// away much of a column's length, and leaves its norm inexact, asks for another sweep.
+template <int kRowsPerLane, bool kWithJ, class T>
+KDOPS_DEVICE bool meet(const BlockContext<T>& b, T* w, T* j, T* norms, int first, int second,
+                       bool within) {
+  Meeting<T, kRowsPerLane, kWithJ> m;
+  m.again = false;
+  m.load(m.w, w, b.p, b.ld, first, second);
+  if constexpr (kWithJ) m.load(m.j, j, b.p, b.ld, first, second);
+  const int pair = lane_id() / 8;
+  T *norm_a = norms + first * kColumnBlock + pair, *norm_b = norms + second * kColumnBlock;
+  if (within) {
+    m.template measure<1>();
+    m.template turn<1>(b.limits);
+    m.template measure<2>();
+    m.template turn<2>(b.limits);
+    m.template measure<3>();
+    m.template turn<3>(b.limits);
+    m.template measure<4>();
+  } else {
+    m.aa = *norm_a, m.bb = norm_b[pair];
   }
-};
-
-// Makes the four pairs (c, c + 4) of W orthogonal; lanes 8 c .. 8 c + 7 compute pair c's angle.
-template <class T, int kRowsPerLane>
-KDOPS_DEVICE void turn_pairs(EightColumns<T, kRowsPerLane>& w, PairState<T>& state, bool within,
-                             int step, const JacobiLimits<T>& limits) {
-  T dot[4];
-#pragma unroll
-  for (int c = 0; c < 4; ++c) {
-    dot[c] = T(0);
-#pragma unroll
-    for (int r = 0; r < kRowsPerLane; ++r) dot[c] = fma(w.value[c][r], w.value[c + 4][r], dot[c]);
-  }
-  const int mine = lane_id() / 8;
-  T aa = state.norm[0], bb = state.norm[4];
-#pragma unroll
-  for (int c = 1; c < 4; ++c) {
-    aa = mine == c ? state.norm[c] : aa;
-    bb = mine == c ? state.norm[c + 4] : bb;
-  }
-  const bool ordered = !within || (kEarlierFirst >> (4 * step + mine) & 1);
-  const Rotation<T> turn =
-      jacobi_rotation(ordered ? aa : bb, ordered ? bb : aa, scatter_sum(dot), limits);
-  state.again = state.again || turn.again;
-  if (!warp_any(turn.turns)) return;
-  TurnRecord<T>* record = state.record + 4 * step;
-  if (lane_id() % 8 == 0)
-    record[mine] = {turn.x, ordered ? turn.y : -turn.y, ordered ? turn.aa : turn.bb,
-                    ordered ? turn.bb : turn.aa};
-  sync_warp();
-  state.turned |= 1u << step;
-#pragma unroll
-  for (int c = 0; c < 4; ++c) {
-    const TurnRecord<T> r = record[c];
-    state.norm[c] = r.aa;
-    state.norm[c + 4] = r.bb;
-    w.rotate(c, r.x, r.y);
-  }
-}
-
-// One meeting of two blocks of columns. True in lanes that saw a large angle.
-template <class T, int kRowsPerLane>
-KDOPS_DEVICE bool meet(const BlockContext<T>& b, int first, int second, bool within) {
-  EightColumns<T, kRowsPerLane> columns;
-  PairState<T> state;
-  state.record = reinterpret_cast<TurnRecord<T>*>(b.scratch) + warp_id() * (4 * kMaxSteps);
-  state.turned = 0, state.again = false;
-  columns.load(b, b.w, first, second);
-  T sums[8];
-#pragma unroll
-  for (int c = 0; c < 8; ++c) {
-    sums[c] = T(0);
-#pragma unroll
-    for (int r = 0; r < kRowsPerLane; ++r)
-      sums[c] = fma(columns.value[c][r], columns.value[c][r], sums[c]);
-  }
-  const T sum = scatter_sum(sums);
-#pragma unroll
-  for (int c = 0; c < 8; ++c) state.norm[c] = shuffle(sum, c * 4);
-  const int steps = within ? kMaxSteps : 4;
-#pragma unroll 1
-  for (int step = 0; step < steps; ++step) {
-    turn_pairs(columns, state, within, step, b.limits);
-    columns.advance(within);
-    state.advance(within);
-  }
-  if (state.turned == 0) return state.again;
-  columns.store(b, b.w, first, second);
-  if (b.j != nullptr) {
-    columns.load(b, b.j, first, second);
-#pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
-      if (state.turned >> step & 1) {
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          const TurnRecord<T> r = state.record[4 * step + c];
-          columns.rotate(c, r.x, r.y);
-        }
-      }
-      columns.advance(within);
-    }
-    columns.store(b, b.j, first, second);
-  }
-  sync_warp();  // the records are free again
-  return state.again;
+  m.template turn<4>(b.limits);
+  m.template pass_on<4, 5>();
+  m.template turn<5>(b.limits);
+  m.template pass_on<5, 6>();
+  m.template turn<6>(b.limits);
+  m.template pass_on<6, 7>();
+  m.template turn<7>(b.limits);
+  sync_warp();  // lanes have read numbers that others write
+  if (lane_id() % 8 == 0) *norm_a = m.aa, norm_b[pair ^ 3] = m.bb;
+  m.store(m.w, w, b.p, b.ld, first, second);
+  if constexpr (kWithJ) m.store(m.j, j, b.p, b.ld, first, second);
+  return m.again;
 }
 
 // meet(first, second, within) on all pairs of blocks of columns, until it reports no large angle
 // for a whole sweep. Ends with a block barrier.
 template <class T, class Meet>
 KDOPS_DEVICE void block_sweeps(const BlockContext<T>& b, const Meet& meet) {
-  const int blocks = (b.p + 2 * kColumnBlock - 1) / (2 * kColumnBlock) * 2, pairs = blocks / 2;
+  const int blocks = padded_columns(b.p) / kColumnBlock, pairs = blocks / 2, circle = blocks - 1;
   bool again = true;
 #pragma unroll 1
   for (int sweep = 0; sweep < kMaxSweeps && again; ++sweep) {
     again = false;
 #pragma unroll 1
-    for (int round = 0; round < blocks - 1; ++round) {
+    for (int round = 0; round < circle; ++round) {
 #pragma unroll 1
       for (int pair = warp_id(); pair < pairs; pair += b.threads / kWarp) {
-        const int one = pair == 0 ? blocks - 1 : (round + pair) % (blocks - 1);
-        const int other = (round - pair + blocks - 1) % (blocks - 1);
+        const int ahead = round + pair, behind = round - pair;
+        const int one = pair == 0 ? circle : ahead < circle ? ahead : ahead - circle;
+        const int other = behind < 0 ? behind + circle : behind;
         again = meet(min(one, other), max(one, other), round == 0) || again;
       }
       __syncthreads();
@@ -219,12 +162,19 @@ KDOPS_DEVICE void block_sweeps(const BlockContext<T>& b, const Meet& meet) {
   }
 }
 
-// Until all columns of W are orthogonal, the longest first.
-template <class T, int kRowsPerLane>
-KDOPS_DEVICE void jacobi_sweeps(const BlockContext<T>& b) {
-  block_sweeps(b, [&](int first, int second, bool within) {
-    return meet<T, kRowsPerLane>(b, first, second, within);
-  });
+// Until all columns of W are orthogonal. W and J as pointers of their own: those that are seen to
+// come from shared memory need no generic addresses.
+template <int kRowsPerLane, bool kMayHaveJ, class T>
+KDOPS_DEVICE void jacobi_sweeps(const BlockContext<T>& b, T* w, T* j, T* norms) {
+  if (kMayHaveJ && j != nullptr) {
+    block_sweeps(b, [&](int first, int second, bool within) {
+      return meet<kRowsPerLane, kMayHaveJ>(b, w, j, norms, first, second, within);
+    });
+  } else {
+    block_sweeps(b, [&](int first, int second, bool within) {
+      return meet<kRowsPerLane, false>(b, w, j, norms, first, second, within);
+    });
+  }
 }
 
 }  // namespace kdops::svd::gpu

@@ -1,8 +1,9 @@
-// Householder QR of a tall matrix by one block, and Q applied to a p x p matrix. Rows 0..p-1 are
-// reduced in shared memory; the rest streams through registers in tiles (thread (column, slice)
-// holds kSliceRows rows), each tile eliminated against the triangle R. Backward stable for every
-// input, also rank-deficient, and R needs no second look at the long side. Reflectors are kept in
-// the long output (BlockContext::reflector) until apply_q replaces them with the result.
+// Householder QR of a tall matrix by one block (Q: long_factor.cuh). Thread (column,
+// slice) holds rows of its column in registers, the slices of a column are neighbouring lanes and
+// add by shuffles. Rows 0..p-1 are reduced first; the rest comes in tiles, each eliminated against
+// the triangle R in shared memory. Backward stable for every input, also rank-deficient, and R needs
+// no second look at the long side. Reflectors are kept in the long output (BlockContext::reflector)
+// until write_long replaces them with the result.
 #pragma once
 
 #include "svd/full/gpu/block_context.cuh"
@@ -10,6 +11,66 @@
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
+
+// kSide columns by kBlockThreads / kSide slices of kRows rows, four neighbours at a time.
+template <class T, int kSide, int kRows>
+struct Slices {
+  static constexpr int kSlices = kBlockThreads / kSide, kTile = kRows * kSlices;
+  // Reflectors that are staged together when Q is applied: eight numbers a thread.
+  static constexpr int kStaged = kStagedNumbers / kTile, kFetches = kStagedNumbers / kBlockThreads;
+  static_assert(kStaged >= 1 && kRows % 4 == 0);
+
+  int column, slice;
+  T y[kRows];
+
+  KDOPS_DEVICE Slices()
+      : column(static_cast<int>(threadIdx.x) / kSlices),
+        slice(static_cast<int>(threadIdx.x) % kSlices) {}
+  KDOPS_DEVICE int row(int r) const { return (r / 4 * kSlices + slice) * 4 + r % 4; }
+  // visit(y, its place, whether it is inside) along `rows` rows that are `stride` apart from `first`
+  // on. One address that moves: as many as rows would take the registers of y.
+  template <class Pointer, class Visit>
+  KDOPS_DEVICE void each_place(Pointer first, int stride, int rows, const Visit& visit) {
+    const int rest = rows - 4 * slice;
+    first += 4 * slice * stride;
+    const int jump = (4 * kSlices - 3) * stride;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      visit(y[r], first, r / 4 * kSlices * 4 + r % 4 < rest);
+      first += r % 4 == 3 ? jump : stride;
+    }
+  }
+  // Of the lanes of a column, the one that reads and writes entry k of what all of them share.
+  KDOPS_DEVICE bool keeps(int k) const { return k % kSlices == slice; }
+
+  // v is read once for both passes over it, unless there are no registers for it beside y: then a
+  // few numbers at a time.
+  template <class Visit>
+  KDOPS_DEVICE void each_entry(const T* v, const Visit& visit) const {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (sizeof(y) > 256 && r % 16 == 0) sync_warp<kSlices>();
+      visit(r, v[row(r)]);
+    }
+  }
+  // y -= shift v with shift = tau (head + v . y); the shift. `head`: of the lane that keeps it.
+  KDOPS_DEVICE T reflect(const T* v, T tau, T head) {
+    T dot[4] = {head, T(0), T(0), T(0)};
+    each_entry(v, [&](int r, T entry) { dot[r % 4] = fma(entry, y[r], dot[r % 4]); });
+    const T shift = tau * warp_sum<kSlices>((dot[0] + dot[1]) + (dot[2] + dot[3]));
+    each_entry(v, [&](int r, T entry) { y[r] = fma(-shift, entry, y[r]); });
+    return shift;
+  }
+};
+
+template <class T>
+inline constexpr int kTileRows = sizeof(T) == 4 ? 32 : 16;
+template <int kSide>
+inline constexpr int kSquareRows = kSide <= 32 ? 4 : kSide * kSide / kBlockThreads;
+template <class T, int kSide>
+using SquareSlices = Slices<T, kSide, kSquareRows<kSide>>;
+template <class T, int kSide>
+using TileSlices = Slices<T, kSide, kTileRows<T>>;
 
 // A later reader of v knows tau = 2 / (1 + |v_2|^2): where there is nothing to reflect, v = (1; 0)
 // flips a sign instead of doing nothing. Harmless.
@@ -19,262 +80,126 @@ KDOPS_DEVICE Reflector<T> readable_reflector(T alpha, T tail_squared) {
   return h.tau == T(0) ? Reflector<T>{-alpha, T(2), T(0)} : h;
 }
 
-// Sum over the slices of what thread (slice, column) wrote to partial[slice * p + column].
-template <class T>
-KDOPS_DEVICE T sum_slices(const BlockContext<T>& b, const T* partial, int column) {
-  T sum = T(0);
-  for (int s = 0; s < b.slices; ++s) sum += partial[s * b.p + column];
-  return sum;
+// Makes the reflector of column k, by the lanes of this column: v to `to`, its tau behind it.
+// kSquare: rows up to k belong to R, which takes the column's new entry; otherwise that is *diagonal.
+template <bool kSquare, class T, int kSide, int kRows>
+KDOPS_DEVICE void publish(Slices<T, kSide, kRows>& own, int k, T* diagonal, T* to) {
+  using Own = Slices<T, kSide, kRows>;
+  constexpr int kSums = sizeof(own.y) > 256 ? 2 : 4;
+  T alpha = !kSquare && own.keeps(k) ? *diagonal : T(0), squares[4] = {};
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int row = own.row(r);
+    if (kSquare && row == k) alpha = own.y[r];
+    const T tail = !kSquare || row > k ? own.y[r] : T(0);
+    squares[r % kSums] = fma(tail, tail, squares[r % kSums]);
+  }
+  alpha = warp_sum<Own::kSlices>(alpha);
+  const T square = warp_sum<Own::kSlices>((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  const Reflector<T> h = readable_reflector(alpha, square);
+  // a k of its own, and in parts, or the compiler keeps from the first loop what it cannot hold
+  const int here = sizeof(own.y) > 256 ? shuffle<Own::kSlices>(k, 0) : k;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int row = own.row(r);
+    if (sizeof(own.y) > 256 && r % 16 == 0) sync_warp<Own::kSlices>();
+    T v = own.y[r] * h.scale;
+    if (kSquare && row <= here) v = row == here ? T(1) : T(0);
+    to[row] = v;
+    if (kSquare && row == here) own.y[r] = h.beta;
+  }
+  if (own.slice == 0) to[Own::kTile] = h.tau;
+  if (!kSquare && own.keeps(k)) *diagonal = h.beta;
 }
 
-// W[row * ld + column] holds the first p rows of B; becomes R on and above the diagonal.
-template <class T>
-KDOPS_DEVICE void factor_square(const BlockContext<T>& b) {
-  const int thread = static_cast<int>(threadIdx.x), column = thread % b.p, slice = thread / b.p;
-  const bool active = slice < b.slices;
-#pragma unroll 1
-  for (int k = 0; k < b.p; ++k) {
-    T* partial = b.scratch + (k % 2) * b.threads;
-    const int begin = k + 1 + (slice - (k + 1) % b.slices + b.slices) % b.slices;
-    T dot = T(0), head = T(0), alpha = T(0);
-    if (active) {
-      for (int i = begin; i < b.p; i += b.slices)
-        dot = fma(b.w[i * b.ld + k], b.w[i * b.ld + column], dot);
-      partial[slice * b.p + column] = dot;
-      head = b.w[k * b.ld + column];
-      alpha = b.w[k * b.ld + k];
-    }
-    __syncthreads();
-    if (active && column >= k) {
-      const Reflector<T> h = readable_reflector(alpha, sum_slices(b, partial, k));
-      if (column == k) {
-        if (slice == 0) b.w[k * b.ld + k] = h.beta;
-        for (int i = begin; i < b.p && b.long_out != nullptr; i += b.slices)
-          b.reflector(k, 0, b.p)[i] = b.w[i * b.ld + k] * h.scale;
-      } else {
-        const T dot_all = sum_slices(b, partial, column);
-        const T shift = h.tau * fma(dot_all, h.scale, head), step = shift * h.scale;
-        if (slice == 0) b.w[k * b.ld + column] = head - shift;
-        for (int i = begin; i < b.p; i += b.slices)
-          b.w[i * b.ld + column] = fma(-step, b.w[i * b.ld + k], b.w[i * b.ld + column]);
-      }
-    }
-    __syncthreads();
-  }
-}
-
-// Eliminates the tile y (rows row0 ..) against R and leaves its reflectors in y.
-template <class T>
-KDOPS_DEVICE void factor_tile(const BlockContext<T>& b, T (&y)[kSliceRows<T>]) {
-  constexpr int kRows = kSliceRows<T>;
-  const int thread = static_cast<int>(threadIdx.x), column = thread % b.p, slice = thread / b.p;
-  const bool active = slice < b.slices;
-  T *x = b.scratch, *partial = b.scratch + 2 * b.tile;
-#pragma unroll 1
-  for (int k = 0; k < b.p; ++k) {
-    T* mine = x + (k % 2) * b.tile + slice * kRows;
-    if (active && column == k) {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) mine[r] = y[r];
-    }
-    __syncthreads();
-    T head = T(0), alpha = T(0);
-    if (active) {
-      T dot[2] = {T(0), T(0)};
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) dot[r % 2] = fma(mine[r], y[r], dot[r % 2]);
-      partial[slice * b.p + column] = dot[0] + dot[1];
-      head = b.w[k * b.ld + column];
-      alpha = b.w[k * b.ld + k];
-    }
-    __syncthreads();
-    if (!active || column < k) continue;
-    const Reflector<T> h = readable_reflector(alpha, sum_slices(b, partial, k));
-    if (column == k) {
-      if (slice == 0) b.w[k * b.ld + k] = h.beta;
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) y[r] *= h.scale;
-    } else {
-      const T dot_all = sum_slices(b, partial, column);
-      const T shift = h.tau * fma(dot_all, h.scale, head), step = shift * h.scale;
-      if (slice == 0) b.w[k * b.ld + column] = head - shift;
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) y[r] = fma(-step, mine[r], y[r]);
-    }
-  }
+// Reduces what the threads hold: rows 0..p-1 of B, or a tile that starts at row0 against R in W. One
+// barrier a column: whoever holds the next one makes its reflector before the others need it.
+template <bool kSquare, class T, int kSide, int kRows>
+KDOPS_DEVICE void factor(const BlockContext<T>& b, Slices<T, kSide, kRows>& own, T* w, T* buffers,
+                         int64_t row0, int rows) {
+  using Own = Slices<T, kSide, kRows>;
+  const auto buffer = [&](int k) { return buffers + k % 2 * (Own::kTile + 4); };
+  const auto make = [&](int k) { publish<kSquare>(own, k, w + k * b.ld + k, buffer(k)); };
+  if (own.column == 0) make(0);
   __syncthreads();
+#pragma unroll 1
+  for (int k = 0; k < b.p; ++k) {
+    const T* v = buffer(k);
+    T* kept = b.long_out == nullptr ? nullptr : b.reflector(k, row0, rows);
+    for (int i = static_cast<int>(threadIdx.x); kept != nullptr && i < rows; i += kBlockThreads)
+      kept[i] = v[i];
+    if (own.column > k && own.column < b.p) {
+      T* entry = w + k * b.ld + own.column;
+      const bool heads = !kSquare && own.keeps(k);
+      const T head = heads ? *entry : T(0), shift = own.reflect(v, v[Own::kTile], head);
+      if (heads) *entry = head - shift;
+      if (own.column == k + 1) make(k + 1);
+    }
+    __syncthreads();
+  }
+}
+
+// Rows 0..p-1 of B to W, eight loads before the first store.
+template <int kSide, class T>
+KDOPS_DEVICE void load_square(const BlockContext<T>& b, bool by_rows, const T* entries) {
+  constexpr int kEach = kSide * kSide / kBlockThreads, kLoads = kEach < 8 ? kEach : 8;
+  const int thread = static_cast<int>(threadIdx.x), along = thread % kSide;
+#pragma unroll 1
+  for (int begin = 0; begin < kEach; begin += kLoads) {
+    T entry[kLoads];
+    const auto each = [&](const auto& visit) {
+#pragma unroll
+      for (int q = 0; q < kLoads; ++q) {
+        const int across = thread / kSide + (begin + q) * (kBlockThreads / kSide);
+        visit(entry[q], by_rows ? across : along, by_rows ? along : across,
+              across < b.p && along < b.p);
+      }
+    };
+    each([&](T& x, int row, int c, bool inside) {
+      x = entries[!inside ? 0 : by_rows ? row * b.p + c : c * b.length + row] * b.load_scale;
+    });
+    each([&](T& x, int row, int c, bool inside) {
+      if (inside) b.w[row * b.ld + c] = x;
+    });
+  }
 }
 
 // W receives R (row i of R at W + i * ld, zeros left of the diagonal).
-template <class T>
-KDOPS_DEVICE void qr(const BlockContext<T>& shared, const SvdArguments<T>& args) {
-  const BlockContext<T> b = shared;
-  const auto load = [&](int64_t row, int column) {
-    return load_oriented(args, blockIdx.x, row, column) * b.scale.up * kBoost<T>;
-  };
-  constexpr int kRows = kSliceRows<T>;
-  const int thread = static_cast<int>(threadIdx.x), column = thread % b.p, slice = thread / b.p;
+template <int kSide, class T>
+KDOPS_DEVICE void qr(const BlockContext<T>& b, const SvdArguments<T>& args) {
+  KDOPS_DYNAMIC_SHARED(T, pool);  // b.scratch
   const bool by_rows = args.long_rows();
-  for (int i = thread; i < b.p * b.p; i += b.threads) {
-    const int row = by_rows ? i / b.p : i % b.p, c = by_rows ? i % b.p : i / b.p;
-    b.w[row * b.ld + c] = load(row, c);
+  const T* entries = args.A + blockIdx.x * args.m * args.n;
+  load_square<kSide>(b, by_rows, entries);
+  __syncthreads();
+  {
+    SquareSlices<T, kSide> own;
+    const int most = own.column < b.p ? b.p : 0;
+    own.each_place(b.w + own.column, b.ld, most, [&](T& y, const T* at, bool inside) {
+      const T value = *(inside ? at : b.w);
+      y = inside ? value : T(0);
+    });
+    factor<true>(b, own, b.w, pool, 0, b.p);
+#pragma unroll
+    for (int r = 0; r < kSquareRows<kSide>; ++r)
+      own.y[r] = own.row(r) <= own.column ? own.y[r] : T(0);
+    own.each_place(b.w + own.column, b.ld, most, [&](T& y, T* at, bool inside) {
+      if (inside) *at = y;
+    });
   }
   __syncthreads();
-  factor_square(b);
+  using Own = TileSlices<T, kSide>;
 #pragma unroll 1
-  for (int64_t row0 = b.p; row0 < b.length; row0 += b.tile) {
-    const int rows = static_cast<int>(min(int64_t(b.tile), b.length - row0));
-    T y[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int row = slice * kRows + r;
-      y[r] = slice < b.slices && row < rows ? load(row0 + row, column) : T(0);
-    }
-    factor_tile(b, y);
-    if (b.long_out == nullptr || slice >= b.slices) continue;
-    T* out = b.reflector(column, row0, rows);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r)
-      if (slice * kRows + r < rows) out[slice * kRows + r] = y[r];
-  }
-  for (int i = thread; i < b.p * b.p; i += b.threads)
-    if (i % b.p < i / b.p) b.w[i / b.p * b.ld + i % b.p] = T(0);
-  __syncthreads();
-}
-
-// One reflector stream: v of reflector k is fetched one step ahead into a ring of three buffers.
-template <class T>
-struct ReflectorStream {
-  const BlockContext<T>& b;
-  int64_t row0;
-  int rows, skip;  // skip 1: entries up to k of reflector k are not stored (the square)
-
-  KDOPS_DEVICE T* buffer(int k) const { return b.scratch + (k % 3) * max(b.tile, b.p); }
-  KDOPS_DEVICE T fetch(int k, int i) const {
-    if (k < 0 || i >= rows) return T(0);
-    if (skip && i <= k) return i == k ? T(1) : T(0);
-    return b.reflector(k, row0, rows)[i];
-  }
-  KDOPS_DEVICE void put(int k, const T (&ahead)[2]) const {
-#pragma unroll
-    for (int q = 0; q < 2; ++q) {
-      const int i = static_cast<int>(threadIdx.x) + q * b.threads;
-      if (k >= 0 && i < max(b.tile, b.p)) buffer(k)[i] = ahead[q];
-    }
-  }
-  KDOPS_DEVICE void get(int k, T (&ahead)[2]) const {
-#pragma unroll
-    for (int q = 0; q < 2; ++q) ahead[q] = fetch(k, static_cast<int>(threadIdx.x) + q * b.threads);
-  }
-};
-
-// Rows row0.. of Q [J; 0]: y = H_0 .. H_{p-1} of this tile applied to (J; 0), J changed along.
-template <class T>
-KDOPS_DEVICE void apply_tile(const BlockContext<T>& b, int64_t row0, int rows,
-                             T (&y)[kSliceRows<T>]) {
-  constexpr int kRows = kSliceRows<T>;
-  const int thread = static_cast<int>(threadIdx.x), column = thread % b.p, slice = thread / b.p;
-  const bool active = slice < b.slices;
-  const ReflectorStream<T> stream{b, row0, rows, 0};
-  T* partials = b.scratch + 3 * max(b.tile, b.p);
-  T ahead[2];
-  stream.get(b.p - 1, ahead);
-  stream.put(b.p - 1, ahead);
-  __syncthreads();
-#pragma unroll 1
-  for (int k = b.p - 1; k >= 0; --k) {
-    stream.get(k - 1, ahead);
-    const T* v = stream.buffer(k) + slice * kRows;
-    T *partial = partials + (k % 2) * (b.threads + kWarp), *squares = partial + b.threads;
-    T head = T(0);
-    if (active) {
-      T dot[2] = {T(0), T(0)}, square = T(0);
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) dot[r % 2] = fma(v[r], y[r], dot[r % 2]);
-      if (column == 0) {
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) square = fma(v[r], v[r], square);
-        squares[slice] = square;
-      }
-      head = b.j[column * b.ld + k];
-      partial[slice * b.p + column] = dot[0] + dot[1];
-    }
-    stream.put(k - 1, ahead);
-    __syncthreads();
-    if (!active) continue;
-    T square = T(0);
-    for (int s = 0; s < b.slices; ++s) square += squares[s];
-    const T shift = T(2) / (1 + square) * (head + sum_slices(b, partial, column));
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) y[r] = fma(-shift, v[r], y[r]);
-    if (slice == 0) b.j[column * b.ld + k] = head - shift;
-  }
-  __syncthreads();
-}
-
-// J = Q_square J, in place.
-template <class T>
-KDOPS_DEVICE void apply_square(const BlockContext<T>& b) {
-  const int thread = static_cast<int>(threadIdx.x), column = thread % b.p, slice = thread / b.p;
-  const bool active = slice < b.slices;
-  const ReflectorStream<T> stream{b, 0, b.p, 1};
-  T* partials = b.scratch + 3 * max(b.tile, b.p);
-  T ahead[2];
-  stream.get(b.p - 1, ahead);
-  stream.put(b.p - 1, ahead);
-  __syncthreads();
-#pragma unroll 1
-  for (int k = b.p - 1; k >= 0; --k) {
-    stream.get(k - 1, ahead);
-    const T* v = stream.buffer(k);
-    T *partial = partials + (k % 2) * (b.threads + kWarp), *squares = partial + b.threads;
-    const int begin = k + (slice - k % b.slices + b.slices) % b.slices;
-    if (active) {
-      T dot = T(0), square = T(0);
-      for (int i = begin; i < b.p; i += b.slices) dot = fma(v[i], b.j[column * b.ld + i], dot);
-      if (column == 0) {
-        for (int i = begin; i < b.p; i += b.slices) square = fma(v[i], v[i], square);
-        squares[slice] = square;
-      }
-      partial[slice * b.p + column] = dot;
-    }
-    stream.put(k - 1, ahead);
-    __syncthreads();
-    if (!active) continue;
-    T square = T(0);
-    for (int s = 0; s < b.slices; ++s) square += squares[s];
-    const T shift = T(2) / square * sum_slices(b, partial, column);
-    for (int i = begin; i < b.p; i += b.slices)
-      b.j[column * b.ld + i] = fma(-shift, v[i], b.j[column * b.ld + i]);
-  }
-  __syncthreads();
-}
-
-// The long factor Q J, column c times sign[c] to place rank[c] of the output.
-template <class T>
-KDOPS_DEVICE void write_long(const BlockContext<T>& shared) {
-  const BlockContext<T> b = shared;
-  constexpr int kRows = kSliceRows<T>;
-  const int thread = static_cast<int>(threadIdx.x), column = thread % b.p, slice = thread / b.p;
-  const auto put = [&](int64_t row, int c, T value) {
-    const int64_t at = b.wide ? b.rank[c] * b.length + row : row * b.p + b.rank[c];
-    b.long_out[at] = value * b.sign[c];
-  };
-  const int64_t tiles = (b.length - b.p + b.tile - 1) / b.tile;
-#pragma unroll 1
-  for (int64_t t = tiles - 1; t >= 0; --t) {
-    const int64_t row0 = b.p + t * b.tile;
-    const int rows = static_cast<int>(min(int64_t(b.tile), b.length - row0));
-    T y[kRows] = {};
-    apply_tile(b, row0, rows, y);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r)
-      if (slice < b.slices && slice * kRows + r < rows) put(row0 + slice * kRows + r, column, y[r]);
-  }
-  apply_square(b);
-  for (int i = thread; i < b.p * b.p; i += b.threads) {
-    const int row = b.wide ? i % b.p : i / b.p, c = b.wide ? i / b.p : i % b.p;
-    put(row, c, b.j[c * b.ld + row]);
+  for (int64_t row0 = b.p; row0 < b.length; row0 += Own::kTile) {
+    const int rows = static_cast<int>(min(int64_t(Own::kTile), b.length - row0));
+    Own own;
+    const int stride = by_rows ? b.p : 1, most = own.column < b.p ? rows : 0;
+    const T* from = entries + (by_rows ? row0 * b.p + own.column : own.column * b.length + row0);
+    own.each_place(from, stride, most, [&](T& y, const T* at, bool inside) {
+      const T value = *(inside ? at : entries);
+      y = inside ? value * b.load_scale : T(0);
+    });
+    factor<false>(b, own, b.w, pool, row0, rows);
   }
 }
 
