@@ -277,3 +277,11 @@ def test_order_with_small_shared_memory(solver):
 @pytest.mark.parametrize("kind", KINDS)
 def test_order_of_special(solver, dtype, kind, shape):
     compare_orders(solver, special(kind, *shape, dtype), 4)
+
+
+@pytest.mark.parametrize("shape", [(49, 512), (300, 36), (40, 40)], ids=str)
+def test_rank_one(solver, dtype, shape):
+    """All rows are rounded alike: what is left of the other long vectors stays parallel to the
+    first one however often it is taken off."""
+    for A in (np.ones((1, *shape), dtype), np.full((1, *shape), 1 / 3, dtype)):
+        assert_triples(A, *solver.forward(A, 16)[:3])

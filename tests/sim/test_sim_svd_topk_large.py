@@ -245,3 +245,11 @@ def test_order(quick_solver, dtype, shape, u):
     np.testing.assert_allclose(
         turned_gA, gA, rtol=0, atol=50 * np.finfo(dtype).eps * np.abs(gA).max()
     )
+
+
+@pytest.mark.parametrize("k", [4, 16])
+@pytest.mark.parametrize("shape", [(P, 300), (260, P)], ids=str)
+def test_rank_one(solver, dtype, shape, k):
+    """All rows are rounded alike, so that the noise in other long vectors is parallel."""
+    for A in (np.ones((1, *shape), dtype), np.full((1, *shape), 1 / 3, dtype)):
+        assert_triples(A, *solver.forward(A, k)[:3])

@@ -135,8 +135,18 @@ KDOPS_DEVICE void turn_row(const TopkContext<T>& t, const Row& entry) {
   }
 }
 
+// Whether columns a and b of W, both above the floor, are not orthogonal by t.matrix.
+template <class T>
+KDOPS_DEVICE bool still_meet(const TopkContext<T>& t, int a, int b, const JacobiLimits<T>& limits) {
+  const T aa = t.matrix[a * kLargestK + a], bb = t.matrix[b * kLargestK + b];
+  const T ab = t.matrix[min(a, b) * kLargestK + max(a, b)];
+  return min(aa, bb) > limits.floor_squared && ab * ab > limits.tolerance_squared * aa * bb;
+}
+
 // Rotates V (in t.x) and W until W's columns are orthogonal; leaves |W_c|^2 in t.value. One round
-// is enough unless columns were almost parallel.
+// is enough unless columns were almost parallel. Where all rows are rounded alike, as those of a
+// matrix of equal entries, what is left of a column stays parallel to a longer one in every round:
+// it is rounding, and counts as missing.
 template <class T>
 KDOPS_DEVICE void refine(const TopkContext<T>& t, const LongSide<T>& w, JacobiLimits<T> limits) {
   const int thread = static_cast<int>(threadIdx.x);
@@ -147,15 +157,9 @@ KDOPS_DEVICE void refine(const TopkContext<T>& t, const LongSide<T>& w, JacobiLi
   for (int round = 0;; ++round) {
     inner_products(t, w.length, entry, entry, true, t.matrix);
     bool large = false;
-    for (int at = thread; at < t.k * t.k; at += kTopkThreads) {
-      const int a = at / t.k, b = at % t.k;
-      const T aa = t.matrix[a * kLargestK + a], bb = t.matrix[b * kLargestK + b];
-      const T ab = t.matrix[a * kLargestK + b];
-      if (a < b && min(aa, bb) > limits.floor_squared)
-        large = large || ab * ab > limits.tolerance_squared * aa * bb;
-    }
-    large = block_any(large);
-    if (!large || round == 3) break;
+    for (int at = thread; at < t.k * t.k; at += kTopkThreads)
+      large = large || (at / t.k < at % t.k && still_meet(t, at / t.k, at % t.k, limits));
+    if (!block_any(large) || round == 3) break;
     if (warp_id() == 0) ritz_rotation(t, limits);
     __syncthreads();
     for (int i = thread; i < t.p; i += kTopkThreads)
@@ -164,7 +168,15 @@ KDOPS_DEVICE void refine(const TopkContext<T>& t, const LongSide<T>& w, JacobiLi
       turn_row(t, [&](int c) -> T& { return w.at(row, c); });
     __syncthreads();
   }
-  if (thread < t.k) t.value[thread] = t.matrix[thread * kLargestK + thread];
+  if (thread < t.k) {
+    T square = t.matrix[thread * kLargestK + thread];
+    for (int c = 0; c < t.k; ++c) {
+      const T other = t.matrix[c * kLargestK + c];
+      const bool longer = other > square || (other == square && c < thread);
+      if (c != thread && longer && still_meet(t, c, thread, limits)) square = T(0);
+    }
+    t.value[thread] = square;
+  }
   __syncthreads();
 }
 
