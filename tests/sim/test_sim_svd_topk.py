@@ -285,3 +285,10 @@ def test_rank_one(solver, dtype, shape):
     first one however often it is taken off."""
     for A in (np.ones((1, *shape), dtype), np.full((1, *shape), 1 / 3, dtype)):
         assert_triples(A, *solver.forward(A, 16)[:3])
+
+
+def test_many_equal_values(quick_solver, dtype):
+    """Rotations among them leave a few eps of cosine; none of their vectors is rounding."""
+    values = np.array([3.0, 3.0, 2.0, 2.0, 1.0])[np.arange(128) * 5 // 128]
+    A = with_values(values, 128, 128, dtype)[None]
+    assert_triples(A, *quick_solver.forward(A, 16)[:3])

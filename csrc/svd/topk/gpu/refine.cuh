@@ -135,18 +135,18 @@ KDOPS_DEVICE void turn_row(const TopkContext<T>& t, const Row& entry) {
   }
 }
 
-// Whether columns a and b of W, both above the floor, are not orthogonal by t.matrix.
+// Whether columns a and b of W are both above the floor, with a squared cosine above `most`.
 template <class T>
-KDOPS_DEVICE bool still_meet(const TopkContext<T>& t, int a, int b, const JacobiLimits<T>& limits) {
+KDOPS_DEVICE bool columns_meet(const TopkContext<T>& t, int a, int b, T floor_squared, T most) {
   const T aa = t.matrix[a * kLargestK + a], bb = t.matrix[b * kLargestK + b];
   const T ab = t.matrix[min(a, b) * kLargestK + max(a, b)];
-  return min(aa, bb) > limits.floor_squared && ab * ab > limits.tolerance_squared * aa * bb;
+  return min(aa, bb) > floor_squared && ab * ab > most * aa * bb;
 }
 
 // Rotates V (in t.x) and W until W's columns are orthogonal; leaves |W_c|^2 in t.value. One round
 // is enough unless columns were almost parallel. Where all rows are rounded alike, as those of a
-// matrix of equal entries, what is left of a column stays parallel to a longer one in every round:
-// it is rounding, and counts as missing.
+// matrix of equal entries, what is left of a column stays parallel to longer ones in every round: it
+// is rounding, and counts as missing. (In the span of r columns it has a cosine of r^-1/2 with one.)
 template <class T>
 KDOPS_DEVICE void refine(const TopkContext<T>& t, const LongSide<T>& w, JacobiLimits<T> limits) {
   const int thread = static_cast<int>(threadIdx.x);
@@ -158,7 +158,9 @@ KDOPS_DEVICE void refine(const TopkContext<T>& t, const LongSide<T>& w, JacobiLi
     inner_products(t, w.length, entry, entry, true, t.matrix);
     bool large = false;
     for (int at = thread; at < t.k * t.k; at += kTopkThreads)
-      large = large || (at / t.k < at % t.k && still_meet(t, at / t.k, at % t.k, limits));
+      large = large ||
+              (at / t.k < at % t.k &&
+               columns_meet(t, at / t.k, at % t.k, limits.floor_squared, limits.tolerance_squared));
     if (!block_any(large) || round == 3) break;
     if (warp_id() == 0) ritz_rotation(t, limits);
     __syncthreads();
@@ -169,11 +171,13 @@ KDOPS_DEVICE void refine(const TopkContext<T>& t, const LongSide<T>& w, JacobiLi
     __syncthreads();
   }
   if (thread < t.k) {
+    constexpr T kParallel = T(1) / (4 * kLargestK);
     T square = t.matrix[thread * kLargestK + thread];
     for (int c = 0; c < t.k; ++c) {
       const T other = t.matrix[c * kLargestK + c];
       const bool longer = other > square || (other == square && c < thread);
-      if (c != thread && longer && still_meet(t, c, thread, limits)) square = T(0);
+      if (c != thread && longer && columns_meet(t, c, thread, limits.floor_squared, kParallel))
+        square = T(0);
     }
     t.value[thread] = square;
   }
