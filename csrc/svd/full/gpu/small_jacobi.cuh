@@ -76,9 +76,9 @@ struct PairedSweep {
   LaneColumns<T, N>& own;
   const JacobiLimits<T>& limits;
   const bool done;
-  T aa, bb;          // squared norms, measured once a sweep
+  T aa, bb;              // squared norms, measured once a sweep
   T a = T(1), b = T(1);  // the columns are these times what the registers hold; >= 2^-16
-  Shear<T> shear;    // the last turn, which V has still to follow
+  Shear<T> shear;        // the last turn, which V has still to follow
   bool again = false;
 
   KDOPS_DEVICE PairedSweep(LaneColumns<T, N>& columns, bool is_done, const JacobiLimits<T>& l)
@@ -123,8 +123,9 @@ struct PairedSweep {
     const T tangent = (half < T(0) ? -ab : ab) * reciprocal(whole), t = turns ? tangent : T(0);
     shear = {-t * (b * reciprocal(a)), t * (a * reciprocal(b))};
     turn_halves(own.b, shear);
-    again = again | (turns & ((square > limits.settled_squared * product) |
-                              (t * t > limits.settled_squared)));
+    again =
+        again |
+        (turns & ((square > limits.settled_squared * product) | (t * t > limits.settled_squared)));
     const T secant_squared = fma(t, t, T(1)), rough = rsqrt(secant_squared);
     const T cosine = rough * fma(T(-0.5), rough * rough * secant_squared, T(1.5));  // no drift
     a *= cosine, b *= cosine;

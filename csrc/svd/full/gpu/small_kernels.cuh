@@ -57,9 +57,9 @@ KDOPS_DEVICE T lane_sign(const T (&v)[N], int count) {
   T largest = v[0], smallest = v[0], first = T(0);
 #pragma unroll
   for (int i = 1; i < N; ++i) {
-    if (i >= count) continue;
-    largest = max(largest, v[i]);
-    smallest = min(smallest, v[i]);
+    const T inside = i < count ? v[i] : v[0];
+    largest = max(largest, inside);
+    smallest = min(smallest, inside);
   }
   const T sign = sign_of_extremes(largest, smallest);
   if (sign != T(0)) return sign;
@@ -78,7 +78,7 @@ KDOPS_DEVICE int descending_rank(T value, int p) {
 #pragma unroll
   for (int j = 0; j < N; ++j) {
     const T other = shuffle<N>(value, j);
-    if (j < p && (other > value || (other == value && j < lane))) ++rank;
+    rank += (j < p) & ((other > value) | ((other == value) & (j < lane)));
   }
   return lane < p ? rank : lane;
 }
@@ -128,6 +128,19 @@ KDOPS_DEVICE SmallProblem<T, N> load_small(const SvdArguments<T>& args, LaneColu
   return problem;
 }
 
+// The first `count` numbers of a column, `stride` apart; without branches where it is all of them.
+template <class T, int N>
+KDOPS_DEVICE void store_column(T* to, int stride, const T (&column)[N], T sign, int count) {
+  if (count == N) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) to[i * stride] = sign * column[i];
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      if (i < count) to[i * stride] = sign * column[i];
+  }
+}
+
 // B to B V with orthogonal columns, in any order.
 template <class T, int N, bool kWithV>
 KDOPS_DEVICE void make_orthogonal(LaneColumns<T, N>& own, const JacobiLimits<T>& limits) {
@@ -174,10 +187,12 @@ __global__ void __launch_bounds__(kSmallThreads) svd_small_kernel(SvdArguments<T
   if (args.canonical) sign *= args.wide() ? lane_sign(own.b, length) : lane_sign(own.v, p);
   T* U = args.U == nullptr ? nullptr : args.U + problem.index * args.m * p;
   T* Vh = args.Vh + (problem.index * p + rank) * args.n;
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
-    if (U != nullptr && i < args.m) U[i * p + rank] = sign * (args.wide() ? own.v[i] : own.b[i]);
-    if (i < args.n) Vh[i] = sign * (args.wide() ? own.b[i] : own.v[i]);
+  if (args.wide()) {
+    if (U != nullptr) store_column(U + rank, p, own.v, sign, p);
+    store_column(Vh, 1, own.b, sign, length);
+  } else {
+    if (U != nullptr) store_column(U + rank, p, own.b, sign, length);
+    store_column(Vh, 1, own.v, sign, p);
   }
 }
 
