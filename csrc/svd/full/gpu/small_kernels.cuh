@@ -154,9 +154,15 @@ KDOPS_DEVICE void make_orthogonal(LaneColumns<T, N>& own, const JacobiLimits<T>&
   if constexpr (kWithV) trade_halves(own.v, N / 2);
 }
 
+// Blocks that a multiprocessor must hold. Double precision: asked for more, or for nothing, the
+// compiler spills for the sake of a twelfth.
+template <class T>
+inline constexpr int kSmallBlocks = sizeof(T) == 8 ? 1 : 16;
+
 // Grid: ceil(count * N / kSmallThreads) blocks.
 template <class T, int N>
-__global__ void __launch_bounds__(kSmallThreads) svd_small_kernel(SvdArguments<T> args) {
+__global__ void __launch_bounds__(kSmallThreads, kSmallBlocks<T>)
+    svd_small_kernel(SvdArguments<T> args) {
   LaneColumns<T, N> own;
   const SmallProblem<T, N> problem = load_small(args, own);
   const int p = args.p(), length = static_cast<int>(args.length());
