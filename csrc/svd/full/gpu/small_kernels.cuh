@@ -1,70 +1,23 @@
 // Full SVD of matrices with both sides <= N (8, 16 or 32): a group of N lanes per matrix,
-// lane j owns column j of B (length x p) and of V (p x p) in registers. One-sided Jacobi: partners
-// are lane ^ 1, lane ^ 2, ... lane ^ (N - 1), their columns arrive by shuffle, nothing is stored
-// until the columns of B V are orthogonal: B V = U diag(S). Launched by full_cuda.cu.
+// lane j owns column j of B (length x p) and of V (p x p) in registers. One-sided Jacobi
+// (small_jacobi.cuh): nothing is stored until the columns of B V are orthogonal, B V = U diag(S).
+// Launched by full_cuda.cu.
 #pragma once
 
-#include "svd/full/gpu/device.cuh"
+#include "svd/full/gpu/small_jacobi.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
-inline constexpr int kSmallThreads = 64;  // two warps: 128 matrices of 32 x 32 fill 64 blocks
+inline constexpr int kSmallThreads = 32;  // one warp: few matrices reach many multiprocessors
 
+// Replaces the `wanted` columns with `missing` by unit vectors orthogonal to all other wanted ones.
 template <class T, int N>
-struct LaneColumns {
-  T b[N];  // column of B, then of B V
-  T v[N];  // column of V
-};
-
-template <class T, int N>
-KDOPS_DEVICE T squared_norm(const T (&column)[N]) {
-  T sum[2] = {T(0), T(0)};
-#pragma unroll
-  for (int i = 0; i < N; ++i) sum[i % 2] = fma(column[i], column[i], sum[i % 2]);
-  return sum[0] + sum[1];
-}
-
-// All pairs of columns once. True in every lane if the matrix needs another sweep.
-template <class T, int N>
-KDOPS_DEVICE bool small_sweep(LaneColumns<T, N>& own, bool done, bool with_v,
-                              const JacobiLimits<T>& limits) {
+KDOPS_DEVICE void complete_lanes(T (&u)[N], bool wanted, bool missing, int length) {
   const int lane = group_lane<N>();
-  T norm = squared_norm(own.b);
-  bool again = false;
-#pragma unroll 1
-  for (int bits = 1; bits < N; ++bits) {
-    T other[N], dot[2] = {T(0), T(0)};
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      other[i] = shuffle_xor<N>(own.b[i], bits);
-      dot[i % 2] = fma(own.b[i], other[i], dot[i % 2]);
-    }
-    const T other_norm = shuffle_xor<N>(norm, bits);
-    const bool first = lane < (lane ^ bits);
-    Rotation<T> turn = jacobi_rotation(first ? norm : other_norm, first ? other_norm : norm,
-                                       dot[0] + dot[1], limits);
-    turn.turns = turn.turns && !done;
-    again = again || turn.again;
-    if (!warp_any(turn.turns)) continue;  // the whole warp, so that its groups stay together
-    const T x = turn.turns ? turn.x : T(1);
-    const T y = turn.turns ? (first ? turn.y : -turn.y) : T(0);
-    if (turn.turns) norm = first ? turn.aa : turn.bb;
-#pragma unroll
-    for (int i = 0; i < N; ++i) own.b[i] = fma(x, own.b[i], y * other[i]);
-    if (!with_v) continue;
-#pragma unroll
-    for (int i = 0; i < N; ++i) own.v[i] = fma(x, own.v[i], y * shuffle_xor<N>(own.v[i], bits));
-  }
-  return warp_any<N>(again);
-}
-
-// Replaces the columns of lanes below p with `missing` by unit vectors orthogonal to all others.
-template <class T, int N>
-KDOPS_DEVICE void complete_lanes(T (&u)[N], bool missing, int length, int p) {
-  const int lane = group_lane<N>();
-  bool present = lane < p && !missing;
-  unsigned todo = warp_ballot<N>(lane < p && missing);
+  bool present = wanted && !missing;
+  const unsigned todo = warp_ballot<N>(wanted && missing);
+  if (!warp_any(todo != 0)) return;
 #pragma unroll 1
   for (int target = 0; target < N; ++target) {
     const bool active = todo >> target & 1;
@@ -104,9 +57,9 @@ KDOPS_DEVICE T lane_sign(const T (&v)[N], int count) {
   T largest = v[0], smallest = v[0], first = T(0);
 #pragma unroll
   for (int i = 1; i < N; ++i) {
-    if (i >= count) continue;
-    largest = max(largest, v[i]);
-    smallest = min(smallest, v[i]);
+    const T inside = i < count ? v[i] : v[0];
+    largest = max(largest, inside);
+    smallest = min(smallest, inside);
   }
   const T sign = sign_of_extremes(largest, smallest);
   if (sign != T(0)) return sign;
@@ -122,10 +75,10 @@ template <class T, int N>
 KDOPS_DEVICE int descending_rank(T value, int p) {
   const int lane = group_lane<N>();
   int rank = 0;
-#pragma unroll 1
-  for (int j = 0; j < p; ++j) {
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
     const T other = shuffle<N>(value, j);
-    if (other > value || (other == value && j < lane)) ++rank;
+    rank += (j < p) & ((other > value) | ((other == value) & (j < lane)));
   }
   return lane < p ? rank : lane;
 }
@@ -145,14 +98,23 @@ KDOPS_DEVICE SmallProblem<T, N> load_small(const SvdArguments<T>& args, LaneColu
   SmallProblem<T, N> problem;
   problem.index = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / N;
   problem.exists = problem.index < args.count;
+  // Lanes and rows beyond the matrix read its edge: no branch, so that all loads are under way.
+  const T* A = args.A + (problem.exists ? problem.index : 0) * (length * p);
+  const int column = min(lane, p - 1);
   T largest = T(0);
   bool finite = true;
 #pragma unroll
   for (int i = 0; i < N; ++i) {
-    const bool inside = problem.exists && i < length && lane < p;
-    own.b[i] = inside ? load_oriented(args, problem.index, i, lane) : T(0);
+    const int row = min(i, length - 1);
+    const bool by_rows = args.symmetric ? row >= column : args.long_rows();
+    own.b[i] = A[by_rows ? row * p + column : column * length + row];
+  }
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const bool inside = problem.exists & (i < length) & (lane < p);
+    own.b[i] = inside ? own.b[i] : T(0);
     own.v[i] = i == lane ? T(1) : T(0);
-    finite = finite && abs(own.b[i]) <= kLargestFinite<T>;
+    finite = finite & (abs(own.b[i]) <= kLargestFinite<T>);
     largest = max(largest, abs(own.b[i]));
   }
   finite = warp_all<N>(finite);
@@ -166,21 +128,58 @@ KDOPS_DEVICE SmallProblem<T, N> load_small(const SvdArguments<T>& args, LaneColu
   return problem;
 }
 
-// Grid: ceil(count * N / kSmallThreads) blocks.
+// The first `count` numbers of a column, `stride` apart; without branches where it is all of them.
 template <class T, int N>
-__global__ void __launch_bounds__(kSmallThreads) svd_small_kernel(SvdArguments<T> args) {
-  LaneColumns<T, N> own;
-  const SmallProblem<T, N> problem = load_small(args, own);
-  const int lane = group_lane<N>(), p = args.p(), length = static_cast<int>(args.length());
-  const bool with_v = args.Vh != nullptr;
+KDOPS_DEVICE void store_column(T* to, int stride, const T (&column)[N], T sign, int count) {
+  if (count == N) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) to[i * stride] = sign * column[i];
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      if (i < count) to[i * stride] = sign * column[i];
+  }
+}
+
+// B to B V with orthogonal columns, in any order.
+template <class T, int N, bool kWithV>
+KDOPS_DEVICE void make_orthogonal(LaneColumns<T, N>& own, const JacobiLimits<T>& limits) {
+  trade_halves(own.b, N / 2);
+  if constexpr (kWithV) trade_halves(own.v, N / 2);
   bool done = false;
 #pragma unroll 1
   for (int sweep = 0; sweep < kMaxSweeps && !warp_all(done); ++sweep)
-    done = !small_sweep(own, done, with_v, problem.limits) || done;
+    done = !paired_sweep<T, N, kWithV>(own, done, limits) || done;
+  trade_halves(own.b, N / 2);
+  if constexpr (kWithV) trade_halves(own.v, N / 2);
+}
+
+// Blocks that a multiprocessor must hold. Double precision: asked for more, or for nothing, the
+// compiler spills for the sake of a twelfth.
+template <class T>
+inline constexpr int kSmallBlocks = sizeof(T) == 8 ? 1 : 16;
+
+// Grid: ceil(count * N / kSmallThreads) blocks.
+template <class T, int N>
+__global__ void __launch_bounds__(kSmallThreads, kSmallBlocks<T>)
+    svd_small_kernel(SvdArguments<T> args) {
+  LaneColumns<T, N> own;
+  const SmallProblem<T, N> problem = load_small(args, own);
+  const int p = args.p(), length = static_cast<int>(args.length());
+  const bool with_v = args.Vh != nullptr;
+  // The columns beyond p are zero and never turn: theirs stay the axes beyond p.
+  bool beyond = false;
+  if (with_v) {
+    make_orthogonal<T, N, true>(own, problem.limits);
+#pragma unroll
+    for (int i = 0; i < N; ++i) beyond = beyond | ((i >= p) & (own.v[i] != T(0)));
+  } else {
+    make_orthogonal<T, N, false>(own, problem.limits);
+  }
 
   const T norm_squared = squared_norm(own.b), norm = sqrt(norm_squared);
-  const bool writes = problem.exists && lane < p;
-  const int rank = descending_rank<T, N>(norm, p);
+  const int rank = descending_rank<T, N>(beyond ? T(-1) : norm, N);
+  const bool writes = problem.exists && rank < p;
   if (writes)
     args.S[problem.index * p + rank] = norm / kBoost<T> * problem.scale_down * problem.poison;
   if (!with_v) return;
@@ -188,16 +187,18 @@ __global__ void __launch_bounds__(kSmallThreads) svd_small_kernel(SvdArguments<T
   const T scale = missing ? T(0) : T(1) / norm;
 #pragma unroll
   for (int i = 0; i < N; ++i) own.b[i] *= scale;
-  if (args.wide() || args.U != nullptr) complete_lanes(own.b, missing, length, p);
+  if (args.wide() || args.U != nullptr) complete_lanes(own.b, rank < p, missing, length);
   if (!writes) return;
   T sign = problem.poison;
   if (args.canonical) sign *= args.wide() ? lane_sign(own.b, length) : lane_sign(own.v, p);
   T* U = args.U == nullptr ? nullptr : args.U + problem.index * args.m * p;
   T* Vh = args.Vh + (problem.index * p + rank) * args.n;
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
-    if (U != nullptr && i < args.m) U[i * p + rank] = sign * (args.wide() ? own.v[i] : own.b[i]);
-    if (i < args.n) Vh[i] = sign * (args.wide() ? own.b[i] : own.v[i]);
+  if (args.wide()) {
+    if (U != nullptr) store_column(U + rank, p, own.v, sign, p);
+    store_column(Vh, 1, own.b, sign, length);
+  } else {
+    if (U != nullptr) store_column(U + rank, p, own.b, sign, length);
+    store_column(Vh, 1, own.v, sign, p);
   }
 }
 

@@ -3,7 +3,7 @@
 // matrix; then order, missing columns, and the long output in place of W.
 #pragma once
 
-#include "svd/full/gpu/small_kernels.cuh"
+#include "svd/full/gpu/lane_columns.cuh"
 #include "svd/topk/gpu/context.cuh"
 
 namespace kdops::svd::gpu {
