@@ -66,18 +66,18 @@ KDOPS_DEVICE T reduce_block(T value, Op op, T* scratch) {
 }
 
 // The largest |entry| of a matrix, or -1 if NaN or Inf is among them, by a whole block. Entries i for
-// which skip(i) holds do not count.
+// which skip(i) holds, never the first one, do not count.
 template <class T, class Skip>
 KDOPS_DEVICE T scan_entries(const T* A, int64_t count, T* scratch, const Skip& skip) {
   T largest = T(0);
   bool finite = true;
-  constexpr int kLoads = 8;  // under way together; past the end the last entry, again
+  constexpr int kLoads = 16;  // under way together; past the end the last entry, again
   for (int64_t begin = threadIdx.x; begin < count; begin += kLoads * kBlockThreads) {
     T value[kLoads];
 #pragma unroll
     for (int q = 0; q < kLoads; ++q) {
       const int64_t i = min(begin + q * kBlockThreads, count - 1);
-      value[q] = skip(i) ? T(0) : abs(A[i]);
+      value[q] = abs(A[skip(i) ? 0 : i]);  // a branch would make the loads wait for one another
     }
 #pragma unroll
     for (int q = 0; q < kLoads; ++q) {

@@ -175,13 +175,13 @@ KDOPS_DEVICE void set_up(const SvdArguments<T>& args, const BlockPlan& plan, T* 
 
 // The start of a kernel: the context, J the identity. False, and results of NaN, for a matrix with
 // NaN or Inf. Ends without a barrier: J is not complete yet.
-template <class T>
+template <bool kSymmetric, class T>
 KDOPS_DEVICE bool begin_block(const SvdArguments<T>& args, const BlockPlan& plan, T* pool,
                               T* workspace, BlockContext<T>& shared) {
   const int64_t index = blockIdx.x, size = args.m * args.n;
   const int p = args.p();
   const T largest = scan_entries(args.A + index * size, size, pool, [&](int64_t i) {
-    return args.symmetric && static_cast<int>(i) % p > static_cast<int>(i) / p;
+    return kSymmetric && static_cast<int>(i) % p > static_cast<int>(i) / p;
   });
   if (largest < T(0)) {
     fill_nan(args.S, index, p);
@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(kBlockThreads, kSide <= 32 && sizeof(T) == 4 ?
     svd_block_kernel(SvdArguments<T> args, BlockPlan plan, T* workspace) {
   KDOPS_DYNAMIC_SHARED(T, pool);
   KDOPS_SHARED(BlockContext<T>, shared, [1]);
-  if (!begin_block(args, plan, pool, workspace, shared[0])) return;
+  if (!begin_block<false>(args, plan, pool, workspace, shared[0])) return;
   const BlockContext<T>& b = shared[0];
   qr<kSide>(b, args);
   jacobi<kSide, true>(b);

@@ -250,7 +250,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   KDOPS_DYNAMIC_SHARED(T, pool);
   KDOPS_SHARED(BlockContext<T>, shared, [1]);
   KDOPS_SHARED(SymmetricLimits<T>, limits, [1]);  // no registers to spare in double precision
-  if (!begin_block(args, plan, pool, workspace, shared[0])) return;
+  if (!begin_block<true>(args, plan, pool, workspace, shared[0])) return;
   const BlockContext<T>& b = shared[0];
   load_symmetric(args, b, limits[0]);
   if (b.p <= 32)

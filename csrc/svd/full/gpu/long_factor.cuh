@@ -30,13 +30,16 @@ KDOPS_DEVICE void apply(const BlockContext<T>& b, Slices<T, kSide, kRows>& own, 
                         int64_t row0, int rows) {
   using Own = Slices<T, kSide, kRows>;
   T ahead[Own::kFetches];
+  const T* reflectors = b.reflector(0, row0, rows);
+  const int64_t apart = b.wide ? b.length : rows;
   const auto fetch = [&](int first) {
 #pragma unroll
     for (int q = 0; q < Own::kFetches; ++q) {
-      const int i = static_cast<int>(threadIdx.x) + q * kBlockThreads;
-      const int k = first + i / Own::kTile, row = i % Own::kTile;
+      const unsigned i = threadIdx.x + q * kBlockThreads;
+      const int k = first + static_cast<int>(i / Own::kTile),
+                row = static_cast<int>(i % Own::kTile);
       const bool inside = k >= 0 && k < b.p && row < rows;
-      const T value = b.reflector(inside ? k : 0, row0, rows)[inside ? row : 0];
+      const T value = reflectors[inside ? k * apart + row : 0];
       ahead[q] = inside ? value : T(0);
     }
   };

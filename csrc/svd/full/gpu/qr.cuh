@@ -43,8 +43,7 @@ struct Slices {
   // Of the lanes of a column, the one that reads and writes entry k of what all of them share.
   KDOPS_DEVICE bool keeps(int k) const { return k % kSlices == slice; }
 
-  // v is read once for both passes over it, unless there are no registers for it beside y: then a
-  // few numbers at a time.
+  // Reads v where y leaves no registers for a copy of it: a few numbers at a time.
   template <class Visit>
   KDOPS_DEVICE void each_entry(const T* v, const Visit& visit) const {
 #pragma unroll
@@ -54,11 +53,22 @@ struct Slices {
     }
   }
   // y -= shift v with shift = tau (head + v . y); the shift. `head`: of the lane that keeps it.
+  // A v that is kept between the passes halves what shared memory has to give; without a copy the
+  // compiler would read it anew, since the sum's shuffles might have changed it.
   KDOPS_DEVICE T reflect(const T* v, T tau, T head) {
-    T dot[4] = {head, T(0), T(0), T(0)};
-    each_entry(v, [&](int r, T entry) { dot[r % 4] = fma(entry, y[r], dot[r % 4]); });
+    constexpr bool kKept = sizeof(y) <= 128;
+    T kept[kKept ? kRows : 1], dot[4] = {head, T(0), T(0), T(0)};
+    each_entry(v, [&](int r, T entry) {
+      if constexpr (kKept) kept[r] = entry;
+      dot[r % 4] = fma(entry, y[r], dot[r % 4]);
+    });
     const T shift = tau * warp_sum<kSlices>((dot[0] + dot[1]) + (dot[2] + dot[3]));
-    each_entry(v, [&](int r, T entry) { y[r] = fma(-shift, entry, y[r]); });
+    if constexpr (kKept) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) y[r] = fma(-shift, kept[r], y[r]);
+    } else {
+      each_entry(v, [&](int r, T entry) { y[r] = fma(-shift, entry, y[r]); });
+    }
     return shift;
   }
 };
@@ -125,9 +135,6 @@ KDOPS_DEVICE void factor(const BlockContext<T>& b, Slices<T, kSide, kRows>& own,
 #pragma unroll 1
   for (int k = 0; k < b.p; ++k) {
     const T* v = buffer(k);
-    T* kept = b.long_out == nullptr ? nullptr : b.reflector(k, row0, rows);
-    for (int i = static_cast<int>(threadIdx.x); kept != nullptr && i < rows; i += kBlockThreads)
-      kept[i] = v[i];
     if (own.column > k && own.column < b.p) {
       T* entry = w + k * b.ld + own.column;
       const bool heads = !kSquare && own.keeps(k);
@@ -135,6 +142,9 @@ KDOPS_DEVICE void factor(const BlockContext<T>& b, Slices<T, kSide, kRows>& own,
       if (heads) *entry = head - shift;
       if (own.column == k + 1) make(k + 1);
     }
+    T* kept = b.long_out == nullptr ? nullptr : b.reflector(k, row0, rows);
+    for (int i = static_cast<int>(threadIdx.x); kept != nullptr && i < rows; i += kBlockThreads)
+      kept[i] = v[i];
     __syncthreads();
   }
 }
