@@ -111,6 +111,7 @@ def test_gradgradcheck(spec, device):
         assert torch.autograd.gradgradcheck(function, arguments)
 
 
+@pytest.mark.slow
 @contract
 def test_opcheck(spec, device):
     if not spec.op_calls:

@@ -170,6 +170,7 @@ def test_forward_mode_of_a_backward(spec, device):
         assert_near(actual, expected)
 
 
+@pytest.mark.slow
 @contract
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
 def test_compiled_func(spec, device, compiler):

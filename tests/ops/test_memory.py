@@ -74,6 +74,7 @@ def test_the_measure_sees_an_allocation():
     assert 45 < grown < 60, held.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_peak_memory(name):
     *problem, limit_mb = CASES[name]

@@ -240,6 +240,7 @@ def test_chunked_reference_agrees_with_one_chunk(monkeypatch):
     assert_close(run(), whole, torch.float64)
 
 
+@pytest.mark.slow
 @native
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_every_instruction_set(isa):

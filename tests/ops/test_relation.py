@@ -120,6 +120,7 @@ def test_gradient_ops_refuse_other_shapes():
             ops.pairwise_angle_backward(grad, one(3, 2))
 
 
+@pytest.mark.slow
 @native
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set(isa):

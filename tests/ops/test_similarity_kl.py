@@ -232,6 +232,7 @@ def test_formula_agrees_with_autograd_of_the_reference(monkeypatch):
         assert_close(torch.autograd.grad(loss, s)[0], expected, torch.float64)
 
 
+@pytest.mark.slow
 @native
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_every_instruction_set(isa):

@@ -167,6 +167,7 @@ def test_backends_agree_to_rounding(shape, k):
         assert (x - y).abs().max() <= 1e-11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set(isa):
     """Full, top-k and their gradients: the residuals that each compiled set leaves."""

@@ -15,7 +15,8 @@ import kdops
 from kdops import batched_eigh, batched_svd, batched_svdvals
 from kdops.ops.svd import registration
 
-SHAPES = [(1024, 64), (256, 128), (64, 256), (16, 512), (4096, 32), (9, 9)]
+SHAPES = [(1024, 64), (256, 128), (64, 256), (16, 512), (9, 9)]
+SHAPES += [pytest.param((4096, 32), marks=pytest.mark.slow)]
 PARTS = ["USV", "SV", "V", "S", "U", "UV"]
 
 

@@ -176,6 +176,7 @@ def test_powers_of_two_pass_through_exactly(shape, dtype):
         torch.testing.assert_close(gA2 * factor, gA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set(isa):
     code = """

@@ -120,6 +120,7 @@ def test_cluster_across_position_k():
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set(isa):
     """Each agrees with torch, gradient included (the set is chosen once in a process)."""
@@ -191,6 +192,7 @@ def test_opcheck_column_by_column(compute_u):
     torch.library.opcheck(torch.ops.kdops.svd_topk.default, (A, 2, compute_u, True, False))
 
 
+@pytest.mark.slow
 def test_compiles_column_by_column():
     @torch.compile(fullgraph=True)
     def loss(maps):

@@ -42,6 +42,7 @@ def breaches(gxx: str, sources: list[Path], folder: Path) -> str:
     return result.stderr if result.returncode else ""
 
 
+@pytest.mark.slow
 def test_types_of_all_rooms_agree(gxx, tmp_path):
     """Every *_simd.cpp of one instruction set; what passed is remembered by the files' contents."""
     text = b"".join(path.read_bytes() for path in [Path(__file__), *files()])

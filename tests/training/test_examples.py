@@ -80,6 +80,7 @@ def test_mixed_precision():
     assert history[-1]["loss"] < history[0]["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "most"), [("global_batch", 1e-5), ("ddp", 0)])
 def test_two_processes_under_torchrun(name, most):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
