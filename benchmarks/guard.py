@@ -2,10 +2,12 @@
 
     python -m benchmarks.guard RUN.json [AGAIN.json ...] [--results DIR]
 
-The ratio time(kdops) / time(baseline), the fastest rounds of one run (what else runs on a machine
-disturbs them least), is compared with the best ratio of the same case in the committed records of
-the same processor or, where there is none, of the same instruction set. Of several runs of the same
-code the best ratio counts, too: what was slow once was disturbed. Past 1.3 times it warns, past 1.5
+The ratios time(kdops) / time(another form), the fastest rounds of one run (what else runs on a
+machine disturbs them least), are compared with the best ones of the same case in the committed
+records of the same processor or, where there is none, of the same instruction set. A case has grown
+by the least that its ratios say: where kdops is slower, it is so beside every other form, while a
+form that fills the memory may itself take half or twice its time. Of several runs of the same code
+the best ratio counts, too: what was slow once was disturbed. Past 1.3 times it warns, past 1.5
 times it fails (exit status 1); past 3 times where the records are another processor's, whose torch
 may be worth half or twice as much. Cases below 50 us and the training iterations, which are mostly
 convolution, only warn. What is in only one of the two, or was committed for other thread counts
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.report.records import Groups, Record, load, ours
@@ -25,25 +28,40 @@ TINY = 50e-6
 RESULTS = Path(__file__).parent / "results"
 
 
-def ratios(groups: Groups) -> dict[tuple[str, int | None], tuple[float, bool]]:
-    """(group, threads) -> (time of kdops over that of the baseline, whether it may fail)."""
+@dataclass(frozen=True)
+class Case:
+    """Time of kdops over that of each other form, and whether the case may fail."""
+
+    ratios: dict[str, float]
+    firm: bool
+
+
+Cases = dict[tuple[str, int | None], Case]  # by group and threads
+
+
+def cases_of(groups: Groups) -> Cases:
     found = {}
     for group, rows in groups.items():
         mine = ours(rows)
-        base = next((r for r in rows if r.provider == r.info.get("baseline")), None)
-        if mine is None or base is None or mine is base:
+        if mine is None:
             continue
+        others = {r.provider: mine.least / r.least for r in rows if r is not mine and r.least > 0}
         firm = mine.least >= TINY and mine.info.get("op") not in ("iteration", "overhead")
-        found[group, mine.info.get("threads")] = (mine.least / base.least, firm)
+        if others:
+            found[group, mine.info.get("threads")] = Case(others, firm)
     return found
 
 
-def best(runs: list[Groups]) -> dict[tuple[str, int | None], tuple[float, bool]]:
-    """The smallest ratio of each case in several records."""
-    found: dict[tuple[str, int | None], tuple[float, bool]] = {}
+def best(runs: list[Groups]) -> Cases:
+    """The smallest ratios of each case in several records."""
+    found: Cases = {}
     for run in runs:
-        for key, ratio in ratios(run).items():
-            found[key] = min(ratio, found.get(key, ratio))
+        for key, case in cases_of(run).items():
+            known = found.get(key, case)
+            least = dict(known.ratios)
+            for name, ratio in case.ratios.items():
+                least[name] = min(ratio, least.get(name, ratio))
+            found[key] = Case(least, known.firm and case.firm)
     return found
 
 
@@ -62,14 +80,16 @@ def compare(
     """(warnings, failures, number of cases compared)."""
     known = best(committed)
     warnings, failures, count = [], [], 0
-    for key, (ratio, firm) in best(runs).items():
-        if key not in known:
+    for key, case in best(runs).items():
+        before = known[key].ratios if key in known else {}
+        grown = {form: r / before[form] for form, r in case.ratios.items() if form in before}
+        if not grown:
             continue
         count += 1
-        growth = ratio / known[key][0]
+        form, growth = min(grown.items(), key=lambda one: one[1])
         if growth > WARN:
-            text = f"{key[0]}: kdops/baseline {ratio:.4f}, committed {known[key][0]:.4f}"
-            bad = growth > fail and firm
+            text = f"{key[0]}: kdops/{form} {case.ratios[form]:.4f}, committed {before[form]:.4f}"
+            bad = growth > fail and case.firm
             (failures if bad else warnings).append(f"{text} ({growth:.2f} times)")
     return warnings, failures, count
 

@@ -1,7 +1,7 @@
 """The regression guard, on small made-up results."""
 
 import pytest
-from support.bench_records import case, write_run
+from support.bench_records import case, timed, write_run
 
 from benchmarks import guard
 
@@ -45,7 +45,7 @@ def test_guard_compares_with_records_of_the_same_instruction_set(tmp_path, capsy
     assert "holds records of avx512" in printed
     write_run(tmp_path / "committed" / "same.json", case("g", 8e-3, 1e-3), {"family": 25})
     assert guard.main([str(slow), *where]) == 1
-    assert "FAILED: g: kdops/baseline 0.6250, committed 0.1250" in capsys.readouterr().out
+    assert "FAILED: g: kdops/torch 0.6250, committed 0.1250" in capsys.readouterr().out
     quick = write_run(tmp_path / "quick.json", case("g", 8e-3, 1e-3), {"family": 23})
     assert guard.main([str(quick), *where]) == 0
 
@@ -86,7 +86,17 @@ def test_guard_counts_the_better_of_two_runs(tmp_path, capsys):
     assert guard.main([str(first), *where]) == 1
     assert guard.main([str(first), str(second), *where]) == 0
     assert guard.main([str(first), str(first), *where]) == 1
-    assert "FAILED: g: kdops/baseline" in capsys.readouterr().out
+    assert "FAILED: g: kdops/torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("mine", "status"), [(1e-3, 0), (1.4e-3, 0), (1.6e-3, 1)])
+def test_guard_asks_every_other_form(tmp_path, capsys, mine, status):
+    """One of them that is four times faster today says nothing about ours."""
+    committed = [*case("g", 8e-3, 1e-3), timed("g", "torch GEMM", 2e-3)]
+    run = [*case("g", 2e-3, mine), timed("g", "torch GEMM", 2e-3)]
+    found, printed = _guard(tmp_path, capsys, run, committed)
+    assert found == status
+    assert ("FAILED: g: kdops/torch GEMM" in printed) == (status == 1)
 
 
 def _guard(tmp_path, capsys, run, committed):
