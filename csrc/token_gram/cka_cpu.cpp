@@ -16,8 +16,6 @@
 namespace kdops::token_gram {
 namespace {
 
-constexpr double kSmallMatrix = 16e6;  // flops: not worth many threads
-
 template <class T>
 struct CkaBatch {
   const Tensor &student, &teacher;
@@ -94,7 +92,7 @@ double mean_of(const CkaBatch<T>& batch) {
   if (count == 0) return 0;
   const CkaSizes most{batch.student.size(1), batch.student.size(2), batch.teacher.size(2)};
   std::vector<double> losses(static_cast<size_t>(count));
-  if (count > 1 && most.flops() < kSmallMatrix) {
+  if (count > 1 && most.flops() < kSmallImage) {
     parallel_for(count, most.flops(), [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) losses[b] = loss_of(batch, b, OnOneThread{});
     });
@@ -116,9 +114,7 @@ std::tuple<Tensor, Tensor> cka_loss_cpu(const Tensor& student, const Tensor& tea
     STD_TORCH_CHECK(inside->scalar_type() == ScalarType::Bool, op, ": expected inside of bool");
   }
   Tensor loss = empty_for(student, {});
-  Tensor gradient = gradients
-                        ? empty_for(student, {student.size(0), student.size(1), student.size(2)})
-                        : empty_for(student, {0});
+  Tensor gradient = gradient_for(student, gradients);
   const std::optional<Tensor> dense =
       inside ? std::optional<Tensor>(contiguous_of(*inside)) : std::nullopt;
   for_real_type(op, student, [&](auto kind) {

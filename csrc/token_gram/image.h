@@ -8,6 +8,7 @@
 #include "common/simd/scratch.h"
 #include "common/torch/check.h"
 #include "common/torch/parallel.h"
+#include "common/torch/tensors.h"
 #include "token_gram/anchoring_simd.h"
 
 namespace kdops::token_gram {
@@ -25,6 +26,15 @@ inline void check_tokens(const char* op, const Tensor& student, const Tensor& te
   check_like(op, "teacher", teacher, student);
   check_size(op, "teacher", teacher, 0, student.size(0));
   check_size(op, "teacher", teacher, 1, student.size(1));
+}
+
+// Flops of an image, or of a matrix of rows: not worth many threads.
+inline constexpr double kSmallImage = 16e6;
+
+// The tensor of student's gradient; empty where that is not wanted.
+inline Tensor gradient_for(const Tensor& student, bool wanted) {
+  if (!wanted) return empty_for(student, {0});
+  return empty_for(student, {student.size(0), student.size(1), student.size(2)});
 }
 
 struct ImageSizes {

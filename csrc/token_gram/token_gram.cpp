@@ -37,8 +37,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(kdops, m) {
 namespace kdops::token_gram {
 namespace {
 
-constexpr double kSmallImage = 16e6;  // flops: not worth many threads
-
 template <class T>
 struct Batch {
   const Tensor &student, &teacher;
@@ -103,9 +101,7 @@ std::tuple<Tensor, Tensor> gram_anchoring_loss_cpu(const Tensor& student, const 
   STD_TORCH_CHECK(negatives >= 0 && negatives <= 2, op, ": expected negatives 0, 1 or 2, got ",
                   negatives);
   Tensor loss = empty_for(student, {});
-  Tensor gradient = gradients
-                        ? empty_for(student, {student.size(0), student.size(1), student.size(2)})
-                        : empty_for(student, {0});
+  Tensor gradient = gradient_for(student, gradients);
   for_real_type(op, student, [&](auto kind) {
     using T = decltype(kind);
     const std::optional<Tensor> dense =

@@ -101,10 +101,9 @@ def cka_loss(
 ) -> tuple[Tensor, Tensor]:
     """(loss, gradient of student (B, N, D_S)); the gradient is empty when it is not wanted."""
     counts = None if inside is None else inside.unsqueeze(-1)
-    scaled, scale = cka.scaled(student, counts)
-    x, y = scaled, cka.scaled(teacher, counts)[0]
-    if centered:
-        x, y = (cka.centred(rows, counts) for rows in (x, y))
+    x, scale = cka.scaled(student, counts)
+    x = cka.centred(x, counts) if centered else x
+    y = cka.prepared(teacher, counts, centered)
     method = _by_rows if cka.by_rows(student, teacher) else _by_columns
     losses, pull = method(x.contiguous(), y.contiguous(), gradients)
     loss = (losses.sum() / max(len(losses), 1)).to(student.dtype)

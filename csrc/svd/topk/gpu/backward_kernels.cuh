@@ -41,7 +41,7 @@ KDOPS_DEVICE void add_transposed_product(const TopkContext<T>& t, const Gradient
       for (int i = part; i < end; i += parts) {
         const T entry = g.pool[i * plan.stride + j];
         T factor[4];
-        load_four(rows + i * t.kp + c0, factor);
+        load_numbers(rows + i * t.kp + c0, factor);
 #pragma unroll
         for (int c = 0; c < 4; ++c) sum[c0 + c] = fma(entry, factor[c], sum[c0 + c]);
       }

@@ -6,17 +6,6 @@
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
 
-template <class T>
-KDOPS_DEVICE void load_eight(const T* from, T (&to)[8]) {
-  constexpr int kWidth = 16 / sizeof(T);
-#pragma unroll
-  for (int i = 0; i < 8; i += kWidth) {
-    const auto part = *reinterpret_cast<const Vec<T, kWidth>*>(from + i);
-#pragma unroll
-    for (int q = 0; q < kWidth; ++q) to[i + q] = part.at[q];
-  }
-}
-
 // Adds the tiles of `splits` neighbouring threads; a thread keeps 64 / splits of the sums, from
 // tile[0] on, and the place of the first of them is returned.
 template <int kHalf, class T>
@@ -56,8 +45,8 @@ KDOPS_DEVICE void gram_matrix(const TopkContext<T>& t, const TopkPlan& plan, con
 #pragma unroll 1
     for (int i = split; i < end; i += plan.splits) {
       T a[8], b[8];
-      load_eight(t.pool + i * plan.stride + tile_row * kGramTile, a);
-      load_eight(t.pool + i * plan.stride + tile_column * kGramTile, b);
+      load_numbers(t.pool + i * plan.stride + tile_row * kGramTile, a);
+      load_numbers(t.pool + i * plan.stride + tile_column * kGramTile, b);
 #pragma unroll
       for (int q = 0; q < 64; ++q) sum[q] = fma(a[q / 8], b[q % 8], sum[q]);
     }

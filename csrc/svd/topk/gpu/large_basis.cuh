@@ -70,7 +70,7 @@ KDOPS_DEVICE void project_block(const KrylovBasis<T>& basis) {
 #pragma unroll 4
       for (int a = 0; a < size; ++a) {
         T weight[kTogether];
-        load_four(weights + a * block + first, weight);
+        load_numbers(weights + a * block + first, weight);
 #pragma unroll
         for (int q = 0; q < kPlaces; ++q) {
           const T entry = basis.rows[a * p + at[q]];

@@ -62,7 +62,7 @@ KDOPS_DEVICE void few_times_long(const Oriented<T>& B, int count, const Row& row
         for (int s = 0; s < LongTile::kOf; ++s) {
           const int l = warp_id() * LongTile::kOf + s;
           T weight[kTogether];
-          load_four(weights + l * kTogether, weight);
+          load_numbers(weights + l * kTogether, weight);
 #pragma unroll
           for (int r = 0; r < kEach; ++r) {
             const T entry = stage[l * LongTile::kPitch + lane_id() + r * kWarp];
@@ -74,7 +74,7 @@ KDOPS_DEVICE void few_times_long(const Oriented<T>& B, int count, const Row& row
       __syncthreads();
 #pragma unroll
       for (int r = 0; r < kEach; ++r)
-        store_four(stage + warp_id() * kSums + (lane_id() + r * kWarp) * kTogether, sum[r]);
+        store_numbers(stage + warp_id() * kSums + (lane_id() + r * kWarp) * kTogether, sum[r]);
       __syncthreads();
 #pragma unroll 1
       for (int at = thread; at < kSums; at += kTopkThreads) {

@@ -24,17 +24,17 @@ KDOPS_DEVICE void row_product(const TopkContext<T>& t, const T* row, const T* co
 #pragma unroll 2
       for (int j = 0; j < whole; j += 4) {
         T entry[4];
-        load_four(row + j, entry);
+        load_numbers(row + j, entry);
 #pragma unroll
         for (int q = 0; q < 4; ++q, column += t.kp) {
-          load_four(column, factor);
+          load_numbers(column, factor);
 #pragma unroll
           for (int c = 0; c < 4; ++c) sum[c] = fma(entry[q], factor[c], sum[c]);
         }
       }
 #pragma unroll 1
       for (int j = whole; j < t.p; ++j, column += t.kp) {
-        load_four(column, factor);
+        load_numbers(column, factor);
 #pragma unroll
         for (int c = 0; c < 4; ++c) sum[c] = fma(row[j], factor[c], sum[c]);
       }

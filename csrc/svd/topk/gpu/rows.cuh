@@ -58,22 +58,22 @@ KDOPS_DEVICE T topk_scan(const T* A, int64_t count, T* scratch) {
   return block_all(finite) ? largest : T(-1);
 }
 
-// Four neighbouring numbers at a 16-byte aligned address.
-template <class T>
-KDOPS_DEVICE void load_four(const T* from, T (&to)[4]) {
+// N neighbouring numbers, a multiple of four, at a 16-byte aligned address.
+template <class T, int N>
+KDOPS_DEVICE void load_numbers(const T* from, T (&to)[N]) {
   constexpr int kWidth = 16 / sizeof(T);
 #pragma unroll
-  for (int i = 0; i < 4; i += kWidth) {
+  for (int i = 0; i < N; i += kWidth) {
     const auto part = *reinterpret_cast<const Vec<T, kWidth>*>(from + i);
 #pragma unroll
     for (int q = 0; q < kWidth; ++q) to[i + q] = part.at[q];
   }
 }
-template <class T>
-KDOPS_DEVICE void store_four(T* to, const T (&from)[4]) {
+template <class T, int N>
+KDOPS_DEVICE void store_numbers(T* to, const T (&from)[N]) {
   constexpr int kWidth = 16 / sizeof(T);
 #pragma unroll
-  for (int i = 0; i < 4; i += kWidth) {
+  for (int i = 0; i < N; i += kWidth) {
     Vec<T, kWidth> part;
 #pragma unroll
     for (int q = 0; q < kWidth; ++q) part.at[q] = from[i + q];

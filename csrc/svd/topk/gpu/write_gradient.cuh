@@ -62,7 +62,7 @@ KDOPS_DEVICE void row_coefficients(const TopkContext<T>& t, const GradientContex
       second[c - c0] = c < t.k ? g.up * (known ? u[c] * t.value[inside] : u[c]) : T(0);
       if (!known) u[c] = c < t.k ? u[c] * g.masked[inside] : T(0);
     }
-    store_four(out + t.kp + c0, second);
+    store_numbers(out + t.kp + c0, second);
   }
   row_product(t, row, g.x_columns, first);
 #pragma unroll
@@ -81,12 +81,12 @@ KDOPS_DEVICE void row_coefficients(const TopkContext<T>& t, const GradientContex
 #pragma unroll
       for (int a = a0; a < a0 + 4; ++a) {
         T factor[4];
-        load_four(g.core + a * kLargestK + c0, factor);
+        load_numbers(g.core + a * kLargestK + c0, factor);
 #pragma unroll
         for (int c = 0; c < 4; ++c) sum[c] = fma(u[a], factor[c], sum[c]);
       }
     }
-    store_four(out + c0, sum);
+    store_numbers(out + c0, sum);
   }
 }
 
@@ -109,7 +109,7 @@ struct OwnFactors {
     for (int c0 = 0; c0 < 4 * kGroups; c0 += 4) {
       if (kGroups > 1 && c0 >= kp) break;
       T left[4], right[4];
-      load_four(one + c0, left), load_four(two + c0, right);
+      load_numbers(one + c0, left), load_numbers(two + c0, right);
 #pragma unroll
       for (int c = 0; c < 4; ++c)
         sum = fma(first[c0 + c], left[c], fma(second[c0 + c], right[c], sum));
