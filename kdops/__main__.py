@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -114,7 +115,13 @@ def main() -> int:
     if parsed.command is None:
         parser.print_help()
         return 0
-    return _COMMANDS[parsed.command](parsed.arguments)
+    try:
+        status = _COMMANDS[parsed.command](parsed.arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read, as `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
+        return 1
+    return status
 
 
 if __name__ == "__main__":

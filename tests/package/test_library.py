@@ -122,6 +122,15 @@ def test_info_command():
     assert "gram on cuda" in full.stdout
 
 
+def test_a_reader_that_stops_early_sees_no_traceback():
+    """As in `python -m kdops info | head -1`."""
+    line = [sys.executable, "-m", "kdops", "info"]
+    run = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stdout.close()
+    errors = run.stderr.read()
+    assert (errors, run.wait(timeout=600)) == (b"", 1)
+
+
 def test_the_command_alone_prints_help():
     alone = command()
     assert alone.returncode == 0

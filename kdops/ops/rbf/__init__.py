@@ -12,6 +12,7 @@ from kdops.ops.rbf import registration
 
 __all__ = ["rbf_affinity", "rbf_affinity_loss", "svd_rbf_loss"]
 
+_SAFE_BANDWIDTH = torch.finfo(torch.float32).max / 4  # in every dtype that is computed in
 VARIANTS = ("mean", "sum", "paper")  # of svd_rbf_loss, in the order of reference.MEAN, SUM, PAPER
 
 
@@ -43,15 +44,14 @@ def rbf_affinity(x: Tensor, y: Tensor | None = None, *, gamma: float | Tensor = 
     tensor, value = _bandwidth("rbf_affinity", gamma, x)
     x, y = _widened(x, y)
     lead, dtype = x.shape[:-2], x.dtype
-    if len(lead) != 1:
-        x = x.reshape(math.prod(lead), *x.shape[-2:])
-        y = None if y is None else y.reshape(math.prod(lead), *y.shape[-2:])
     x, y = _inputs.widened(x), None if y is None else _inputs.widened(y)
     if tensor is not None:
         tensor = _per_batch(tensor.to(x.dtype), lead)
-    out = registration.rbf_affinity(x, y, tensor, value)
-    out = _inputs.of_dtype(out, dtype)
-    return out if len(lead) == 1 else out.view(*lead, *out.shape[-2:])
+    x, y = _stacked(x, lead), None if y is None else _stacked(y, lead)
+    out = _inputs.of_dtype(registration.rbf_affinity(x, y, tensor, value), dtype)
+    if len(lead) == 1:
+        return out
+    return out.view(*lead, *out.shape[-2:]) if lead else out.squeeze(0)
 
 
 def rbf_affinity_loss(student: Tensor, teacher: Tensor, *, gamma: float | Tensor = 1.0) -> Tensor:
@@ -147,6 +147,15 @@ def _widened(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return x, y
 
 
+def _stacked(x: Tensor, lead: torch.Size) -> Tensor:
+    """(B, rows, D)."""
+    if len(lead) == 1:
+        return x
+    if not lead:
+        return x.unsqueeze(0)  # a reshape costs a microsecond more, and so does its gradient
+    return x.reshape(math.prod(lead), *x.shape[-2:])
+
+
 def _check_all(op: str, shape: str, dims: int, tensors: dict[str, Tensor]) -> None:
     for name, value in tensors.items():
         _check.tensor(op, name, value)
@@ -198,6 +207,8 @@ def _bandwidth(op: str, gamma: float | Tensor, x: Tensor) -> tuple[Tensor | None
 def _check_bandwidth(op: str, gamma: float, dtype: torch.dtype) -> None:
     """Positive, and such that the gradient's factor 2 gamma is finite in the computed dtype."""
     _check.positive(op, "gamma", gamma)
+    if gamma <= _SAFE_BANDWIDTH:  # at every call, so first
+        return
     if gamma > (wide := torch.finfo(torch.promote_types(dtype, torch.float32))).max / 4:
         raise ValueError(f"{op}: expected gamma finite in {wide.dtype}, got {gamma}")
 

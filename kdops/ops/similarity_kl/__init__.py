@@ -71,20 +71,16 @@ def similarity_kl_loss(
     s, t = _inputs.widened(student), _constant(teacher, student)
     own, theirs = _keys(keys, student, teacher)
     mask = _mask(mask, student)
+    if teacher_temperature is None:
+        teacher_temperature = temperature
     options = Options(
         _logit_scale("temperature", temperature, scale, similarity, student),
-        _logit_scale(
-            "teacher_temperature",
-            temperature if teacher_temperature is None else teacher_temperature,
-            scale,
-            similarity,
-            teacher,
-        ),
+        _logit_scale("teacher_temperature", teacher_temperature, scale, similarity, teacher),
         similarity == "cosine",
         self_pairs,
     )
     shared = own is not None and own.dim() == 2
-    lead = 1 if shared else math.prod(student.shape[:-2])
+    lead = 1 if shared or student.dim() == 2 else math.prod(student.shape[:-2])
     s, t = _batched(s, lead), _batched(t, lead)
     if own is not None and theirs is not None:
         own, theirs = _batched(own, lead), _batched(theirs, lead)

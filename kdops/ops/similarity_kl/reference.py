@@ -7,7 +7,7 @@ in the backward pass rather than kept for it, so that N x N is never stored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from kdops._recompute import row_blocks, without_storing
 from kdops._unit_rows import power_of_two_scale, safe_root, unit_rows
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """Logits are scale <x_i, y_j>, of unit rows where cosine; self_pairs: whether j = i counts."""
 
     student_scale: float
