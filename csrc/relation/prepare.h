@@ -64,8 +64,7 @@ void multiply(const Products<T>& p, const Body& make_rows = {}) {
 inline Tensor product(const Tensor& a, const Tensor& b) {
   const int64_t batch = batch_of(a), n = a.size(-2), d = a.size(-1), m = b.size(-1);
   Tensor out = result_of(b, n, m);
-  for_real_type("product", a, [&](auto real) {
-    using T = decltype(real);
+  for_real_type("product", a, [&]<class T>(T) {
     const Products<T> p{batch,
                         n,
                         m,
@@ -114,9 +113,8 @@ void gram_into(int64_t batch, Rows<T> x, const Turned<T>& y, int64_t m, bool sym
   const Products<T> p{
       batch, n, m, d, x.data, x.stride, 1, n * x.stride, y.data.get(), y.stride, d * y.stride, out};
   if (!symmetric) return multiply(p);
-  parallel_for(
-      batch * symmetric_strips(n), 2.0 * strip_rows(n) * d * m,
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_symmetric<T>)(p, begin, end); });
+  parallel_for(batch * symmetric_strips(n), 2.0 * strip_rows(n) * d * m,
+               KDOPS_BEST(multiply_symmetric<T>), p);
 }
 
 // x (.., n, d) times yT as a new tensor, x and y (.., m, d) contiguous.

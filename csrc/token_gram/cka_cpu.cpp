@@ -115,12 +115,10 @@ std::tuple<Tensor, Tensor> cka_loss_cpu(const Tensor& student, const Tensor& tea
   }
   Tensor loss = empty_for(student, {});
   Tensor gradient = gradient_for(student, gradients);
-  const std::optional<Tensor> dense =
-      inside ? std::optional<Tensor>(contiguous_of(*inside)) : std::nullopt;
-  for_real_type(op, student, [&](auto kind) {
-    using T = decltype(kind);
+  const std::optional<Tensor> dense = contiguous_of(inside);
+  for_real_type(op, student, [&]<class T>(T) {
     if (dense) std::fill_n(pointer<T>(gradient), gradient.numel(), T(0));  // padding has none
-    const CkaBatch<T> batch{student, teacher,  dense ? pointer<const bool>(*dense) : nullptr,
+    const CkaBatch<T> batch{student, teacher,  pointer_or_null<bool>(dense),
                             centred, gradient, gradients};
     *pointer<T>(loss) = static_cast<T>(mean_of(batch));
   });

@@ -93,22 +93,19 @@ std::tuple<Tensor, Tensor> gram_anchoring_loss_cpu(const Tensor& student, const 
                                                    int64_t negatives, bool gradients) {
   const char* op = "gram_anchoring_loss";
   check_tokens(op, student, teacher);
-  if (weights) {
-    check_dim(op, "weights", *weights, 1);
-    check_like(op, "weights", *weights, student);
-    check_size(op, "weights", *weights, 0, student.size(0));
-  }
+  if (weights) check_sizes(op, "weights", *weights, student, {student.size(0)});
   STD_TORCH_CHECK(negatives >= 0 && negatives <= 2, op, ": expected negatives 0, 1 or 2, got ",
                   negatives);
   Tensor loss = empty_for(student, {});
   Tensor gradient = gradient_for(student, gradients);
-  for_real_type(op, student, [&](auto kind) {
-    using T = decltype(kind);
-    const std::optional<Tensor> dense =
-        weights ? std::optional<Tensor>(contiguous_of(*weights)) : std::nullopt;
-    const Batch<T> batch{
-        student,  teacher,  dense ? pointer<T>(*dense) : nullptr, static_cast<Negatives>(negatives),
-        gradient, gradients};
+  const std::optional<Tensor> dense = contiguous_of(weights);
+  for_real_type(op, student, [&]<class T>(T) {
+    const Batch<T> batch{.student = student,
+                         .teacher = teacher,
+                         .weights = pointer_or_null<T>(dense),
+                         .negatives = static_cast<Negatives>(negatives),
+                         .gradient = gradient,
+                         .gradients = gradients};
     *pointer<T>(loss) = static_cast<T>(loss_of(batch));
   });
   return {loss, gradient};

@@ -51,7 +51,7 @@ template <class T>
 void TopkForward<T>::run(const T* A, const TopkOutputs<T>& out, int64_t count) {
   for (int64_t b = 0; b < count; b += kLanes) {
     const int matrices = static_cast<int>(count - b < kLanes ? count - b : kLanes);
-    run_group(A + b * shape.m * shape.n, out.matrix(shape, b), matrices);
+    run_group(A + b * shape.m * shape.n, matrix_of(out, shape, b), matrices);
   }
 }
 
@@ -68,7 +68,7 @@ void TopkForward<T>::run_group(const T* A, const TopkOutputs<T>& out, int matric
   if (!shape.always_dense()) eigenvectors(out, matrices, dense);
   int list[kLanes], listed = 0;
   for (int b = 0; b < matrices; ++b) {
-    const TopkOutputs<T> one = out.matrix(shape, b);
+    const TopkOutputs<T> one = matrix_of(out, shape, b);
     TopkRoute route = TopkRoute::gram;
     if (!(factor[b] == factor[b])) {
       route = TopkRoute::not_finite;

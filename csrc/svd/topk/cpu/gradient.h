@@ -48,17 +48,18 @@ template <class T>
 void TopkBackward<T>::run(const TopkInputs<T>& in, T* gA, int64_t count) {
   for (int64_t b = 0; b < count; b += kLanes) {
     const int matrices = static_cast<int>(count - b < kLanes ? count - b : kLanes);
-    run_group(in.from(shape, b), gA + b * shape.m * shape.n, matrices);
+    run_group(from_matrix(in, shape, b), gA + b * shape.m * shape.n, matrices);
   }
 }
 
 template <class T>
 void TopkBackward<T>::run_group(const TopkInputs<T>& in, T* gA, int matrices) {
   const int64_t size = shape.m * shape.n;
-  for (int b = 0; b < matrices; ++b) this->fill_row(in.matrix(shape, b), rows.get() + b * row_size);
+  for (int b = 0; b < matrices; ++b)
+    this->fill_row(matrix_of(in, shape, b), rows.get() + b * row_size);
   solve_group(in, matrices);
   for (int b = 0; b < matrices; ++b) {
-    const TopkInputs<T> one = in.matrix(shape, b);
+    const TopkInputs<T> one = matrix_of(in, shape, b);
     T* out = gA + b * size;
     if (route(one.saved) == TopkRoute::not_finite)
       for (int64_t i = 0; i < size; ++i) out[i] = std::numeric_limits<T>::quiet_NaN();
