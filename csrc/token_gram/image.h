@@ -98,6 +98,23 @@ struct OnAllThreads {
   }
 };
 
+// body(begin, end, run) for all images: small ones an image a thread, others one after the other with
+// the steps of each shared among the threads.
+template <class Body>
+void over_images(int64_t images, double flops, const Body& body) {
+  if (images > 1 && flops < kSmallImage)
+    parallel_for(images, flops,
+                 [&](int64_t begin, int64_t end) { body(begin, end, OnOneThread{}); });
+  else
+    body(int64_t(0), images, OnAllThreads{});
+}
+
+// Image b of x (B, N, D).
+template <class T>
+Tokens<T> tokens_of(const Tensor& x, int64_t b) {
+  return {pointer<T>(x) + b * x.stride(0), x.size(2), x.stride(1), x.stride(2)};
+}
+
 // What is known of an image: |G_S - G_T|^2, and whether float has digits for it and its gradient.
 struct Anchored {
   double sum;

@@ -46,12 +46,9 @@ struct Batch {
   bool gradients;
 
   Anchoring<T> image(int64_t b) const {
-    const auto tokens = [b](const Tensor& x) {
-      return Tokens<T>{pointer<T>(x) + b * x.stride(0), x.size(2), x.stride(1), x.stride(2)};
-    };
     Anchoring<T> p{};
-    p.student = tokens(student);
-    p.teacher = tokens(teacher);
+    p.student = tokens_of<T>(student, b);
+    p.teacher = tokens_of<T>(teacher, b);
     p.tokens = student.size(1);
     p.negatives = negatives;
     p.gradient = gradients ? pointer<T>(gradient) + b * p.tokens * p.student.width : nullptr;
@@ -74,18 +71,12 @@ double loss_of(const Batch<T>& batch) {
                         sizes.teacher > 0 && sizes.by_features() < sizes.by_tiles();
   const double flops = 2 * (features ? sizes.by_features() : sizes.by_tiles());
   std::vector<double> losses(static_cast<size_t>(images));
-  if (images > 1 && flops < kSmallImage) {
-    parallel_for(images, flops, [&](int64_t begin, int64_t end) {
-      Work<T> work(sizes, features, batch.gradients);
-      for (int64_t b = begin; b < end; ++b)
-        losses[b] = batch.weight(b) * sum_of_image(batch.image(b), work, OnOneThread{});
-    });
-  } else {
+  over_images(images, flops, [&](int64_t begin, int64_t end, const auto& run) {
     Work<T> work(sizes, features, batch.gradients);
-    for (int64_t b = 0; b < images; ++b)
-      losses[b] = batch.weight(b) * sum_of_image(batch.image(b), work, OnAllThreads{});
-  }
-  return ordered_sum(losses.data(), images);
+    for (int64_t b = begin; b < end; ++b)
+      losses[b] = batch.weight(b) * sum_of_image(batch.image(b), work, run);
+  });
+  return ordered_sum(losses);
 }
 
 std::tuple<Tensor, Tensor> gram_anchoring_loss_cpu(const Tensor& student, const Tensor& teacher,
