@@ -20,32 +20,27 @@ Vectors<T> vectors_of(const Tensor& x) {
 }
 
 template <class T>
-void run_items(SvdRbfProblem<T>& problem, int64_t items, T* loss) {
+Tensor svd_rbf_loss(const Tensor& sf, const Tensor& sb, const Tensor& tf, const Tensor& tb,
+                    double beta, double scale, const Tensor& gf, const Tensor& gb) {
+  const int64_t items = sf.size(0) * sf.size(2);
   std::vector<double> losses(static_cast<size_t>(items), 0.0);
-  problem.losses = losses.data();
+  const SvdRbfProblem<T> problem{.student_front = vectors_of<T>(sf),
+                                 .student_back = vectors_of<T>(sb),
+                                 .teacher_front = vectors_of<T>(tf),
+                                 .teacher_back = vectors_of<T>(tb),
+                                 .front = sf.size(1),
+                                 .back = sb.size(1),
+                                 .components = sf.size(2),
+                                 .beta = beta,
+                                 .scale = scale,
+                                 .gradients = gf.dim() == 3,
+                                 .losses = losses.data(),
+                                 .gradient_front = pointer<T>(gf),
+                                 .gradient_back = pointer<T>(gb)};
   // The low-rank form costs about 100 operations a value; the direct one more, and is rare.
   const double flops = 100.0 * static_cast<double>(problem.front + problem.back);
   parallel_for(items, flops, KDOPS_BEST(svd_rbf_items<T>), problem);
-  *loss = static_cast<T>(ordered_sum(losses) * problem.scale);
-}
-
-template <class T>
-void svd_rbf_loss(const Tensor& sf, const Tensor& sb, const Tensor& tf, const Tensor& tb,
-                  double beta, double scale, Tensor& loss, Tensor& gf, Tensor& gb) {
-  SvdRbfProblem<T> problem{vectors_of<T>(sf),
-                           vectors_of<T>(sb),
-                           vectors_of<T>(tf),
-                           vectors_of<T>(tb),
-                           sf.size(1),
-                           sb.size(1),
-                           sf.size(2),
-                           beta,
-                           scale,
-                           gf.dim() == 3,
-                           nullptr,
-                           pointer<T>(gf),
-                           pointer<T>(gb)};
-  run_items(problem, sf.size(0) * sf.size(2), pointer<T>(loss));
+  return scalar_for<T>(sf, ordered_sum(losses) * scale);
 }
 
 std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cpu(const Tensor& sf, const Tensor& sb,
@@ -53,10 +48,10 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cpu(const Tensor& sf, const Tens
                                                     int64_t variant, bool gradients) {
   check_levels(sf, sb, tf, tb);
   const double scale = svd_rbf_scale(sf, variant);
-  Tensor loss = empty_for(sf, {});
   Tensor gf = gradient_for(sf, gradients), gb = gradient_for(sb, gradients);
-  for_real_type("svd_rbf_loss", sf,
-                [&]<class T>(T) { svd_rbf_loss<T>(sf, sb, tf, tb, beta, scale, loss, gf, gb); });
+  Tensor loss = for_real_type("svd_rbf_loss", sf, [&]<class T>(T) {
+    return svd_rbf_loss<T>(sf, sb, tf, tb, beta, scale, gf, gb);
+  });
   return {loss, gf, gb};
 }
 
