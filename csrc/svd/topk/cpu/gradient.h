@@ -28,15 +28,14 @@ struct TopkBackward : TopkLongSide<T> {
         lorentz(lorentz_policy),
         rows(kLanes * row_size),
         results(kLanes * this->result_size()),
-        lanes(row_size + packed_size(of.p) + (3 + 2 * kResolveArrays + 2 * of.k) * of.p +
+        lanes(row_size + Tridiagonal<V>::size(of.p) + 2 * (kResolveArrays + of.k) * of.p +
               2 * of.k * of.k + of.k),
-        g(lanes.get(), of.p, of.k) {
-    const int p = of.p, k = of.k;
-    V* next = lanes.get() + row_size;
-    t = {p, next, next + packed_size(p), nullptr, nullptr};
-    t.e = t.d + p, t.tau = t.e + p;
-    core = t.tau + p, x = core + k * k + k, y = x + k * p, work = y + k * p;
-  }
+        g(lanes.get(), of.p, of.k),
+        t(of.p, lanes.get() + row_size),
+        core(t.tau + of.p),
+        x(core + of.k * of.k + of.k),
+        y(x + of.k * of.p),
+        work(y + of.k * of.p) {}
 
   void run(const TopkInputs<T>& in, T* gA, int64_t count);
   void run_group(const TopkInputs<T>& in, T* gA, int matrices);
