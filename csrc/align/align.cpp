@@ -25,9 +25,7 @@ std::tuple<Tensor, Tensor> align_vectors_cpu(const Tensor& student, const Tensor
   return align_vectors_by(student, teacher, []<class T>(const Alignment<T>& problem) {
     const auto [batch, length, candidates, count] = problem.sizes;
     const double flops = 2.0 * length * (candidates + 1) * (count + 1);
-    parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(align_vectors<T>)(problem, begin, end);
-    });
+    parallel_for(batch, flops, KDOPS_BEST(align_vectors<T>), problem);
   });
 }
 
@@ -35,9 +33,7 @@ Tensor align_vectors_backward_cpu(const Tensor& grad, const Tensor& choice, int6
   const auto run = []<class T>(const AlignmentGradient<T>& problem) {
     const auto [batch, length, rows, count] = problem.sizes;
     const double flops = 2.0 * length * (rows + count) + rows * count;
-    parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(align_vectors_backward<T>)(problem, begin, end);
-    });
+    parallel_for(batch, flops, KDOPS_BEST(align_vectors_backward<T>), problem);
   };
   return align_vectors_backward_by(grad, choice, candidates, run);
 }

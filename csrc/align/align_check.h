@@ -18,10 +18,7 @@ Vectors<T> vectors_of(const Tensor& x) {
 
 inline AlignSizes align_sizes(const char* op, const Tensor& student, const Tensor& teacher) {
   check_dim(op, "student", student, 3);
-  check_dim(op, "teacher", teacher, 3);
-  check_like(op, "teacher", teacher, student);
-  check_size(op, "teacher", teacher, 0, student.size(0));
-  check_size(op, "teacher", teacher, 1, student.size(1));
+  check_sizes(op, "teacher", teacher, student, {student.size(0), student.size(1), kAnySize});
   STD_TORCH_CHECK(student.size(2) > 0, op, ": expected at least one student vector, got ",
                   shape_of(student));
   return {student.size(0), student.size(1), student.size(2), teacher.size(2)};

@@ -46,39 +46,25 @@ Tensor readable(const Tensor& x) {
 
 template <class T>
 AttentionMaps<T> maps_of(const Tensor& x) {
-  return {static_cast<const T*>(x.data_ptr()),
-          x.stride(0),
-          x.stride(1),
-          x.stride(2),
-          x.size(1),
-          x.size(2)};
-}
-
-template <class T>
-void forward(const Tensor& x, double p, bool largest, Tensor& out) {
-  T* target = static_cast<T*>(out.data_ptr());
-  const AttentionMaps<T> maps = maps_of<T>(x);
-  parallel_for(x.size(0), 4.0 * x.size(1) * x.size(2), [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(attention_forward<T>)(maps, static_cast<T>(p), largest, target, begin, end);
-  });
+  return {pointer<T>(x), x.stride(0), x.stride(1), x.stride(2), x.size(1), x.size(2)};
 }
 
 Tensor attention_map_cpu(const Tensor& input, double p, bool largest) {
-  check_dim("attention_map", "x", input, 3);
+  const char* op = "attention_map";
+  check_dim(op, "x", input, 3);
   const Tensor x = readable(input);
   Tensor out = empty_for(x, {x.size(0), x.size(2)});
-  for_real_type("attention_map", x,
-                [&](auto real) { forward<decltype(real)>(x, p, largest, out); });
+  for_real_type(op, x, [&]<class T>(T) {
+    parallel_for(x.size(0), 4.0 * x.size(1) * x.size(2), KDOPS_BEST(attention_forward<T>),
+                 maps_of<T>(x), static_cast<T>(p), largest, pointer<T>(out));
+  });
   return out;
 }
 
 // unit (B), or none: all one.
 Tensor backward(const char* op, const Tensor& grad, const std::optional<Tensor>& unit,
                 const Tensor& input, double p, bool largest) {
-  check_dim(op, "grad", grad, 2);
-  check_like(op, "grad", grad, input);
-  check_size(op, "grad", grad, 0, input.size(0));
-  check_size(op, "grad", grad, 1, input.size(2));
+  check_sizes(op, "grad", grad, input, {input.size(0), input.size(2)});
   const Tensor x = readable(input);
   const Tensor g = contiguous_of(grad);
   // as x lies: positions innermost, or channels innermost
@@ -86,20 +72,17 @@ Tensor backward(const char* op, const Tensor& grad, const std::optional<Tensor>&
   Tensor gx = x.stride(2) == 1
                   ? empty_for(x, {batch, channels, length})
                   : torch::stable::transpose(empty_for(x, {batch, length, channels}), 1, 2);
-  for_real_type(op, x, [&](auto real) {
-    using T = decltype(real);
+  for_real_type(op, x, [&]<class T>(T) {
     const AttentionGradient<T> problem{.x = maps_of<T>(x),
                                        .p = static_cast<T>(p),
                                        .largest = largest,
                                        .grad = pointer<T>(g),
-                                       .unit = unit ? pointer<T>(*unit) : nullptr,
+                                       .unit = pointer_or_null<T>(unit),
                                        .gx = pointer<T>(gx),
                                        .gx_batch = gx.stride(0),
                                        .gx_channel = gx.stride(1),
                                        .gx_position = gx.stride(2)};
-    parallel_for(batch, 8.0 * channels * length, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(attention_backward<T>)(problem, begin, end);
-    });
+    parallel_for(batch, 8.0 * channels * length, KDOPS_BEST(attention_backward<T>), problem);
   });
   return gx;
 }
@@ -114,9 +97,7 @@ Tensor attention_loss_backward_cpu(const Tensor& pull, const Tensor& unit, const
                                    double p, bool largest) {
   const char* op = "attention_loss_backward";
   check_dim(op, "student", student, 3);
-  check_dim(op, "unit", unit, 1);
-  check_like(op, "unit", unit, student);
-  check_size(op, "unit", unit, 0, student.size(0));
+  check_sizes(op, "unit", unit, student, {student.size(0)});
   return backward(op, pull, contiguous_of(unit), student, p, largest);
 }
 
@@ -127,7 +108,6 @@ Loss loss_of(const Tensor& student, const Tensor& teacher, double p, bool larges
   const int64_t batch = student.size(0), length = student.size(2);
   const auto items = static_cast<double>(std::max<int64_t>(batch, 1));
   const auto positions = static_cast<double>(std::max<int64_t>(length, 1));
-  Tensor loss = empty_for(student, {});
   Tensor pull = empty_for(student, {batch, length});
   Tensor unit = empty_for(student, {batch});
   Scratch<T> losses(batch);
@@ -142,24 +122,17 @@ Loss loss_of(const Tensor& student, const Tensor& teacher, double p, bool larges
       .pull = pointer<T>(pull),
       .unit = pointer<T>(unit)};
   const double flops = 4.0 * (student.size(1) + teacher.size(1)) * length;
-  parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(attention_loss<T>)(problem, begin, end);
-  });
-  *pointer<T>(loss) = static_cast<T>(ordered_sum(losses.get(), batch));
-  return {loss, pull, unit};
+  parallel_for(batch, flops, KDOPS_BEST(attention_loss<T>), problem);
+  return {scalar_for<T>(student, ordered_sum(losses.get(), batch)), pull, unit};
 }
 
 Loss attention_loss_cpu(const Tensor& student, const Tensor& teacher, double p, bool largest,
                         bool paper) {
   const char* op = "attention_loss";
   check_dim(op, "student", student, 3);
-  check_dim(op, "teacher", teacher, 3);
-  check_like(op, "teacher", teacher, student);
-  check_size(op, "teacher", teacher, 0, student.size(0));
-  check_size(op, "teacher", teacher, 2, student.size(2));
+  check_sizes(op, "teacher", teacher, student, {student.size(0), kAnySize, student.size(2)});
   const Tensor s = readable(student), t = readable(teacher);
-  return for_real_type(op, s,
-                       [&](auto real) { return loss_of<decltype(real)>(s, t, p, largest, paper); });
+  return for_real_type(op, s, [&]<class T>(T) { return loss_of<T>(s, t, p, largest, paper); });
 }
 
 }  // namespace

@@ -132,18 +132,11 @@ struct Attention {
 // Calls body with the Attention of the exponent at hand.
 template <class T, class Body>
 void with_exponent(const AttentionMaps<T>& x, T p, bool largest, const Body& body) {
-  switch (exponent_of(p)) {
-    case Exponent::one:
-      return body(Attention<T, Exponent::one>{x, p, largest});
-    case Exponent::two:
-      return body(Attention<T, Exponent::two>{x, p, largest});
-    case Exponent::three:
-      return body(Attention<T, Exponent::three>{x, p, largest});
-    case Exponent::four:
-      return body(Attention<T, Exponent::four>{x, p, largest});
-    default:
-      return body(Attention<T, Exponent::other>{x, p, largest});
-  }
+  if (p == T(1)) return body(Attention<T, Exponent::one>{x, p, largest});
+  if (p == T(2)) return body(Attention<T, Exponent::two>{x, p, largest});
+  if (p == T(3)) return body(Attention<T, Exponent::three>{x, p, largest});
+  if (p == T(4)) return body(Attention<T, Exponent::four>{x, p, largest});
+  body(Attention<T, Exponent::other>{x, p, largest});
 }
 
 template <class T>

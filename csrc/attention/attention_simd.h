@@ -16,9 +16,7 @@ struct AttentionMaps {
 };
 
 // out[b, l] = sum over c of |x|^p, or (largest) the maximum over c.
-KDOPS_PER_ISA(template <class T> void attention_forward(const AttentionMaps<T>& x, T p,
-                                                        bool largest, T* out, int64_t begin,
-                                                        int64_t end);)
+KDOPS_KERNEL(attention_forward, const AttentionMaps<T>& x, T p, bool largest, T* out)
 
 // gx (B, C, L) = grad[b, l] * p |u x|^(p-1) sign(x) u with u = unit[b], for `largest` at the first
 // largest channel only.

@@ -11,15 +11,6 @@ using namespace kdops::KDOPS_ISA;
 
 enum class Exponent { one, two, three, four, other };
 
-template <class T>
-inline Exponent exponent_of(T p) {
-  if (p == T(1)) return Exponent::one;
-  if (p == T(2)) return Exponent::two;
-  if (p == T(3)) return Exponent::three;
-  if (p == T(4)) return Exponent::four;
-  return Exponent::other;
-}
-
 template <Exponent kind, class T>
 inline Pack<T> power(Pack<T> x, T p) {
   if constexpr (kind == Exponent::one) return abs(x);

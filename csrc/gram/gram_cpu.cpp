@@ -29,17 +29,14 @@ Tensor gram_cpu(const Tensor& x_maps, const std::optional<Tensor>& y_maps) {
   Tensor out = empty_for(x, {x.size(0), shape.c1, shape.c2}, result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
   const double scale = inverse_of(shape.length);
-  for_storage_type<Fp16, Bf16>("gram", x, [&](auto kind) {
-    using In = decltype(kind);
+  for_storage_type<Fp16, Bf16>("gram", x, [&]<class In>(In) {
     using T = gram_result_t<In>;
     const GramForward<In> problem{.shape = shape,
                                   .x = maps_of<In>(x),
                                   .y = maps_of<In>(y),
                                   .scale = static_cast<T>(scale),
-                                  .out = static_cast<T*>(out.data_ptr())};
-    parallel_for(x.size(0), flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(gram_forward<In>)(problem, begin, end);
-    });
+                                  .out = pointer<T>(out)};
+    parallel_for(x.size(0), flops, KDOPS_BEST(gram_forward<In>), problem);
   });
   return result_type(dtype) == dtype ? out : torch::stable::to(out, dtype);
 }
@@ -51,18 +48,15 @@ Tensor backward_side(const Tensor& x, const Tensor& grad, const Tensor& y, GramS
   Tensor gx = empty_for(y, x.sizes(), result_type(dtype));
   const double flops = 2.0 * shape.c1 * shape.c2 * shape.length;
   const double scale = inverse_of(shape.length);
-  for_storage_type<Fp16, Bf16>("gram_backward", y, [&](auto kind) {
-    using In = decltype(kind);
+  for_storage_type<Fp16, Bf16>("gram_backward", y, [&]<class In>(In) {
     using T = gram_result_t<In>;
     const GramBackward<In> problem{.shape = shape,
                                    .transposed = transposed,
-                                   .grad = static_cast<const T*>(grad.data_ptr()),
+                                   .grad = pointer<T>(grad),
                                    .y = maps_of<In>(y),
                                    .scale = static_cast<T>(scale),
-                                   .gx = static_cast<T*>(gx.data_ptr())};
-    parallel_for(y.size(0), flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(gram_backward<In>)(problem, begin, end);
-    });
+                                   .gx = pointer<T>(gx)};
+    parallel_for(y.size(0), flops, KDOPS_BEST(gram_backward<In>), problem);
   });
   return result_type(dtype) == dtype ? gx : torch::stable::to(gx, dtype);
 }
@@ -72,11 +66,7 @@ std::tuple<Tensor, Tensor> gram_backward_cpu(const Tensor& grad, const Tensor& x
   const Tensor x = flat_maps("gram_backward", "x", x_maps);
   const Tensor y = y_maps ? flat_maps("gram_backward", "y", *y_maps) : x;
   check_maps("gram_backward", x, y);
-  check_dim("gram_backward", "grad", grad, 3);
-  check_like("gram_backward", "grad", grad, x);
-  check_size("gram_backward", "grad", grad, 0, x.size(0));
-  check_size("gram_backward", "grad", grad, 1, x.size(1));
-  check_size("gram_backward", "grad", grad, 2, y.size(1));
+  check_sizes("gram_backward", "grad", grad, x, {x.size(0), x.size(1), y.size(1)});
   const ScalarType real = result_type(x.scalar_type());
   const Tensor g = contiguous_of(grad.scalar_type() == real ? grad : torch::stable::to(grad, real));
   const int64_t c1 = x.size(1), c2 = y.size(1), length = x.size(2);

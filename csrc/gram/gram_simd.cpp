@@ -72,7 +72,7 @@ void gram_forward(const GramForward<In>& problem, int64_t begin, int64_t end) {
     if (xb.col == 1 && yb.col == 1 && length >= kLongRow)
       gram_by_dots(c1, c2, length, symmetric, scale, xb, yb, ob);
     else
-      gemm<T>(c1, c2, length, scale, xb, {yb.data, yb.col, yb.row}, {ob, c2, 1}, false,
+      gemm<T>(c1, c2, length, scale, xb, yb.turned(), {ob, c2, 1}, false,
               symmetric ? Part::upper : Part::all);
     if (symmetric) mirror_upper(ob, c1);
   }

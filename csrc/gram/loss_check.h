@@ -73,9 +73,7 @@ inline NstMaps nst_maps(const char* op, const Tensor& student_maps, const Tensor
                         bool by_channels) {
   const Tensor student = flat_maps(op, "student", student_maps);
   const Tensor teacher = flat_maps(op, "teacher", teacher_maps);
-  check_like(op, "teacher", teacher, student);
-  check_size(op, "teacher", teacher, 0, student.size(0));
-  check_size(op, "teacher", teacher, 2, student.size(2));
+  check_sizes(op, "teacher", teacher, student, {student.size(0), kAnySize, student.size(2)});
   if (by_channels) check_size(op, "teacher", teacher, 1, student.size(1));
   return {student, teacher};
 }

@@ -26,7 +26,6 @@ Losses gram_loss_of(const Tensor& maps1, const Tensor& maps2, const LossMaps& ma
   const auto& [x1, x2, y1, y2] = maps;
   const int64_t batch = x1.size(0), c1 = x1.size(1), c2 = x2.size(1), length = x1.size(2);
   const bool second = o.gradients && !o.symmetric;
-  Tensor loss = empty_for(x1, {});
   Tensor g1 = o.gradients ? cotangent_for(x1, maps1) : empty_for(x1, {0});
   Tensor g2 = second ? cotangent_for(x1, maps2) : empty_for(x1, {0});
   Scratch<T> partial(batch);
@@ -45,15 +44,13 @@ Losses gram_loss_of(const Tensor& maps1, const Tensor& maps2, const LossMaps& ma
                             .positions = o.positions,
                             .symmetric = o.symmetric,
                             .loss = partial.get(),
-                            .g1 = o.gradients ? static_cast<T*>(g1.data_ptr()) : nullptr,
-                            .g2 = second ? static_cast<T*>(g2.data_ptr()) : nullptr,
+                            .g1 = o.gradients ? pointer<T>(g1) : nullptr,
+                            .g2 = second ? pointer<T>(g2) : nullptr,
                             .inner1 = channels_innermost(maps1),
                             .inner2 = channels_innermost(maps2)};
   const double flops = 8.0 * c1 * c2 * length;
-  parallel_for(batch, flops,
-               [&](int64_t begin, int64_t end) { KDOPS_BEST(gram_loss<T>)(problem, begin, end); });
-  *pointer<T>(loss) = static_cast<T>(ordered_sum(partial.get(), batch));
-  return {loss, g1, g2};
+  parallel_for(batch, flops, KDOPS_BEST(gram_loss<T>), problem);
+  return {scalar_for<T>(x1, ordered_sum(partial.get(), batch)), g1, g2};
 }
 
 Losses gram_loss_cpu(const Tensor& x1_maps, const std::optional<Tensor>& x2_maps,
@@ -64,9 +61,8 @@ Losses gram_loss_cpu(const Tensor& x1_maps, const std::optional<Tensor>& x2_maps
   const LossMaps maps = loss_maps(op, x1_maps, x2_maps, y1_maps, y2_maps, kind, positions);
   const LossOptions options = gram_loss_options(maps, kind, !x2_maps, positions, gradients);
   const Tensor& second = x2_maps ? *x2_maps : x1_maps;
-  return for_real_type(op, x1_maps, [&](auto real) {
-    return gram_loss_of<decltype(real)>(x1_maps, second, maps, options);
-  });
+  return for_real_type(op, x1_maps,
+                       [&]<class T>(T) { return gram_loss_of<T>(x1_maps, second, maps, options); });
 }
 
 // student_maps: as they were given, for their cotangent.
@@ -75,7 +71,6 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student_maps, const NstMaps
                                        bool by_channels, bool gradients) {
   const auto& [student, teacher] = maps;
   const int64_t batch = student.size(0), channels = student.size(1), length = student.size(2);
-  Tensor loss = empty_for(student, {});
   Tensor gradient = gradients ? cotangent_for(student, student_maps) : empty_for(student, {0});
   Scratch<T> items(batch);
   const NstLoss<T> problem{.student = maps_of<T>(student),
@@ -89,18 +84,16 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student_maps, const NstMaps
                            .gradient = gradients ? pointer<T>(gradient) : nullptr,
                            .inner = channels_innermost(student_maps)};
   const double flops = 4.0 * channels * length * std::min(channels, length);
-  parallel_for(batch, flops,
-               [&](int64_t begin, int64_t end) { KDOPS_BEST(nst_loss<T>)(problem, begin, end); });
-  *pointer<T>(loss) = static_cast<T>(ordered_sum(items.get(), batch));
-  return {loss, gradient};
+  parallel_for(batch, flops, KDOPS_BEST(nst_loss<T>), problem);
+  return {scalar_for<T>(student, ordered_sum(items.get(), batch)), gradient};
 }
 
 std::tuple<Tensor, Tensor> nst_loss_cpu(const Tensor& student, const Tensor& teacher,
                                         bool by_channels, bool gradients) {
   const char* op = "nst_loss";
   const NstMaps maps = nst_maps(op, student, teacher, by_channels);
-  return for_real_type(op, student, [&](auto real) {
-    return nst_loss_of<decltype(real)>(student, maps, by_channels, gradients);
+  return for_real_type(op, student, [&]<class T>(T) {
+    return nst_loss_of<T>(student, maps, by_channels, gradients);
   });
 }
 

@@ -26,10 +26,6 @@ View<const T> rows_of(const Maps<T>& x, int64_t item) {
   return {x.data + item * x.batch, x.channel, x.position};
 }
 template <class T>
-View<const T> transposed(View<const T> x) {
-  return {x.data, x.col, x.row};
-}
-template <class T>
 View<const T> dense(const T* data, int64_t cols) {
   return {data, cols, 1};
 }
@@ -46,7 +42,7 @@ void add_gram(View<const T> a, View<const T> b, int64_t c1, int64_t c2, int64_t 
       for (int64_t i = 0; i < c1 * c2; ++i) out[i] += spare[i];
     return;
   }
-  gemm<T>(c1, c2, length, alpha, a, transposed(b), {out, c2, 1}, accumulate);
+  gemm<T>(c1, c2, length, alpha, a, b.turned(), {out, c2, 1}, accumulate);
 }
 
 // Where the gradient of an item goes: (channels x length), or with the channels innermost.
@@ -62,8 +58,8 @@ template <class T>
 void add_product(int64_t depth, T alpha, View<const T> a, View<const T> b, const Target<T>& to,
                  bool accumulate = false) {
   if (to.inner)
-    gemm<T>(to.length, to.channels, depth, alpha, transposed(b), transposed(a),
-            {to.data, to.channels, 1}, accumulate);
+    gemm<T>(to.length, to.channels, depth, alpha, b.turned(), a.turned(), {to.data, to.channels, 1},
+            accumulate);
   else
     gemm<T>(to.channels, to.length, depth, alpha, a, b, {to.data, to.length, 1}, accumulate);
 }
@@ -141,7 +137,7 @@ void item_by_channels(const GramLoss<T>& p, int64_t b, T* d, T* spare) {
   const View<const T> pull = dense<T>(d, p.c2);
   add_product(p.c2, scale, pull, x2, target_of(p.g1, b, p.c1, n, p.inner1));
   if (!p.symmetric)
-    add_product(p.c1, scale, transposed(pull), x1, target_of(p.g2, b, p.c2, n, p.inner2));
+    add_product(p.c1, scale, pull.turned(), x1, target_of(p.g2, b, p.c2, n, p.inner2));
 }
 
 template <class T>
@@ -181,7 +177,7 @@ void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
   T *e1y1 = e1e1 + nn, *y1y1 = e1y1 + nn, *x2x2 = y1y1 + nn, *x2e2 = x2x2 + nn, *e2e2 = x2e2 + nn;
   T *e1x1 = e2e2 + nn, *y1x1 = e1x1 + nn;
   const auto product = [n](View<const T> a, View<const T> c, int64_t depth, T* out) {
-    gemm<T>(n, n, depth, T(1), transposed(a), c, {out, n, 1});
+    gemm<T>(n, n, depth, T(1), a.turned(), c, {out, n, 1});
   };
   product(e1, e1, p.c1, e1e1);
   product(e1, y1, p.c1, e1y1);
@@ -203,7 +199,7 @@ void item_by_positions(const GramLoss<T>& p, int64_t b, Positions<T>& work) {
   const Target<T> g1 = target_of(p.g1, b, p.c1, n, p.inner1);
   add_product(n, scale, e1, dense<T>(x2x2, n), g1);
   // E2T X2 = (X2T E2)T; gemm packs a transposed right side
-  add_product(n, scale, y1, transposed(dense<T>(x2e2, n)), g1, true);
+  add_product(n, scale, y1, dense<T>(x2e2, n).turned(), g1, true);
   if (p.symmetric) return;
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < n; ++j) {  // X1 = E1 + Y1

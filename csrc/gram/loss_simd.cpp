@@ -27,7 +27,7 @@ struct UnitMap {
 
   void make(View<const T> x) {
     if (inner)
-      make_unit_columns(transposed(x), length, channels, numbers.get(), inverse.get());
+      make_unit_columns(x.turned(), length, channels, numbers.get(), inverse.get());
     else
       make_unit_rows(x, channels, length, numbers.get(), inverse.get());
   }
@@ -38,7 +38,7 @@ struct UnitMap {
       unit_rows_back(numbers.get(), inverse.get(), channels, length, g);
   }
   View<const T> rows() const {  // channels x length
-    return inner ? transposed(dense<T>(numbers.get(), channels)) : dense<T>(numbers.get(), length);
+    return inner ? dense<T>(numbers.get(), channels).turned() : dense<T>(numbers.get(), length);
   }
 };
 
@@ -47,8 +47,8 @@ template <class T>
 void nst_by_length(const NstLoss<T>& p, int64_t b, View<const T> s, View<const T> t, T* d,
                    const Target<T>& gradient) {
   const int64_t n = p.length, cs = p.student_channels, ct = p.teacher_channels;
-  gemm<T>(n, n, cs, T(1) / static_cast<T>(cs), transposed(s), s, {d, n, 1}, false, Part::upper);
-  gemm<T>(n, n, ct, T(-1) / static_cast<T>(ct), transposed(t), t, {d, n, 1}, true, Part::upper);
+  gemm<T>(n, n, cs, T(1) / static_cast<T>(cs), s.turned(), s, {d, n, 1}, false, Part::upper);
+  gemm<T>(n, n, ct, T(-1) / static_cast<T>(ct), t.turned(), t, {d, n, 1}, true, Part::upper);
   mirror_upper(d, n);
   p.loss[b] = reduce_squares(d, n * n, p.coefficient);
   if (gradient.data != nullptr)

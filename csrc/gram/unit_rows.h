@@ -25,15 +25,10 @@ void make_unit_rows(View<const T> x, int64_t rows, int64_t length, T* out, T* in
 // g = (g - u <u, g>) / |x|, the cotangent of x from the one of its unit rows u.
 template <class T>
 void unit_rows_back(const T* u, const T* inverse, int64_t rows, int64_t length, T* g) {
-  using P = Pack<T>;
   for (int64_t r = 0; r < rows; ++r) {
     const T* unit = u + r * length;
     T* row = g + r * length;
-    const P along(static_cast<T>(long_inner(unit, row, length))), scale(inverse[r]);
-    for_packs<T>(length, [&](int64_t l, int lanes) {
-      const P value = load_some(row + l, lanes) - along * load_some(unit + l, lanes);
-      store_some(scale * value, row + l, lanes);
-    });
+    keep_across(unit, static_cast<T>(long_inner(unit, row, length)), inverse[r], length, row);
   }
 }
 

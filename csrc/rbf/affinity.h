@@ -96,15 +96,6 @@ void weight_block(const GradTimesK<T>& product, Sides sides, int64_t i0, int64_t
       }
 }
 
-template <class T>
-T sum_of(const T* values, int64_t count) {
-  using P = Pack<T>;
-  P sum(T(0));
-  for (int64_t j = 0; j < count; j += P::kLanes)
-    sum += load_some(values + j, static_cast<int>(std::min<int64_t>(P::kLanes, count - j)));
-  return reduce_add(sum);
-}
-
 // Whether row i of x cancels with its weights; lengths are in units of 1 / sqrt(gamma).
 template <class T>
 bool is_lossy(const T* weights, const T* lengths, const RowSet<T>& x, int64_t i, const RowSet<T>& y,
@@ -131,7 +122,7 @@ void pull_block(const T* weights, const T* lengths, const RowSet<T>& x, const Ro
       for (int64_t k = 0; k < width; ++k) g[k] *= -2 * gamma;
       continue;
     }
-    const T sum = sum_of(weights, others);
+    const T sum = short_sum(weights, others);
     const T* row = x.centred + i * width;
     for (int64_t k = 0; k < width; ++k) g[k] = -2 * gamma * (sum * row[k] - g[k]);
   }

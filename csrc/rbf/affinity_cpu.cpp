@@ -33,22 +33,16 @@ class Prepared {
         transposed_(products ? rows.numel() : 0),
         norms_(rows.size(0) * rows.size(1)),
         sizes_(rows.size(0) * rows.size(1)) {
-    set_ = {static_cast<const T*>(tensor_.data_ptr()),
-            centred_.get(),
-            products ? transposed_.get() : nullptr,
-            norms_.get(),
-            sizes_.get(),
-            rows.size(1),
-            rows.size(2)};
+    set_ = {pointer<T>(tensor_), centred_.get(), transposed_.get(), norms_.get(),
+            sizes_.get(),        rows.size(1),   rows.size(2)};
   }
 
   const RowSet<T>& set() const { return set_; }
 
   void centre(const T* centre) {
     const int64_t rows = tensor_.size(0) * set_.count;
-    parallel_for(rows, 4.0 * static_cast<double>(set_.width), [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(rbf_centre<T>)(set_, centre, begin, end);
-    });
+    parallel_for(rows, 4.0 * static_cast<double>(set_.width), KDOPS_BEST(rbf_centre<T>), set_,
+                 centre);
   }
 
  private:
@@ -64,10 +58,8 @@ void centre_sets(int64_t batch, Prepared<T>& x, Prepared<T>* y) {
   Scratch<T> means(batch * width);
   const RowSet<T> none{};
   const double flops = static_cast<double>(x.set().count * width);
-  parallel_for(batch, flops, [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(rbf_means<T>)
-    (x.set(), y != nullptr ? y->set() : none, means.get(), begin, end);
-  });
+  parallel_for(batch, flops, KDOPS_BEST(rbf_means<T>), x.set(), y != nullptr ? y->set() : none,
+               means.get());
   x.centre(means.get());
   if (y != nullptr) y->centre(means.get());
 }
@@ -77,7 +69,7 @@ std::vector<T> bandwidths(const std::optional<Tensor>& gamma, double value, int6
   std::vector<T> values(static_cast<size_t>(batch), static_cast<T>(value));
   if (gamma) {
     const Tensor dense = contiguous_of(*gamma);
-    const T* from = static_cast<const T*>(dense.data_ptr());
+    const T* from = pointer<T>(dense);
     for (size_t b = 0; b < values.size(); ++b) values[b] = from[b];
   }
   return values;
@@ -86,17 +78,8 @@ std::vector<T> bandwidths(const std::optional<Tensor>& gamma, double value, int6
 void check_rows(const char* op, const Tensor& x, const std::optional<Tensor>& y,
                 const std::optional<Tensor>& gamma) {
   check_dim(op, "x", x, 3);
-  if (y) {
-    check_dim(op, "y", *y, 3);
-    check_like(op, "y", *y, x);
-    check_size(op, "y", *y, 0, x.size(0));
-    check_size(op, "y", *y, 2, x.size(2));
-  }
-  if (gamma) {
-    check_dim(op, "gamma", *gamma, 1);
-    check_like(op, "gamma", *gamma, x);
-    check_size(op, "gamma", *gamma, 0, x.size(0));
-  }
+  if (y) check_sizes(op, "y", *y, x, {x.size(0), kAnySize, x.size(2)});
+  if (gamma) check_sizes(op, "gamma", *gamma, x, {x.size(0)});
 }
 
 Tensor rbf_affinity_cpu(const Tensor& x, const std::optional<Tensor>& y,
@@ -104,20 +87,21 @@ Tensor rbf_affinity_cpu(const Tensor& x, const std::optional<Tensor>& y,
   check_rows("rbf_affinity", x, y, gamma);
   const int64_t batch = x.size(0), n = x.size(1), m = y ? y->size(1) : n;
   Tensor out = empty_for(x, {batch, n, m});
-  for_real_type("rbf_affinity", x, [&](auto kind) {
-    using T = decltype(kind);
+  for_real_type("rbf_affinity", x, [&]<class T>(T) {
     Prepared<T> rows(x, true);
     std::unique_ptr<Prepared<T>> others;
     if (y) others = std::make_unique<Prepared<T>>(*y, true);
     centre_sets(batch, rows, others.get());
     const std::vector<T> gammas = bandwidths<T>(gamma, value, batch);
-    const AffinityProblem<T> problem{rows.set(),    others ? others->set() : rows.set(), !y,
-                                     gammas.data(), static_cast<T*>(out.data_ptr()),     kBlock,
+    const AffinityProblem<T> problem{rows.set(),
+                                     others ? others->set() : rows.set(),
+                                     !y,
+                                     gammas.data(),
+                                     pointer<T>(out),
+                                     kBlock,
                                      blocks_of(n)};
     const double flops = static_cast<double>(kBlock * m * (x.size(2) * (y ? 2 : 1) + 20));
-    parallel_for(batch * problem.blocks, flops, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(rbf_affinity_blocks<T>)(problem, begin, end);
-    });
+    parallel_for(batch * problem.blocks, flops, KDOPS_BEST(rbf_affinity_blocks<T>), problem);
   });
   return out;
 }
@@ -128,19 +112,11 @@ Tensor backward_side(const Tensor& like, const RowSet<T>& own, const RowSet<T>& 
                      const std::vector<T>& gammas, const Tensor& grad, const Tensor& k) {
   const int64_t batch = grad.size(0);
   Tensor out = empty_for(like, {batch, own.count, own.width});
-  const AffinityBackward<T> problem{own,
-                                    other,
-                                    sides,
-                                    gammas.data(),
-                                    static_cast<const T*>(grad.data_ptr()),
-                                    static_cast<const T*>(k.data_ptr()),
-                                    static_cast<T*>(out.data_ptr()),
-                                    kBlock,
-                                    blocks_of(own.count)};
+  const AffinityBackward<T> problem{
+      own,           other,           sides,  gammas.data(),       pointer<T>(grad),
+      pointer<T>(k), pointer<T>(out), kBlock, blocks_of(own.count)};
   const double flops = 2.0 * static_cast<double>(kBlock * other.count * (own.width + 12));
-  parallel_for(batch * problem.blocks, flops, [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(rbf_affinity_backward_blocks<T>)(problem, begin, end);
-  });
+  parallel_for(batch * problem.blocks, flops, KDOPS_BEST(rbf_affinity_backward_blocks<T>), problem);
   return out;
 }
 
@@ -151,21 +127,13 @@ Tensor gamma_gradient(const Tensor& like, const RowSet<T>& x, const RowSet<T>& y
                       const Tensor& grad, const Tensor& k) {
   const int64_t batch = grad.size(0), blocks = blocks_of(x.count);
   std::vector<double> sums(static_cast<size_t>(batch * blocks));
-  const AffinitySlope<T> problem{x,
-                                 y,
-                                 static_cast<const T*>(grad.data_ptr()),
-                                 static_cast<const T*>(k.data_ptr()),
-                                 sums.data(),
-                                 kBlock,
-                                 blocks};
+  const AffinitySlope<T> problem{x,      y,     pointer<T>(grad), pointer<T>(k), sums.data(),
+                                 kBlock, blocks};
   const double flops = 2.0 * static_cast<double>(kBlock * y.count * (x.width + 8));
-  parallel_for(batch * blocks, flops, [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(rbf_affinity_slopes<T>)(problem, begin, end);
-  });
+  parallel_for(batch * blocks, flops, KDOPS_BEST(rbf_affinity_slopes<T>), problem);
   Tensor out = empty_for(like, {batch});
   for (int64_t b = 0; b < batch; ++b)
-    static_cast<T*>(out.data_ptr())[b] =
-        static_cast<T>(-ordered_sum(sums.data() + b * blocks, blocks));
+    pointer<T>(out)[b] = static_cast<T>(-ordered_sum(sums.data() + b * blocks, blocks));
   return out;
 }
 
@@ -175,17 +143,11 @@ std::tuple<Tensor, Tensor, Tensor> rbf_affinity_backward_cpu(const Tensor& grad,
                                                              double value, const Tensor& k) {
   const char* op = "rbf_affinity_backward";
   check_rows(op, x, y, gamma);
-  for (const Tensor* matrix : {&grad, &k}) {
-    check_dim(op, "grad and k", *matrix, 3);
-    check_like(op, "grad and k", *matrix, x);
-    check_size(op, "grad and k", *matrix, 0, x.size(0));
-    check_size(op, "grad and k", *matrix, 1, x.size(1));
-    check_size(op, "grad and k", *matrix, 2, (y ? *y : x).size(1));
-  }
+  for (const Tensor* matrix : {&grad, &k})
+    check_sizes(op, "grad and k", *matrix, x, {x.size(0), x.size(1), (y ? *y : x).size(1)});
   const Tensor g = contiguous_of(grad), kernel = contiguous_of(k);
   Tensor gx, gy = empty_for(x, {0}), g_gamma = empty_for(x, {0});
-  for_real_type(op, x, [&](auto kind) {
-    using T = decltype(kind);
+  for_real_type(op, x, [&]<class T>(T) {
     Prepared<T> rows(x, gamma && !y);
     std::unique_ptr<Prepared<T>> others;
     if (y) others = std::make_unique<Prepared<T>>(*y, gamma.has_value());
@@ -207,22 +169,17 @@ void affinity_loss(const Tensor& student, const Tensor& teacher, const std::opti
   centre_sets<T>(1, s, nullptr);
   centre_sets<T>(1, t, nullptr);
   std::vector<double> losses(static_cast<size_t>(blocks_of(n))), slopes(losses.size());
-  const double bandwidth =
-      gamma ? static_cast<double>(*static_cast<const T*>(gamma->data_ptr())) : value;
+  const double bandwidth = gamma ? static_cast<double>(*pointer<T>(*gamma)) : value;
   const AffinityLossProblem<T> problem{
-      s.set(),       t.set(),       bandwidth, gradients, static_cast<T*>(g_student.data_ptr()),
+      s.set(),       t.set(),       bandwidth, gradients, pointer<T>(g_student),
       losses.data(), slopes.data(), kBlock};
   const double width = static_cast<double>(2 * student.size(2) + teacher.size(2) + 40);
   parallel_for(blocks_of(n), 2.0 * kBlock * static_cast<double>(n) * width,
-               [&](int64_t begin, int64_t end) {
-                 KDOPS_BEST(rbf_affinity_loss_blocks<T>)(problem, begin, end);
-               });
-  double total = 0, slope = 0;
-  for (const double part : losses) total += part;
-  for (const double part : slopes) slope += part;
+               KDOPS_BEST(rbf_affinity_loss_blocks<T>), problem);
+  const double total = ordered_sum(losses), slope = ordered_sum(slopes);
   const double pairs = std::max(static_cast<double>(n) * static_cast<double>(n), 1.0);
-  *static_cast<T*>(loss.data_ptr()) = static_cast<T>(total / pairs);
-  if (gamma && gradients) *static_cast<T*>(g_gamma.data_ptr()) = static_cast<T>(slope / pairs);
+  *pointer<T>(loss) = static_cast<T>(total / pairs);
+  if (gamma && gradients) *pointer<T>(g_gamma) = static_cast<T>(slope / pairs);
 }
 
 std::tuple<Tensor, Tensor, Tensor> rbf_affinity_loss_cpu(const Tensor& student,
@@ -230,21 +187,14 @@ std::tuple<Tensor, Tensor, Tensor> rbf_affinity_loss_cpu(const Tensor& student,
                                                          const Tensor& teacher, double value,
                                                          bool gradients) {
   const char* op = "rbf_affinity_loss";
-  check_dim(op, "student", student, 2);
-  check_dim(op, "teacher", teacher, 2);
-  check_like(op, "teacher", teacher, student);
-  check_size(op, "teacher", teacher, 0, student.size(0));
-  if (gamma) {
-    check_dim(op, "gamma", *gamma, 0);
-    check_like(op, "gamma", *gamma, student);
-  }
+  check_row_sets(op, student, teacher);
+  if (gamma) check_sizes(op, "gamma", *gamma, student, {});
   const Tensor s = torch::stable::unsqueeze(student, 0), t = torch::stable::unsqueeze(teacher, 0);
   Tensor loss = empty_for(student, {});
-  Tensor g_student =
-      gradients ? empty_for(student, {student.size(0), student.size(1)}) : empty_for(student, {0});
+  Tensor g_student = gradient_for(student, gradients);
   Tensor g_gamma = gamma && gradients ? empty_for(student, {}) : empty_for(student, {0});
-  for_real_type(op, student, [&](auto kind) {
-    affinity_loss<decltype(kind)>(s, t, gamma, value, gradients, loss, g_student, g_gamma);
+  for_real_type(op, student, [&]<class T>(T) {
+    affinity_loss<T>(s, t, gamma, value, gradients, loss, g_student, g_gamma);
   });
   return {loss, g_student, g_gamma};
 }

@@ -19,15 +19,6 @@ struct LossSums {
   double loss = 0, slope = 0;  // slope: gamma / 2 times the sum for dL/dgamma
 };
 
-// The first `count` lanes; the others become zero.
-template <class T>
-inline Pack<T> first_lanes(Pack<T> value, int count) {
-  if (count == Pack<T>::kLanes) return value;
-  T lanes[Pack<T>::kLanes];
-  value.store(lanes);
-  return Pack<T>::load_partial(lanes, count);
-}
-
 // Columns j0..j1 of both sides.
 template <class T>
 struct LossTile {
@@ -84,7 +75,7 @@ struct LossPull {
   void add(const RowSet<T>& s, int64_t i, int64_t place, int64_t j0, int64_t j1, bool lossy,
            T* weights) {
     if (!lossy) {
-      sums[place] += sum_of(weights, j1 - j0);
+      sums[place] += short_sum(weights, j1 - j0);
       return;
     }
     add_differences(weights, j1 - j0, s.given + i * s.width, s.given + j0 * s.width, s.width,

@@ -59,13 +59,11 @@ struct AffinityLossProblem {
 
 // The centre (batch, width) of the rows of x, and of y unless y.given is null, for the batch
 // entries begin..end.
-KDOPS_PER_ISA(template <class T> void rbf_means(const RowSet<T>& x, const RowSet<T>& y, T* centre,
-                                                int64_t begin, int64_t end);)
+KDOPS_KERNEL(rbf_means, const RowSet<T>& x, const RowSet<T>& y, T* centre)
 
 // Rows begin..end of all batch entries: centred, their norms and sizes, and where the set has a
 // place for it, the transpose. `centre` (batch, width).
-KDOPS_PER_ISA(template <class T>
-              void rbf_centre(const RowSet<T>& set, const T* centre, int64_t begin, int64_t end);)
+KDOPS_KERNEL(rbf_centre, const RowSet<T>& set, const T* centre)
 
 // Blocks begin..end of K; their order evens out the triangle of the symmetric case.
 KDOPS_ENTRY(rbf_affinity_blocks, AffinityProblem)

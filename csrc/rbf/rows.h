@@ -18,31 +18,13 @@
 namespace kdops::rbf::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
-// Sum of left * right, in the order of the packs.
-template <class T>
-T dot(const T* left, const T* right, int64_t count) {
-  using P = Pack<T>;
-  P sum(T(0));
-  for (int64_t k = 0; k < count; k += P::kLanes) {
-    const int lanes = static_cast<int>(std::min<int64_t>(P::kLanes, count - k));
-    sum = fma(load_some(left + k, lanes), load_some(right + k, lanes), sum);
-  }
-  return reduce_add(sum);
-}
-
 template <class T>
 T distance_of(const T* x, const T* y, int64_t width) {
-  using P = Pack<T>;
-  P sum(T(0));
-  int64_t k = 0;
-  for (; k + P::kLanes <= width; k += P::kLanes) {
-    const P difference = P::load(x + k) - P::load(y + k);
+  Pack<T> sum(T(0));
+  for_packs<T>(width, [&](int64_t k, int lanes) {
+    const Pack<T> difference = load_some(x + k, lanes) - load_some(y + k, lanes);
     sum = fma(difference, difference, sum);
-  }
-  if (const int rest = static_cast<int>(width - k)) {
-    const P difference = P::load_partial(x + k, rest) - P::load_partial(y + k, rest);
-    sum = fma(difference, difference, sum);
-  }
+  });
   return reduce_add(sum);
 }
 
@@ -96,7 +78,7 @@ void centre_rows(const RowSet<T>& x, const T* centre, int64_t begin, int64_t end
   for (int64_t i = begin; i < end; ++i) {
     T* row = x.centred + i * width;
     for (int64_t k = 0; k < width; ++k) row[k] = x.given[i * width + k] - centre[k];
-    x.norms[i] = dot(row, row, width);
+    x.norms[i] = short_inner(row, row, width);
     x.sizes[i] = std::min(std::sqrt(x.norms[i]), kMostSize);  // NaN stays
   }
   if (x.transposed == nullptr) return;

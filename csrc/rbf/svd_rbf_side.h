@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "common/simd/pack.h"
+#include "common/simd/pack_loop.h"
 #include "rbf/svd_rbf_simd.h"
 
 namespace kdops::rbf::KDOPS_ISA {
@@ -46,14 +46,7 @@ struct Side {
     }
   }
 
-  T teacher_sum() const {
-    using P = Pack<T>;
-    P sum(T(0));
-    int64_t i = 0;
-    for (; i + P::kLanes <= count; i += P::kLanes) sum += P::load(teacher + i);
-    if (i < count) sum += P::load_partial(teacher + i, static_cast<int>(count - i));
-    return reduce_add(sum);
-  }
+  T teacher_sum() const { return short_sum(teacher, count); }
 
   // Largest |value - centre| of student and teacher; NaN is not seen.
   T reach(T centre) const {

@@ -19,9 +19,8 @@ struct FarRows {
         rest(x.size(0) * x.size(0)),
         inverse(x.size(0) * x.size(0)),
         pairs{x.size(0), square.get(), rest.get(), inverse.get()} {
-    parallel_for(pairs.n, 16.0 * pairs.n * x.size(1), [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(far_pairs)(rows_of<double>(x), scale, pairs, begin, end);
-    });
+    parallel_for(pairs.n, 16.0 * pairs.n * x.size(1), KDOPS_BEST(far_pairs), rows_of<double>(x),
+                 scale, pairs);
   }
 };
 

@@ -18,8 +18,7 @@ void finish(const Finish<T>& rows) {
   if (lossy == 0 && rows.unit == T(1)) return;
   const double share = static_cast<double>(lossy) / static_cast<double>(rows.x.count);
   const double flops = static_cast<double>(rows.x.length) * (1 + 4 * share * rows.y.count);
-  parallel_for(rows.x.count, flops,
-               [&](int64_t begin, int64_t end) { KDOPS_BEST(finish_rows<T>)(rows, begin, end); });
+  parallel_for(rows.x.count, flops, KDOPS_BEST(finish_rows<T>), rows);
 }
 
 // A scale in two factors: what the weights of a product can take without leaving their range, and

@@ -75,14 +75,8 @@ void distance_laplacian(const DistanceLaplacian<T>& problem, int64_t begin, int6
 // By the rule of common/shared/unit_row.h.
 template <class T>
 inline T inverse_norm(const T* row, int64_t n) {
-  Pack<T> top(T(0)), sum(T(0));
-  for_packs<T>(n, [&](int64_t j, int lanes) { top = max(abs(load_some(row + j, lanes)), top); });
-  const T scale = row_scale(reduce_max(top));
-  for_packs<T>(n, [&](int64_t j, int lanes) {
-    const Pack<T> value = load_some(row + j, lanes) * Pack<T>(scale);
-    sum = fma(value, value, sum);
-  });
-  return unit_factors(scale, reduce_add(sum)).inverse;
+  const T scale = row_scale(largest_size(row, n));
+  return unit_factors(scale, scaled_square(row, n, scale)).inverse;
 }
 
 // With u the student's unit row and e = u - teacher's: dL/dG = (e - (e . u) u) / |G|.

@@ -1,6 +1,7 @@
 // Rows of the pairwise ops: unit rows, weights of distances, and the three dimensions of angles.
 #pragma once
 
+#include "common/simd/unit_vector.h"
 #include "relation/rows.h"
 
 namespace kdops::relation::KDOPS_ISA {
@@ -12,16 +13,8 @@ void unit_rows(Rows<T> x, T* out, T* inverse, int64_t begin, int64_t end) {
   using P = Pack<T>;
   for (int64_t i = begin; i < end; ++i) {
     const T* row = x.at(i);
-    P top(T(0));
-    for_packs<T>(x.length,
-                 [&](int64_t c, int lanes) { top = max(abs(load_some(row + c, lanes)), top); });
-    const T scale = row_scale(reduce_max(top));
-    P norm(T(0));
-    for_packs<T>(x.length, [&](int64_t c, int lanes) {
-      const P value = load_some(row + c, lanes) * P(scale);
-      norm = fma(value, value, norm);
-    });
-    const UnitFactors<T> factors = unit_factors(scale, reduce_add(norm));
+    const T scale = row_scale(largest_size(row, x.length));
+    const UnitFactors<T> factors = unit_factors(scale, scaled_square(row, x.length, scale));
     inverse[i] = factors.inverse;
     for_packs<T>(x.length, [&](int64_t c, int lanes) {
       const P value = load_some(row + c, lanes) * P(scale) * P(factors.unit);
@@ -32,19 +25,10 @@ void unit_rows(Rows<T> x, T* out, T* inverse, int64_t begin, int64_t end) {
 
 template <class T>
 void unit_rows_backward(Rows<T> unit, const T* inverse, T* grad, int64_t begin, int64_t end) {
-  using P = Pack<T>;
   for (int64_t i = begin; i < end; ++i) {
     const T* u = unit.at(i);
     T* g = grad + i * unit.length;
-    P along(T(0));
-    for_packs<T>(unit.length, [&](int64_t c, int lanes) {
-      along = fma(load_some(u + c, lanes), load_some(g + c, lanes), along);
-    });
-    const P projection(reduce_add(along)), factor(inverse[i]);
-    for_packs<T>(unit.length, [&](int64_t c, int lanes) {
-      const P rest = load_some(g + c, lanes) - projection * load_some(u + c, lanes);
-      store_some(factor * rest, g + c, lanes);
-    });
+    keep_across(u, short_inner(u, g, unit.length), inverse[i], unit.length, g);
   }
 }
 
@@ -102,19 +86,12 @@ void finish_rows(const Finish<T>& f, int64_t begin, int64_t end) {
 }
 
 template <class T>
-inline T row_sum(const T* row, int64_t count) {
-  Pack<T> sum(T(0));
-  for_packs<T>(count, [&](int64_t j, int lanes) { sum += load_some(row + j, lanes); });
-  return reduce_add(sum);
-}
-
-template <class T>
 void laplacian(T* v, int64_t n, T scale, int64_t begin, int64_t end) {
   using P = Pack<T>;
   for (int64_t i = begin; i < end; ++i) {
     T* row = v + i * n;
     row[i] = 0;
-    const T sum = row_sum(row, n);
+    const T sum = short_sum(row, n);
     for_packs<T>(n, [&](int64_t j, int lanes) {
       store_some(P(-scale) * load_some(row + j, lanes), row + j, lanes);
     });
@@ -126,7 +103,7 @@ template <class T>
 void combine_rows(const T* w, int64_t m, Rows<T> x, T* product, int64_t begin, int64_t end) {
   using P = Pack<T>;
   for (int64_t i = begin; i < end; ++i) {
-    const T sum = row_sum(w + i * m, m);
+    const T sum = short_sum(w + i * m, m);
     const T* row = x.at(i);
     T* target = product + i * x.length;
     for_packs<T>(x.length, [&](int64_t c, int lanes) {

@@ -40,9 +40,7 @@ Tensor far_angle_of(const Tensor& x) {
   const FarRows rows(x);
   const int64_t n = rows.pairs.n;
   Tensor out = empty_for(x, {n, n, n});
-  parallel_for(n, 12.0 * n * n, [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(far_angles)(rows.pairs, pointer<double>(out), begin, end);
-  });
+  parallel_for(n, 12.0 * n * n, KDOPS_BEST(far_angles), rows.pairs, pointer<double>(out));
   return out;
 }
 
@@ -55,10 +53,8 @@ Tensor angle_of(const Tensor& x) {
     return in_double(&angle_of<double>, x);
   }
   Tensor out = empty_for(x, {n, n, n});
-  parallel_for(n, 6.0 * n * n, [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(angles<T>)
-    (known.inverse.get(), known.half.get(), n, pointer<T>(out), begin, end);
-  });
+  parallel_for(n, 6.0 * n * n, KDOPS_BEST(angles<T>), known.inverse.get(), known.half.get(), n,
+               pointer<T>(out));
   return out;
 }
 
@@ -98,10 +94,8 @@ Tensor angle_backward_of(const Tensor& grad, const Tensor& x) {
 
 Tensor pairwise_angle_backward_cpu(const Tensor& grad, const Tensor& x_any) {
   const char* op = "pairwise_angle_backward";
-  check_dim(op, "grad", grad, 3);
   check_dim(op, "x", x_any, 2);
-  check_like(op, "grad", grad, x_any);
-  for (int axis = 0; axis < 3; ++axis) check_size(op, "grad", grad, axis, x_any.size(0));
+  check_sizes(op, "grad", grad, x_any, {x_any.size(0), x_any.size(0), x_any.size(0)});
   const Tensor x = contiguous_of(x_any), g = contiguous_of(grad);
   return for_real_type(op, x, [&](auto real) { return angle_backward_of<decltype(real)>(g, x); });
 }

@@ -15,29 +15,25 @@ using Pair = std::tuple<Tensor, Tensor>;
 
 inline void check_pair(const char* op, const Tensor& x, const std::optional<Tensor>& y) {
   check_dim(op, "x", x, 3);
-  if (!y) return;
-  check_dim(op, "y", *y, 3);
-  check_like(op, "y", *y, x);
-  check_size(op, "y", *y, 0, x.size(0));
-  check_size(op, "y", *y, 2, x.size(2));
+  if (y) check_sizes(op, "y", *y, x, {x.size(0), kAnySize, x.size(2)});
 }
 
-inline Tensor like(const Tensor& x) { return empty_for(x, {x.size(0), x.size(1), x.size(2)}); }
 inline Tensor none(const Tensor& x) { return empty_for(x, {0}); }
 
+// Matrix b of a batch (B, n, m).
+template <class T>
+inline T* batch_data(const Tensor& x, int64_t b) {
+  return pointer<T>(x) + b * x.size(1) * x.size(2);
+}
 template <class T>
 inline Rows<T> batch_rows(const Tensor& x, int64_t b) {
-  return {pointer<T>(x) + b * x.size(1) * x.size(2), x.size(1), x.size(2)};
+  return {batch_data<T>(x, b), x.size(1), x.size(2)};
 }
 
 // The cotangent of the pairs, and what else is of their shape.
 inline void check_pairs(const char* op, const char* name, const Tensor& pairs, const Tensor& x,
                         const std::optional<Tensor>& y) {
-  check_dim(op, name, pairs, 3);
-  check_like(op, name, pairs, x);
-  check_size(op, name, pairs, 0, x.size(0));
-  check_size(op, name, pairs, 1, x.size(1));
-  check_size(op, name, pairs, 2, (y ? *y : x).size(1));
+  check_sizes(op, name, pairs, x, {x.size(0), x.size(1), (y ? *y : x).size(1)});
 }
 
 // The rows of all matrices of the batch as one range.
@@ -53,7 +49,7 @@ inline void add_transposes(Tensor& w) {
   const int64_t n = w.size(1), tiles = tile_rows(n);
   parallel_for(w.size(0) * tiles, 1.0 * kTileSide * n, [&](int64_t begin, int64_t end) {
     over_items(begin, end, tiles, [&](int64_t b, int64_t first, int64_t last) {
-      KDOPS_BEST(add_transpose<T>)(pointer<T>(w) + b * n * n, n, first, last);
+      KDOPS_BEST(add_transpose<T>)(batch_data<T>(w, b), n, first, last);
     });
   });
 }
@@ -63,7 +59,7 @@ template <class T>
 inline void to_laplacians(Tensor& w, T scale) {
   const int64_t n = w.size(1);
   over_batch(w, kPairFlops * n, [&](int64_t b, int64_t begin, int64_t end) {
-    KDOPS_BEST(laplacian<T>)(pointer<T>(w) + b * n * n, n, scale, begin, end);
+    KDOPS_BEST(laplacian<T>)(batch_data<T>(w, b), n, scale, begin, end);
   });
 }
 

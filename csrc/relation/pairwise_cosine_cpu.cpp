@@ -9,18 +9,16 @@ struct UnitRows {
   Tensor rows;
   std::vector<T> inverse;
 
-  explicit UnitRows(const Tensor& x) : rows(like(x)), inverse(x.size(0) * x.size(1)) {
+  explicit UnitRows(const Tensor& x) : rows(empty_for(x)), inverse(x.size(0) * x.size(1)) {
     const Rows<T> all{pointer<T>(x), x.size(0) * x.size(1), x.size(2)};
-    parallel_for(all.count, 6.0 * all.length, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(unit_rows<T>)(all, pointer<T>(rows), inverse.data(), begin, end);
-    });
+    parallel_for(all.count, 6.0 * all.length, KDOPS_BEST(unit_rows<T>), all, pointer<T>(rows),
+                 inverse.data());
   }
   // The cotangent of x in the place of the one of the unit rows.
   Tensor backward(Tensor grad) const {
     const Rows<T> all{pointer<T>(rows), rows.size(0) * rows.size(1), rows.size(2)};
-    parallel_for(all.count, 6.0 * all.length, [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(unit_rows_backward<T>)(all, inverse.data(), pointer<T>(grad), begin, end);
-    });
+    parallel_for(all.count, 6.0 * all.length, KDOPS_BEST(unit_rows_backward<T>), all,
+                 inverse.data(), pointer<T>(grad));
     return grad;
   }
 };
@@ -28,8 +26,7 @@ struct UnitRows {
 Tensor pairwise_cosine_cpu(const Tensor& x_any, const std::optional<Tensor>& y_any) {
   check_pair("pairwise_cosine", x_any, y_any);
   const Tensor x = contiguous_of(x_any);
-  return for_real_type("pairwise_cosine", x, [&](auto real) {
-    using T = decltype(real);
+  return for_real_type("pairwise_cosine", x, [&]<class T>(T) {
     const UnitRows<T> left(x);
     if (!y_any) return gram_of<T>(left.rows, left.rows, true);
     return gram_of<T>(left.rows, UnitRows<T>(contiguous_of(*y_any)).rows, false);
@@ -41,8 +38,7 @@ Pair pairwise_cosine_backward_cpu(const Tensor& grad, const Tensor& x_any,
   check_pair("pairwise_cosine_backward", x_any, y_any);
   check_pairs("pairwise_cosine_backward", "grad", grad, x_any, y_any);
   const Tensor x = contiguous_of(x_any);
-  return for_real_type("pairwise_cosine_backward", x, [&](auto real) -> Pair {
-    using T = decltype(real);
+  return for_real_type("pairwise_cosine_backward", x, [&]<class T>(T) -> Pair {
     const UnitRows<T> left(x);
     if (!y_any) {
       Tensor both = torch::stable::clone(contiguous_of(grad));

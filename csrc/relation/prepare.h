@@ -36,12 +36,6 @@ void over_items(int64_t begin, int64_t end, int64_t count, const Body& body) {
   }
 }
 
-// The last two dimensions as one product of a batch; 2-D tensors are a batch of one.
-inline Tensor result_of(const Tensor& like, int64_t n, int64_t m) {
-  return like.dim() == 2 ? empty_for(like, {n, m}) : empty_for(like, {like.size(0), n, m});
-}
-inline int64_t batch_of(const Tensor& x) { return x.dim() == 2 ? 1 : x.size(0); }
-
 struct RowsAreMade {
   void operator()(int64_t, int64_t) const {}
 };
@@ -60,25 +54,23 @@ void multiply(const Products<T>& p, const Body& make_rows = {}) {
   });
 }
 
-// a (.., n, d) times b (.., d, m), both of one batch, b contiguous.
+// a (B, n, d) times b (B, d, m), b contiguous.
 inline Tensor product(const Tensor& a, const Tensor& b) {
-  const int64_t batch = batch_of(a), n = a.size(-2), d = a.size(-1), m = b.size(-1);
-  Tensor out = result_of(b, n, m);
-  for_real_type("product", a, [&](auto real) {
-    using T = decltype(real);
-    const Products<T> p{batch,
-                        n,
-                        m,
-                        d,
-                        pointer<T>(a),
-                        a.stride(-2),
-                        a.stride(-1),
-                        a.dim() == 2 ? 0 : a.stride(0),
-                        pointer<T>(b),
-                        m,
-                        d * m,
-                        pointer<T>(out)};
-    multiply(p);
+  const int64_t batch = a.size(0), n = a.size(1), d = a.size(2), m = b.size(2);
+  Tensor out = empty_for(b, {batch, n, m});
+  for_real_type("product", a, [&]<class T>(T) {
+    multiply<T>({.batch = batch,
+                 .n = n,
+                 .m = m,
+                 .d = d,
+                 .a = pointer<T>(a),
+                 .a_row = a.stride(1),
+                 .a_col = a.stride(2),
+                 .a_step = a.stride(0),
+                 .b = pointer<T>(b),
+                 .b_row = m,
+                 .b_step = d * m,
+                 .out = pointer<T>(out)});
   });
   return out;
 }
@@ -114,16 +106,15 @@ void gram_into(int64_t batch, Rows<T> x, const Turned<T>& y, int64_t m, bool sym
   const Products<T> p{
       batch, n, m, d, x.data, x.stride, 1, n * x.stride, y.data.get(), y.stride, d * y.stride, out};
   if (!symmetric) return multiply(p);
-  parallel_for(
-      batch * symmetric_strips(n), 2.0 * strip_rows(n) * d * m,
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(multiply_symmetric<T>)(p, begin, end); });
+  parallel_for(batch * symmetric_strips(n), 2.0 * strip_rows(n) * d * m,
+               KDOPS_BEST(multiply_symmetric<T>), p);
 }
 
-// x (.., n, d) times yT as a new tensor, x and y (.., m, d) contiguous.
+// x (B, n, d) times yT as a new tensor, x and y (B, m, d) contiguous.
 template <class T>
 Tensor gram_of(const Tensor& x, const Tensor& y, bool symmetric) {
-  Tensor out = result_of(x, x.size(-2), y.size(-2));
-  const int64_t batch = batch_of(x), m = y.size(-2), d = y.size(-1);
+  const int64_t batch = x.size(0), m = y.size(1), d = y.size(2);
+  Tensor out = empty_for(x, {batch, x.size(1), m});
   Turned<T> turned(batch, m, d);
   parallel_for(batch * tile_rows(m), 4.0 * kTileSide * d, [&](int64_t begin, int64_t end) {
     over_items(begin, end, tile_rows(m), [&](int64_t b, int64_t first, int64_t last) {

@@ -12,20 +12,6 @@ namespace {
 
 using LossAndGrad = std::tuple<Tensor, Tensor>;
 
-void check_rows(const char* op, const Tensor& student, const Tensor& teacher) {
-  check_dim(op, "student", student, 2);
-  check_dim(op, "teacher", teacher, 2);
-  check_like(op, "teacher", teacher, student);
-  check_size(op, "teacher", teacher, 0, student.size(0));
-}
-
-template <class T>
-Tensor scalar(const Tensor& like, double value) {
-  Tensor out = empty_for(like, {});
-  *pointer<T>(out) = static_cast<T>(value);
-  return out;
-}
-
 LossAndGrad nothing(const Tensor& student, bool want_grad) {
   Tensor loss = torch::stable::new_zeros(student, {});
   if (!want_grad) return {loss, empty_for(student, {0})};
@@ -36,16 +22,10 @@ LossAndGrad nothing(const Tensor& student, bool want_grad) {
 template <class Body>
 LossAndGrad on_rows(const char* op, const Tensor& student, const Tensor& teacher, bool want_grad,
                     const Body& body) {
-  check_rows(op, student, teacher);
+  check_row_sets(op, student, teacher);
   if (student.size(0) == 0) return nothing(student, want_grad);
   const Tensor s = contiguous_of(student), t = contiguous_of(teacher);
   return for_real_type(op, s, [&](auto real) { return body(real, s, t); });
-}
-
-double sum_of(const std::vector<double>& parts) {
-  double sum = 0;
-  for (const double part : parts) sum += part;
-  return sum;
 }
 
 // ---- angles -----------------------------------------------------------------------------------
@@ -83,9 +63,10 @@ LossAndGrad rkd_angle_far(const Tensor& student, const Tensor& teacher, bool wan
       student, 24, [&](double* w, double* m, int64_t g, int64_t begin, int64_t end) {
         losses[g] = KDOPS_BEST(far_angle_loss)(s.pairs, t.pairs, w, m, begin, end);
       });
-  const double loss = sum_of(losses) / cube;
-  if (!want_grad) return {scalar<double>(student, loss), empty_for(student, {0})};
-  return {scalar<double>(student, loss), far_gradient(s, std::isnan(loss) ? loss : 1 / cube, w)};
+  const double loss = ordered_sum(losses) / cube;
+  if (!want_grad) return {scalar_for<double>(student, loss), empty_for(student, {0})};
+  return {scalar_for<double>(student, loss),
+          far_gradient(s, std::isnan(loss) ? loss : 1 / cube, w)};
 }
 
 template <class T>
@@ -114,8 +95,8 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
       losses[g] = KDOPS_BEST(angle_sweep<T>)(data.get(), n, first, last, m);
     }
   });
-  const double cube = static_cast<double>(n) * n * n, loss = sum_of(losses) / cube;
-  if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
+  const double cube = static_cast<double>(n) * n * n, loss = ordered_sum(losses) / cube;
+  if (!want_grad) return {scalar_for<T>(student, loss), empty_for(student, {0})};
   // D counts each unordered pair once: dL/dx_i = 2 sum_j V_ij (x_i - x_j).
   const SplitScale<T> scale(s.centred.scale);
   const double factor = std::isnan(loss) ? loss : 2 * static_cast<double>(scale.inside) / cube;
@@ -125,7 +106,7 @@ LossAndGrad rkd_angle_of(const Tensor& student, const Tensor& teacher, bool want
   };
   const Tensor grad = product(s.gram.get(), s.centred.rows, student, laplacian);
   multiply_by(scale.after, grad);
-  return {scalar<T>(student, loss), grad};
+  return {scalar_for<T>(student, loss), grad};
 }
 
 LossAndGrad rkd_angle_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
@@ -153,8 +134,8 @@ struct MeanDistances {
       KDOPS_BEST(distances<T>)(prepared.pairs(), false, T(1), d, begin, end);
       KDOPS_BEST(distance_sums<T>)(d, n, sums.data(), counts.data(), begin, end);
     });
-    const double sum = sum_of(sums);
-    count = sum_of(counts);
+    const double sum = ordered_sum(sums);
+    count = ordered_sum(counts);
     inverse_mean = sum == 0 ? 0 : count / sum;
   }
 };
@@ -171,12 +152,10 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
                              .inverse_mean_t = static_cast<T>(t.inverse_mean)};
   std::vector<double> losses(n), slopes(n);
   const DistanceLosses<T> sums{.d = pair, .losses = losses.data(), .slopes = slopes.data()};
-  parallel_for(n, kPairFlops * n, [&](int64_t begin, int64_t end) {
-    KDOPS_BEST(distance_losses<T>)(sums, begin, end);
-  });
-  const double pairs = static_cast<double>(n) * n, loss = sum_of(losses) / pairs;
-  if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
-  const double shift = s.count == 0 ? 0 : sum_of(slopes) / s.count;
+  parallel_for(n, kPairFlops * n, KDOPS_BEST(distance_losses<T>), sums);
+  const double pairs = static_cast<double>(n) * n, loss = ordered_sum(losses) / pairs;
+  if (!want_grad) return {scalar_for<T>(student, loss), empty_for(student, {0})};
+  const double shift = s.count == 0 ? 0 : ordered_sum(slopes) / s.count;
   // Ordered pairs, so 4 W_ij (x_i - x_j) with W = dL/dd / (2 d).
   const Centred<T>& centred = s.prepared.centred;
   const SplitScale<T> scale(centred.scale);
@@ -201,7 +180,7 @@ LossAndGrad rkd_distance_of(const Tensor& student, const Tensor& teacher, bool w
              .factor = T(-1),
              .unit = scale.after,
              .out = pointer<T>(grad)});
-  return {scalar<T>(student, loss), grad};
+  return {scalar_for<T>(student, loss), grad};
 }
 
 LossAndGrad rkd_distance_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {
@@ -234,14 +213,14 @@ LossAndGrad similarity_of(const Tensor& student, const Tensor& teacher, bool wan
     (gram_s, gram_t, n, static_cast<T>(2 * scale.inside / pairs), losses.data(), factors, begin,
      end);
   });
-  const double loss = sum_of(losses) / pairs;
-  if (!want_grad) return {scalar<T>(student, loss), empty_for(student, {0})};
+  const double loss = ordered_sum(losses) / pairs;
+  if (!want_grad) return {scalar_for<T>(student, loss), empty_for(student, {0})};
   const auto weights = [&](int64_t begin, int64_t end) {
     KDOPS_BEST(similarity_weights<T>)(gram_s, gram_t, n, factors, begin, end);
   };
   const Tensor grad = product(gram_s, s.centred.rows, student, weights);
   multiply_by(scale.after, grad);
-  return {scalar<T>(student, loss), grad};
+  return {scalar_for<T>(student, loss), grad};
 }
 
 LossAndGrad similarity_cpu(const Tensor& student, const Tensor& teacher, bool want_grad) {

@@ -44,9 +44,7 @@ enum AngleField { kStudentInverse, kStudentHalf, kTeacherInverse, kTeacherHalf, 
 KDOPS_PER_ISA(template <class T> T column_sums(Rows<T> x, T* sums, int64_t begin, int64_t end);)
 
 // out = (x - centre) * scale, rows out_stride apart, and the squared norms of its rows.
-KDOPS_PER_ISA(template <class T> void centre_rows(Rows<T> x, const T* centre, T scale, T* out,
-                                                  int64_t out_stride, T* norms, int64_t begin,
-                                                  int64_t end);)
+KDOPS_KERNEL(centre_rows, Rows<T> x, const T* centre, T scale, T* out, int64_t out_stride, T* norms)
 
 // out (x.count, y.count) = unit * distance, or unit^2 * squared distance, for rows begin..end.
 // True if some pair is so near (but not equal) that its direction needs more digits than T has.
@@ -93,11 +91,10 @@ inline int64_t symmetric_strips(int64_t n) { return (product_strips(n) + 1) / 2;
 KDOPS_ENTRY(multiply_symmetric, Products)
 
 // target (length, count) = xT, rows `stride` apart, for tile rows begin..end of x.
-KDOPS_PER_ISA(template <class T> void transpose_rows(Rows<T> x, T* target, int64_t stride,
-                                                     int64_t begin, int64_t end);)
+KDOPS_KERNEL(transpose_rows, Rows<T> x, T* target, int64_t stride)
 
 // g = g + gT for n x n; by tile rows of the upper half.
-KDOPS_PER_ISA(template <class T> void add_transpose(T* g, int64_t n, int64_t begin, int64_t end);)
+KDOPS_KERNEL(add_transpose, T* g, int64_t n)
 inline constexpr int64_t kTileSide = 16;
 inline int64_t tile_rows(int64_t n) { return (n + kTileSide - 1) / kTileSide; }
 // Numbers from row to row of a copy that a product reads: an odd number of cache lines. A column of
@@ -113,13 +110,10 @@ KDOPS_PER_ISA(template <class T>
 
 // Rows begin..end of scale * (diag(V 1) - V) for the weights V of all unordered pairs; m holds
 // `groups` matrices to be added up. `begin` is a multiple of kTileSide.
-KDOPS_PER_ISA(template <class T> void angle_laplacian(const T* data, int64_t n, const T* m,
-                                                      int64_t groups, T scale, T* out,
-                                                      int64_t begin, int64_t end);)
+KDOPS_KERNEL(angle_laplacian, const T* data, int64_t n, const T* m, int64_t groups, T scale, T* out)
 
 // Per row of d (n, n): sum of the distances and number of those that are not zero.
-KDOPS_PER_ISA(template <class T> void distance_sums(const T* d, int64_t n, double* sums,
-                                                    double* counts, int64_t begin, int64_t end);)
+KDOPS_KERNEL(distance_sums, const T* d, int64_t n, double* sums, double* counts)
 
 // Distances (n, n) of both sides, and one over their means.
 template <class T>
@@ -172,26 +166,21 @@ struct SimilarityFactors {
 
 // Per row of two Gram matrices: the squared error of the rows divided by their norms; and the
 // factors of scale * dL/dG.
-KDOPS_PER_ISA(template <class T> void similarity_rows(const T* student, const T* teacher, int64_t n,
-                                                      T scale, double* losses,
-                                                      SimilarityFactors<T> out, int64_t begin,
-                                                      int64_t end);)
+KDOPS_KERNEL(similarity_rows, const T* student, const T* teacher, int64_t n, T scale,
+             double* losses, SimilarityFactors<T> out)
 
 // Rows of scale * (dL/dG + dL/dGT) in the place of student. Both matrices are symmetric, so that
 // no entry of another row is needed.
-KDOPS_PER_ISA(template <class T> void similarity_weights(T* student, const T* teacher, int64_t n,
-                                                         SimilarityFactors<T> known, int64_t begin,
-                                                         int64_t end);)
+KDOPS_KERNEL(similarity_weights, T* student, const T* teacher, int64_t n,
+             SimilarityFactors<T> known)
 
 // ---- pairwise ----------------------------------------------------------------------------------
 
 // Rows divided by their norm, and 1/norm, by the rule of common/shared/unit_row.h.
-KDOPS_PER_ISA(template <class T>
-              void unit_rows(Rows<T> x, T* out, T* inverse, int64_t begin, int64_t end);)
+KDOPS_KERNEL(unit_rows, Rows<T> x, T* out, T* inverse)
 
 // grad = factor (grad - (grad . u) u) / |x| for unit rows u, in place.
-KDOPS_PER_ISA(template <class T> void unit_rows_backward(Rows<T> unit, const T* inverse, T* grad,
-                                                         int64_t begin, int64_t end);)
+KDOPS_KERNEL(unit_rows_backward, Rows<T> unit, const T* inverse, T* grad)
 
 // Distances (n, m) in the units of the rows that a product reads: d * unit, or sqrt(d) * unit; and
 // the norms of these rows.
@@ -205,30 +194,23 @@ struct PairLengths {
 };
 
 // W (n, m) = grad / unit, or grad / (2 d unit) (0 where d = 0).
-KDOPS_PER_ISA(template <class T> void distance_weights(const PairLengths<T>& pairs, const T* grad,
-                                                       T* out, int64_t begin, int64_t end);)
+KDOPS_KERNEL(distance_weights, const PairLengths<T>& pairs, const T* grad, T* out)
 
 // Rows of scale * (diag(V 1) - V) in place of V (n, n); the diagonal of V does not count.
-KDOPS_PER_ISA(template <class T>
-              void laplacian(T* v, int64_t n, T scale, int64_t begin, int64_t end);)
+KDOPS_KERNEL(laplacian, T* v, int64_t n, T scale)
 
 // lossy[i] = whether row i of w times the rows cancels, see common/blas/differences.h.
-KDOPS_PER_ISA(template <class T> void mark_lossy(const PairLengths<T>& pairs, const T* w,
-                                                 uint8_t* lossy, int64_t begin, int64_t end);)
+KDOPS_KERNEL(mark_lossy, const PairLengths<T>& pairs, const T* w, uint8_t* lossy)
 
 // product = 2 (s_i x_i - product_i), s_i the sum of row i of w (n, m).
-KDOPS_PER_ISA(template <class T> void combine_rows(const T* w, int64_t m, Rows<T> x, T* product,
-                                                   int64_t begin, int64_t end);)
+KDOPS_KERNEL(combine_rows, const T* w, int64_t m, Rows<T> x, T* product)
 
 // cos (i, j, k) for anchors begin..end from r = 1/d and a = d/2, both (n, n).
-KDOPS_PER_ISA(template <class T> void angles(const T* inverse, const T* half, int64_t n, T* out,
-                                             int64_t begin, int64_t end);)
+KDOPS_KERNEL(angles, const T* inverse, const T* half, int64_t n, T* out)
 
 // dL/dD of the cosines for the cotangent grad (n, n, n): rows begin..end of w are written, and the
 // part that opposite sides get is added to m (n, n).
-KDOPS_PER_ISA(template <class T> void angles_backward(const T* grad, const T* inverse,
-                                                      const T* half, int64_t n, T* w, T* m,
-                                                      int64_t begin, int64_t end);)
+KDOPS_KERNEL(angles_backward, const T* grad, const T* inverse, const T* half, int64_t n, T* w, T* m)
 
 // ---- far.h: angles among rows so far apart that double loses the near ones -----------------------
 

@@ -38,6 +38,17 @@ inline Difference<T> difference_of(const T* x, const T* y, int64_t length, T sca
   return {reduce_add(sum), reduce_max(top)};
 }
 
+// Of x scale: the sum of the squares.
+template <class T>
+inline T scaled_square(const T* x, int64_t length, T scale) {
+  Pack<T> sum(T(0));
+  for_packs<T>(length, [&](int64_t c, int lanes) {
+    const Pack<T> value = load_some(x + c, lanes) * Pack<T>(scale);
+    sum = fma(value, value, sum);
+  });
+  return reduce_add(sum);
+}
+
 // Squared distances from row i of x to the rows j.. of y.
 template <class T>
 inline Pack<T> pair_squares(const GramRows<T>& g, int64_t i, int64_t j, int lanes, bool& near) {

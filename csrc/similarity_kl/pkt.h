@@ -18,15 +18,6 @@ struct PktRow {
   double loss = 0, shares = 0, weights = 0;  // shares: sum_j E_ij P_S,ij
 };
 
-// The first `count` lanes; the others become zero.
-template <class T>
-inline Pack<T> first_of(Pack<T> value, int count) {
-  if (count == Pack<T>::kLanes) return value;
-  T lanes[Pack<T>::kLanes];
-  value.store(lanes);
-  return Pack<T>::load_partial(lanes, count);
-}
-
 // The deviations q of both networks at some pairs, and what both the loss and the gradient need.
 template <class T>
 struct Deviations {
@@ -63,10 +54,10 @@ PktRow pkt_row(T* student, const T* teacher, const PktSet<T>& set, int64_t i, in
     const Deviations<T> key((x + bias_s) * other_s, (y + bias_t) * other_t);
     const P slope = row.slope(h);
     const P ratio = log_quotient(row.teacher + h, row.student + h, -row.gap);
-    const P weight = first_of(fma(slope, w_s, key.slope(h) * other_s), lanes);
+    const P weight = first_lanes(fma(slope, w_s, key.slope(h) * other_s), lanes);
     weight.store(student + j);
-    loss += first_of(fma(row.teacher, ratio, row.gap), lanes);
-    shares += first_of(slope * row.student, lanes);
+    loss += first_lanes(fma(row.teacher, ratio, row.gap), lanes);
+    shares += first_lanes(slope * row.student, lanes);
     total += weight;
   });
   return {static_cast<double>(reduce_add(loss)), static_cast<double>(reduce_add(shares)),

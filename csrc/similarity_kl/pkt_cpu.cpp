@@ -42,34 +42,26 @@ void compute(const Tensor& student, const Tensor& teacher, double epsilon, bool 
                               shares.get(),
                               weights.get(),
                               common.get(),
-                              gradients ? static_cast<T*>(gradient.data_ptr()) : nullptr};
+                              gradients ? pointer<T>(gradient) : nullptr};
   const double flops =
       2.0 * static_cast<double>(kBlock * count) * static_cast<double>(2 * width + t.size(2) + 40);
-  parallel_for(2, 12.0 * static_cast<double>(count * width),
-               [&](int64_t begin, int64_t end) { KDOPS_BEST(pkt_place<T>)(problem, begin, end); });
-  parallel_for(blocks, flops,
-               [&](int64_t begin, int64_t end) { KDOPS_BEST(pkt_blocks<T>)(problem, begin, end); });
+  parallel_for(2, 12.0 * static_cast<double>(count * width), KDOPS_BEST(pkt_place<T>), problem);
+  parallel_for(blocks, flops, KDOPS_BEST(pkt_blocks<T>), problem);
   const double rows = static_cast<double>(std::max<int64_t>(count, 1));
-  *static_cast<T*>(loss.data_ptr()) =
-      static_cast<T>(ordered_sum(losses.get(), blocks) / (rows * rows * rows));
+  *pointer<T>(loss) = static_cast<T>(ordered_sum(losses.get(), blocks) / (rows * rows * rows));
   if (!gradients) return;
   add_common(problem);
-  parallel_for(count, 8.0 * static_cast<double>(width),
-               [&](int64_t begin, int64_t end) { KDOPS_BEST(pkt_finish<T>)(problem, begin, end); });
+  parallel_for(count, 8.0 * static_cast<double>(width), KDOPS_BEST(pkt_finish<T>), problem);
 }
 
 std::tuple<Tensor, Tensor> pkt_cpu(const Tensor& student, const Tensor& teacher, double epsilon,
                                    bool gradients) {
   const char* op = "pkt";
-  check_dim(op, "student", student, 2);
-  check_dim(op, "teacher", teacher, 2);
-  check_like(op, "teacher", teacher, student);
-  check_size(op, "teacher", teacher, 0, student.size(0));
+  check_row_sets(op, student, teacher);
   const Tensor loss = empty_for(student, {});
-  const Tensor gradient =
-      gradients ? empty_for(student, {student.size(0), student.size(1)}) : empty_for(student, {0});
-  for_real_type(op, student, [&](auto kind) {
-    compute<decltype(kind)>(student, teacher, epsilon, gradients, loss, gradient);
+  const Tensor gradient = gradient_for(student, gradients);
+  for_real_type(op, student, [&]<class T>(T) {
+    compute<T>(student, teacher, epsilon, gradients, loss, gradient);
   });
   return {loss, gradient};
 }

@@ -18,7 +18,7 @@ class Counted {
       : used_(static_cast<size_t>(batch), count), total_(batch * count) {
     if (!mask) return;
     const Tensor dense = contiguous_of(*mask);
-    const bool* marks = static_cast<const bool*>(dense.data_ptr());
+    const bool* marks = pointer<bool>(dense);
     places_.assign(static_cast<size_t>(batch * count), 0);
     total_ = 0;
     for (int64_t b = 0; b < batch; ++b) {
@@ -47,13 +47,8 @@ class GivenRows {
       : tensor_(contiguous_of(rows)),
         factors_(rows.size(0) * rows.size(1)),
         longest_(rows.size(0)),
-        given_{static_cast<const In*>(tensor_.data_ptr()),
-               rows.size(1),
-               rows.size(2),
-               counted.used(),
-               counted.places(),
-               factors_.get(),
-               longest_.get()} {}
+        given_{pointer<In>(tensor_), rows.size(1),   rows.size(2),  counted.used(),
+               counted.places(),     factors_.get(), longest_.get()} {}
   const Given<In>& get() const { return given_; }
   double longest() const {
     double longest = 0;

@@ -51,9 +51,7 @@ struct Side {
     for (const Given<In>* set : {&rows.get(), &keys()})
       if (set == &rows.get() || others)
         parallel_for(batch, 4.0 * static_cast<double>(set->count * set->width),
-                     [&](int64_t begin, int64_t end) {
-                       KDOPS_BEST(kl_measure<In>)(*set, norm, begin, end);
-                     });
+                     KDOPS_BEST(kl_measure<In>), *set, norm);
   }
   double largest_logit() const {
     return std::abs(scale) * rows.longest() * (others ? *others : rows).longest();
@@ -72,9 +70,8 @@ class PlacedSide {
     network_ = {rows_.get(), keys_ ? keys_->get() : rows_.get(), centres_.get(), kept_.get(),
                 from.scale * std::numbers::log2e};
     const Placing<In, T> problem{from.rows.get(), from.keys(), network_, !from.others};
-    parallel_for(
-        batch, 8.0 * static_cast<double>(from.keys().count * from.keys().width),
-        [&](int64_t begin, int64_t end) { KDOPS_BEST(kl_place<In, T>)(problem, begin, end); });
+    parallel_for(batch, 8.0 * static_cast<double>(from.keys().count * from.keys().width),
+                 KDOPS_BEST(kl_place<In, T>), problem);
   }
   const Network<T>& network() const { return network_; }
 
@@ -95,9 +92,8 @@ template <class T>
 void find_logs(const Network<T>& network, int64_t batch, bool without_self, double* logs) {
   const Statistics<T> problem{network, without_self, logs, blocks_of(network.rows.count)};
   const double pairs = static_cast<double>(kBlock * network.keys.count);
-  parallel_for(
-      batch * problem.blocks, 2 * pairs * static_cast<double>(network.rows.width + 10),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(kl_statistics<T>)(problem, begin, end); });
+  parallel_for(batch * problem.blocks, 2 * pairs * static_cast<double>(network.rows.width + 10),
+               KDOPS_BEST(kl_statistics<T>), problem);
 }
 
 // The sums of both networks' exponentials, as Placed::lse wants them.
@@ -135,14 +131,13 @@ double pull(const Side<In>& student, const Network<T>& s, const Network<T>& t, i
                             .without_self = !settings.self_pairs,
                             .gradients = gradients,
                             .factor = factor,
-                            .out = gradients ? static_cast<In*>(out.data_ptr()) : nullptr,
+                            .out = gradients ? pointer<In>(out) : nullptr,
                             .losses = losses.get(),
                             .sides = sides,
                             .blocks = blocks};
   const double width = static_cast<double>(2 * own.width + t.rows.width + 40);
-  parallel_for(
-      batch * blocks, 2 * width * static_cast<double>(kBlock * others),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(kl_pull<In, T>)(problem, begin, end); });
+  parallel_for(batch * blocks, 2 * width * static_cast<double>(kBlock * others),
+               KDOPS_BEST(kl_pull<In, T>), problem);
   return of_keys ? 0 : ordered_sum(losses.get(), batch * blocks);
 }
 
@@ -158,29 +153,22 @@ void compute(const Side<In>& student, const Side<In>& teacher, int64_t batch, in
   const Sides sides = student.others ? Sides::rows : Sides::both;
   const double loss = pull(student, s, t, batch, settings, factor, sides, results.g_student);
   if (settings.of_keys) pull(student, s, t, batch, settings, factor, Sides::keys, results.g_keys);
-  *static_cast<In*>(results.loss.data_ptr()) = static_cast<In>(loss * share);
+  *pointer<In>(results.loss) = static_cast<In>(loss * share);
 }
 
 void check_rows(const Tensor& student, const std::optional<Tensor>& keys, const Tensor& teacher,
                 const std::optional<Tensor>& teacher_keys, const std::optional<Tensor>& mask,
                 const Settings& settings) {
   check_dim(kOp, "student", student, 3);
-  check_dim(kOp, "teacher", teacher, 3);
-  check_like(kOp, "teacher", teacher, student);
-  for (const int64_t axis : {0, 1}) check_size(kOp, "teacher", teacher, axis, student.size(axis));
+  check_sizes(kOp, "teacher", teacher, student, {student.size(0), student.size(1), kAnySize});
   STD_TORCH_CHECK(keys.has_value() == teacher_keys.has_value(), kOp,
                   ": expected keys of both networks, or of none");
   STD_TORCH_CHECK(keys.has_value() ? settings.self_pairs : !settings.of_keys, kOp,
                   ": of_keys needs keys, and keys need self_pairs");
   if (keys) {
-    for (const auto& [name, set, like] : {std::tuple{"keys", &*keys, &student},
-                                          std::tuple{"teacher_keys", &*teacher_keys, &teacher}}) {
-      check_dim(kOp, name, *set, 3);
-      check_like(kOp, name, *set, student);
-      check_size(kOp, name, *set, 0, student.size(0));
-      check_size(kOp, name, *set, 1, keys->size(1));
-      check_size(kOp, name, *set, 2, like->size(2));
-    }
+    check_sizes(kOp, "keys", *keys, student, {student.size(0), kAnySize, student.size(2)});
+    check_sizes(kOp, "teacher_keys", *teacher_keys, student,
+                {student.size(0), keys->size(1), teacher.size(2)});
   }
   if (!mask) return;
   check_dim(kOp, "mask", *mask, 2);
@@ -191,8 +179,7 @@ void check_rows(const Tensor& student, const std::optional<Tensor>& keys, const 
 }
 
 Tensor gradient_of(const Tensor& rows, bool wanted, bool zero) {
-  if (!wanted) return empty_for(rows, {0});
-  Tensor out = empty_for(rows, {rows.size(0), rows.size(1), rows.size(2)});
+  Tensor out = gradient_for(rows, wanted);
   const size_t bytes = rows.scalar_type() == ScalarType::Double ? 8 : 4;
   if (zero && out.numel() > 0)
     std::memset(out.data_ptr(), 0, static_cast<size_t>(out.numel()) * bytes);
@@ -211,8 +198,7 @@ std::tuple<Tensor, Tensor, Tensor> similarity_kl_cpu(
   const Counted all(std::nullopt, batch, keys ? keys->size(1) : 0);
   Results results{empty_for(student, {}), gradient_of(student, gradients, mask.has_value()),
                   gradient_of(keys ? *keys : student, of_keys, false)};
-  for_real_type(kOp, student, [&](auto kind) {
-    using In = decltype(kind);
+  for_real_type(kOp, student, [&]<class In>(In) {
     Side<In> s(student, keys, counted, all, student_scale);
     Side<In> t(teacher, teacher_keys, counted, all, teacher_scale);
     for (Side<In>* side : {&s, &t}) side->measure(batch, cosine ? Norm::unit : Norm::none);

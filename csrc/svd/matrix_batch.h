@@ -97,10 +97,4 @@ inline std::optional<Tensor> cotangent(const char* op, const char* name,
   return contiguous_of(*grad);
 }
 
-// Where a tensor's data lie; null for no tensor and for one without entries.
-template <class T>
-const T* pointer_or_null(const std::optional<Tensor>& tensor) {
-  return tensor && tensor->numel() ? pointer<T>(*tensor) : nullptr;
-}
-
 }  // namespace kdops::svd

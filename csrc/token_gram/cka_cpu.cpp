@@ -35,12 +35,9 @@ struct CkaBatch {
     return rows;
   }
   Cka<T> matrix(int64_t b, const std::vector<int64_t>& rows) const {
-    const auto tokens = [b](const Tensor& x) {
-      return Tokens<T>{pointer<T>(x) + b * x.stride(0), x.size(2), x.stride(1), x.stride(2)};
-    };
     Cka<T> p{};
-    p.student.given = tokens(student);
-    p.teacher.given = tokens(teacher);
+    p.student.given = tokens_of<T>(student, b);
+    p.teacher.given = tokens_of<T>(teacher, b);
     p.present = rows.data();
     p.n = static_cast<int64_t>(rows.size());
     p.centred = centred;
@@ -92,14 +89,10 @@ double mean_of(const CkaBatch<T>& batch) {
   if (count == 0) return 0;
   const CkaSizes most{batch.student.size(1), batch.student.size(2), batch.teacher.size(2)};
   std::vector<double> losses(static_cast<size_t>(count));
-  if (count > 1 && most.flops() < kSmallImage) {
-    parallel_for(count, most.flops(), [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) losses[b] = loss_of(batch, b, OnOneThread{});
-    });
-  } else {
-    for (int64_t b = 0; b < count; ++b) losses[b] = loss_of(batch, b, OnAllThreads{});
-  }
-  return ordered_sum(losses.data(), count) / static_cast<double>(count);
+  over_images(count, most.flops(), [&](int64_t begin, int64_t end, const auto& run) {
+    for (int64_t b = begin; b < end; ++b) losses[b] = loss_of(batch, b, run);
+  });
+  return ordered_sum(losses) / static_cast<double>(count);
 }
 
 std::tuple<Tensor, Tensor> cka_loss_cpu(const Tensor& student, const Tensor& teacher,
@@ -115,12 +108,10 @@ std::tuple<Tensor, Tensor> cka_loss_cpu(const Tensor& student, const Tensor& tea
   }
   Tensor loss = empty_for(student, {});
   Tensor gradient = gradient_for(student, gradients);
-  const std::optional<Tensor> dense =
-      inside ? std::optional<Tensor>(contiguous_of(*inside)) : std::nullopt;
-  for_real_type(op, student, [&](auto kind) {
-    using T = decltype(kind);
+  const std::optional<Tensor> dense = contiguous_of(inside);
+  for_real_type(op, student, [&]<class T>(T) {
     if (dense) std::fill_n(pointer<T>(gradient), gradient.numel(), T(0));  // padding has none
-    const CkaBatch<T> batch{student, teacher,  dense ? pointer<const bool>(*dense) : nullptr,
+    const CkaBatch<T> batch{student, teacher,  pointer_or_null<bool>(dense),
                             centred, gradient, gradients};
     *pointer<T>(loss) = static_cast<T>(mean_of(batch));
   });

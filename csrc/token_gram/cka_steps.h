@@ -62,8 +62,7 @@ struct CkaWork {
 template <class T, class Run>
 void prepare_rows(Cka<T>& p, const CkaWork<T>& work, const Run& run) {
   const int64_t groups = token_groups(p.n), a = work.sizes.student, b = work.sizes.teacher;
-  run(2 * groups, static_cast<double>(kTokenGroup * (a + b)),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(cka_largest<T>)(p, begin, end); });
+  run(2 * groups, static_cast<double>(kTokenGroup * (a + b)), KDOPS_BEST(cka_largest<T>), p);
   const auto scale_of = [&](int64_t first) {
     const double* of = p.sums + first;
     return kdops::KDOPS_WHERE::row_scale(static_cast<T>(*std::max_element(of, of + groups)));
@@ -71,7 +70,7 @@ void prepare_rows(Cka<T>& p, const CkaWork<T>& work, const Run& run) {
   p.student.scale = scale_of(0);
   p.teacher.scale = scale_of(groups);
   run(column_blocks(a) + column_blocks(b), static_cast<double>(8 * p.n * kColumns),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(cka_columns<T>)(p, begin, end); });
+      KDOPS_BEST(cka_columns<T>), p);
 }
 
 template <class T, class Run>
@@ -80,17 +79,16 @@ void compare_rows(Cka<T>& p, const CkaWork<T>& work, const Run& run) {
   p.student.kernel = work.student.get();
   p.teacher.kernel = work.teacher.get();
   run(blocks, static_cast<double>(kFeatureBlock * kFeatureBlock * (a + work.sizes.teacher)),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(cka_kernels<T>)(p, begin, end); });
+      KDOPS_BEST(cka_kernels<T>), p);
   p.student.own = inverse_norm(ordered_sum(p.sums, blocks / 2));
   p.teacher.own = inverse_norm(ordered_sum(p.sums + blocks / 2, blocks / 2));
-  run(token_groups(p.n), static_cast<double>(4 * kTokenGroup * p.n),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(cka_differences<T>)(p, begin, end); });
+  run(token_groups(p.n), static_cast<double>(4 * kTokenGroup * p.n), KDOPS_BEST(cka_differences<T>),
+      p);
   p.loss = ordered_sum(p.sums, token_groups(p.n)) / 2;
   p.factor = static_cast<T>(2 * p.student.own);
   if (p.pull == nullptr) return;
   run(feature_blocks(p.n) * pull_chunks(a),
-      static_cast<double>(2 * kFeatureBlock * kPullColumns * p.n),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(cka_pull<T>)(p, begin, end); });
+      static_cast<double>(2 * kFeatureBlock * kPullColumns * p.n), KDOPS_BEST(cka_pull<T>), p);
 }
 
 // <K_S, K_T> = |YT X|^2: the products of gram_anchoring_loss, and its pull with the student's part
@@ -108,7 +106,7 @@ void compare_columns(Cka<T>& p, const CkaWork<T>& work, const Run& run) {
   of.products_row = a;
   of.sums = p.sums;
   run(work.product_sums(), static_cast<double>(2 * kFeatureBlock * kFeatureBlock * p.n),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(anchor_products<T>)(of, begin, end); });
+      KDOPS_BEST(anchor_products<T>), of);
   const auto& blocks = work.blocks;
   p.student.own = inverse_norm(ordered_sum(p.sums, blocks.student));
   const double mixed = ordered_sum(p.sums + blocks.student, blocks.mixed);
@@ -119,7 +117,7 @@ void compare_columns(Cka<T>& p, const CkaWork<T>& work, const Run& run) {
   const T part = static_cast<T>(mixed * p.student.own * p.student.own);
   for (int64_t i = 0; i < a * a; ++i) of.xx[i] *= part;
   run((p.n + kTokenBlock - 1) / kTokenBlock, static_cast<double>(2 * kTokenBlock * a * (a + b)),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(anchor_pull<T>)(of, begin, end); });
+      KDOPS_BEST(anchor_pull<T>), of);
 }
 
 // 1 - CKA of a matrix, and its gradient where one is wanted, of the rows that count.
@@ -136,7 +134,7 @@ double cka_of(Cka<T> p, const CkaWork<T>& work, const Run& run) {
   if (both == 0) p.factor = T(0);  // CKA of rows without variance is 0
   if (p.gradient != nullptr)
     run(token_groups(p.n), static_cast<double>(8 * kTokenGroup * work.sizes.student),
-        [&](int64_t begin, int64_t end) { KDOPS_BEST(cka_back<T>)(p, begin, end); });
+        KDOPS_BEST(cka_back<T>), p);
   return both == 0 ? 1 : p.loss;
 }
 

@@ -22,20 +22,11 @@ inline constexpr double kTooFewDigits = 1.0 / 65536;
 
 inline void check_tokens(const char* op, const Tensor& student, const Tensor& teacher) {
   check_dim(op, "student", student, 3);
-  check_dim(op, "teacher", teacher, 3);
-  check_like(op, "teacher", teacher, student);
-  check_size(op, "teacher", teacher, 0, student.size(0));
-  check_size(op, "teacher", teacher, 1, student.size(1));
+  check_sizes(op, "teacher", teacher, student, {student.size(0), student.size(1), kAnySize});
 }
 
 // Flops of an image, or of a matrix of rows: not worth many threads.
 inline constexpr double kSmallImage = 16e6;
-
-// The tensor of student's gradient; empty where that is not wanted.
-inline Tensor gradient_for(const Tensor& student, bool wanted) {
-  if (!wanted) return empty_for(student, {0});
-  return empty_for(student, {student.size(0), student.size(1), student.size(2)});
-}
 
 struct ImageSizes {
   int64_t tokens, student, teacher;
@@ -95,17 +86,34 @@ struct Work {
 
 // The two ways to run a step of `items` independent items.
 struct OnOneThread {
-  template <class Body>
-  void operator()(int64_t items, double, const Body& body) const {
-    body(0, items);
+  template <class Kernel, class Problem>
+  void operator()(int64_t items, double, Kernel* kernel, const Problem& problem) const {
+    kernel(problem, 0, items);
   }
 };
 struct OnAllThreads {
-  template <class Body>
-  void operator()(int64_t items, double flops, const Body& body) const {
-    parallel_for(items, flops, body);
+  template <class Kernel, class Problem>
+  void operator()(int64_t items, double flops, Kernel* kernel, const Problem& problem) const {
+    parallel_for(items, flops, kernel, problem);
   }
 };
+
+// body(begin, end, run) for all images: small ones an image a thread, others one after the other with
+// the steps of each shared among the threads.
+template <class Body>
+void over_images(int64_t images, double flops, const Body& body) {
+  if (images > 1 && flops < kSmallImage)
+    parallel_for(images, flops,
+                 [&](int64_t begin, int64_t end) { body(begin, end, OnOneThread{}); });
+  else
+    body(int64_t(0), images, OnAllThreads{});
+}
+
+// Image b of x (B, N, D).
+template <class T>
+Tokens<T> tokens_of(const Tensor& x, int64_t b) {
+  return {pointer<T>(x) + b * x.stride(0), x.size(2), x.stride(1), x.stride(2)};
+}
 
 // What is known of an image: |G_S - G_T|^2, and whether float has digits for it and its gradient.
 struct Anchored {
@@ -116,7 +124,7 @@ struct Anchored {
 template <class T, class Run>
 void units_of(const Anchoring<T>& p, const Run& run) {
   run(token_groups(p.tokens), 8.0 * static_cast<double>(kTokenGroup * (p.x.width + p.y.width)),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(anchor_units<T>)(p, begin, end); });
+      KDOPS_BEST(anchor_units<T>), p);
 }
 
 // The gradient from the pull; whether it keeps its digits.
@@ -124,7 +132,7 @@ template <class T, class Run>
 bool gradient_of(const Anchoring<T>& p, const Run& run) {
   if (p.gradient == nullptr) return true;
   run(token_groups(p.tokens), 16.0 * static_cast<double>(kTokenGroup * p.x.width),
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(anchor_back<T>)(p, begin, end); });
+      KDOPS_BEST(anchor_back<T>), p);
   const double across = ordered_sum(p.across, p.tokens);
   return !(across < kTooFewDigits * ordered_sum(p.pulled, p.tokens));
 }
@@ -144,8 +152,7 @@ Anchored by_tiles(Anchoring<T>& p, Work<T>& work, const Run& run) {
   units_of(p, run);
   const double pair = static_cast<double>(tile * tile * (6 * width + 2 * p.teacher.width));
   for (p.round = 0; p.round < tiles; ++p.round)
-    run(pairs_in_round(tiles, p.round), pair,
-        [&](int64_t begin, int64_t end) { KDOPS_BEST(anchor_pairs<T>)(p, begin, end); });
+    run(pairs_in_round(tiles, p.round), pair, KDOPS_BEST(anchor_pairs<T>), p);
   const double sum = ordered_sum(p.sums, tiles * tiles);
   const double squares = ordered_sum(p.squares, tiles * tiles);
   const bool exact = sum == 0 || !(sum < kTooFewDigits * squares);  // NaN is what it is
@@ -165,8 +172,7 @@ std::optional<Anchored> by_features(Anchoring<T>& p, Work<T>& work, const Run& r
   p.sums = work.sums.get();
   units_of(p, run);
   const double block = 2.0 * static_cast<double>(kFeatureBlock * kFeatureBlock * p.tokens);
-  run(work.all_blocks(), block,
-      [&](int64_t begin, int64_t end) { KDOPS_BEST(anchor_products<T>)(p, begin, end); });
+  run(work.all_blocks(), block, KDOPS_BEST(anchor_products<T>), p);
   const auto& blocks = work.blocks;
   const double own = ordered_sum(p.sums, blocks.student);
   const double mixed = ordered_sum(p.sums + blocks.student, blocks.mixed);
@@ -175,8 +181,7 @@ std::optional<Anchored> by_features(Anchoring<T>& p, Work<T>& work, const Run& r
   if (sum < kCancelled * (own + other)) return std::nullopt;  // NaN is not
   if (p.gradient != nullptr) {
     const double pull = 2.0 * static_cast<double>(kTokenBlock * width * (width + others));
-    run((p.tokens + kTokenBlock - 1) / kTokenBlock, pull,
-        [&](int64_t begin, int64_t end) { KDOPS_BEST(anchor_pull<T>)(p, begin, end); });
+    run((p.tokens + kTokenBlock - 1) / kTokenBlock, pull, KDOPS_BEST(anchor_pull<T>), p);
   }
   return Anchored{sum, true, gradient_of(p, run)};
 }

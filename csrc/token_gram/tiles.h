@@ -36,8 +36,7 @@ View<const T> panel_of(const Store<T>& units, int64_t t) {
 template <class T>
 void gram_tile(const Store<T>& units, const TilePair& pair, T* out) {
   const View<const T> left = panel_of(units, pair.left), right = panel_of(units, pair.right);
-  gemm<T>(pair.rows, pair.columns, units.width, T(1), {left.data, left.col, left.row}, right,
-          {out, units.tile, 1});
+  gemm<T>(pair.rows, pair.columns, units.width, T(1), left.turned(), right, {out, units.tile, 1});
 }
 
 struct DifferenceSums {

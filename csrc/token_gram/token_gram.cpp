@@ -46,12 +46,9 @@ struct Batch {
   bool gradients;
 
   Anchoring<T> image(int64_t b) const {
-    const auto tokens = [b](const Tensor& x) {
-      return Tokens<T>{pointer<T>(x) + b * x.stride(0), x.size(2), x.stride(1), x.stride(2)};
-    };
     Anchoring<T> p{};
-    p.student = tokens(student);
-    p.teacher = tokens(teacher);
+    p.student = tokens_of<T>(student, b);
+    p.teacher = tokens_of<T>(teacher, b);
     p.tokens = student.size(1);
     p.negatives = negatives;
     p.gradient = gradients ? pointer<T>(gradient) + b * p.tokens * p.student.width : nullptr;
@@ -74,18 +71,12 @@ double loss_of(const Batch<T>& batch) {
                         sizes.teacher > 0 && sizes.by_features() < sizes.by_tiles();
   const double flops = 2 * (features ? sizes.by_features() : sizes.by_tiles());
   std::vector<double> losses(static_cast<size_t>(images));
-  if (images > 1 && flops < kSmallImage) {
-    parallel_for(images, flops, [&](int64_t begin, int64_t end) {
-      Work<T> work(sizes, features, batch.gradients);
-      for (int64_t b = begin; b < end; ++b)
-        losses[b] = batch.weight(b) * sum_of_image(batch.image(b), work, OnOneThread{});
-    });
-  } else {
+  over_images(images, flops, [&](int64_t begin, int64_t end, const auto& run) {
     Work<T> work(sizes, features, batch.gradients);
-    for (int64_t b = 0; b < images; ++b)
-      losses[b] = batch.weight(b) * sum_of_image(batch.image(b), work, OnAllThreads{});
-  }
-  return ordered_sum(losses.data(), images);
+    for (int64_t b = begin; b < end; ++b)
+      losses[b] = batch.weight(b) * sum_of_image(batch.image(b), work, run);
+  });
+  return ordered_sum(losses);
 }
 
 std::tuple<Tensor, Tensor> gram_anchoring_loss_cpu(const Tensor& student, const Tensor& teacher,
@@ -93,22 +84,19 @@ std::tuple<Tensor, Tensor> gram_anchoring_loss_cpu(const Tensor& student, const 
                                                    int64_t negatives, bool gradients) {
   const char* op = "gram_anchoring_loss";
   check_tokens(op, student, teacher);
-  if (weights) {
-    check_dim(op, "weights", *weights, 1);
-    check_like(op, "weights", *weights, student);
-    check_size(op, "weights", *weights, 0, student.size(0));
-  }
+  if (weights) check_sizes(op, "weights", *weights, student, {student.size(0)});
   STD_TORCH_CHECK(negatives >= 0 && negatives <= 2, op, ": expected negatives 0, 1 or 2, got ",
                   negatives);
   Tensor loss = empty_for(student, {});
   Tensor gradient = gradient_for(student, gradients);
-  for_real_type(op, student, [&](auto kind) {
-    using T = decltype(kind);
-    const std::optional<Tensor> dense =
-        weights ? std::optional<Tensor>(contiguous_of(*weights)) : std::nullopt;
-    const Batch<T> batch{
-        student,  teacher,  dense ? pointer<T>(*dense) : nullptr, static_cast<Negatives>(negatives),
-        gradient, gradients};
+  const std::optional<Tensor> dense = contiguous_of(weights);
+  for_real_type(op, student, [&]<class T>(T) {
+    const Batch<T> batch{.student = student,
+                         .teacher = teacher,
+                         .weights = pointer_or_null<T>(dense),
+                         .negatives = static_cast<Negatives>(negatives),
+                         .gradient = gradient,
+                         .gradients = gradients};
     *pointer<T>(loss) = static_cast<T>(loss_of(batch));
   });
   return {loss, gradient};

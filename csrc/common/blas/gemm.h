@@ -20,6 +20,7 @@ struct View {
   int64_t row, col;
 
   T& at(int64_t i, int64_t j) const { return data[i * row + j * col]; }
+  View turned() const { return {data, col, row}; }
 };
 
 // Whether the inner loop fetches what the next strip will read: with registers half as wide it asks

@@ -6,7 +6,7 @@
 // so that no room's name meets another's. It includes no torch header, so that no inline function
 // of torch is ever compiled with wider instructions than the machine may have. Its entry points are
 // declared in kdops::<room> by <op>_simd.h, with KDOPS_ENTRY where a struct holds the problem (else
-// with KDOPS_PER_ISA), compiled for each type with KDOPS_COMPILE beside their definition, and the
+// with KDOPS_KERNEL or KDOPS_PER_ISA), compiled for each type with KDOPS_COMPILE beside their definition, and the
 // glue (<op>_cpu.cpp, compiled once) calls the widest one with KDOPS_BEST.
 #pragma once
 
@@ -35,10 +35,10 @@
   }
 #endif
 
-// The usual one, on items begin..end of a problem.
-#define KDOPS_ENTRY(name, Problem) \
-  KDOPS_PER_ISA(template <class T> \
-                void name(const Problem<T>& problem, int64_t begin, int64_t end);)
+// The usual one, on items begin..end: of a problem, or of what other arguments say.
+#define KDOPS_KERNEL(name, ...) \
+  KDOPS_PER_ISA(template <class T> void name(__VA_ARGS__, int64_t begin, int64_t end);)
+#define KDOPS_ENTRY(name, Problem) KDOPS_KERNEL(name, const Problem<T>& problem)
 
 // Compiles a declared entry point for a type; beside its definition.
 #define KDOPS_COMPILE(name, T) template decltype(name<T>) name<T>;

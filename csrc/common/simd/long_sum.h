@@ -88,13 +88,4 @@ inline double long_squares(const T* x, int64_t count, T scale) {
   });
 }
 
-// max |x|; NaN is not seen.
-template <class T>
-inline T largest_size(const T* x, int64_t count) {
-  Pack<T> largest(T(0));
-  for_packs<T>(count,
-               [&](int64_t j, int lanes) { largest = max(abs(load_some(x + j, lanes)), largest); });
-  return reduce_max(largest);
-}
-
 }  // namespace kdops::KDOPS_ISA

@@ -5,7 +5,7 @@
 
 #include <utility>
 
-#include "common/simd/pack.h"
+#include "common/simd/pack_loop.h"
 
 namespace kdops::KDOPS_ISA {
 
@@ -113,10 +113,7 @@ void scatter_lanes(const Pack<T>* in, int elements, int lanes, T* target, int64_
       for (int l = 0; l < kLanes; ++l) rows[l].store(target + l * stride + e);
     } else {
       for (int l = 0; l < kLanes && l < lanes; ++l)
-        if (count == kLanes)
-          rows[l].store(target + l * stride + e);
-        else
-          rows[l].store_partial(target + l * stride + e, count);
+        store_some(rows[l], target + l * stride + e, count);
     }
   }
 }
@@ -132,11 +129,7 @@ struct TurnedTile {
     gather_lanes(source, stride, rows, cols, lines);
   }
   void store(T* target, int64_t stride, int rows, int cols) const {
-    for (int r = 0; r < rows; ++r)
-      if (cols == kLanes)
-        lines[r].store(target + r * stride);
-      else
-        lines[r].store_partial(target + r * stride, cols);
+    for (int r = 0; r < rows; ++r) store_some(lines[r], target + r * stride, cols);
   }
 };
 

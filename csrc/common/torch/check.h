@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <initializer_list>
 #include <sstream>
 #include <string>
 
@@ -38,6 +39,25 @@ inline void check_like(const char* op, const char* name, const Tensor& tensor,
                   " has another dtype than the first argument");
   STD_TORCH_CHECK(tensor.device() == first.device(), op, ": ", name,
                   " is on another device than the first argument");
+}
+
+// All of it: like `first`, and of these sizes; kAnySize where anything goes.
+inline constexpr int64_t kAnySize = -1;
+inline void check_sizes(const char* op, const char* name, const Tensor& tensor, const Tensor& first,
+                        std::initializer_list<int64_t> sizes) {
+  check_dim(op, name, tensor, static_cast<int64_t>(sizes.size()));
+  check_like(op, name, tensor, first);
+  int64_t axis = 0;
+  for (const int64_t size : sizes) {
+    if (size != kAnySize) check_size(op, name, tensor, axis, size);
+    ++axis;
+  }
+}
+
+// student (N, D) and teacher (N, D').
+inline void check_row_sets(const char* op, const Tensor& student, const Tensor& teacher) {
+  check_dim(op, "student", student, 2);
+  check_sizes(op, "teacher", teacher, student, {student.size(0), kAnySize});
 }
 
 }  // namespace kdops

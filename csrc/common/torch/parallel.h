@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdint>
 #include <new>
+#include <vector>
 
 namespace kdops {
 
@@ -38,12 +39,23 @@ void parallel_for(int64_t items, double flops_per_item, const Body& body) {
   STD_TORCH_CHECK(!exhausted, "kdops: out of memory: a kernel could not get its work memory");
 }
 
+// The same for a kernel, KDOPS_BEST(name<T>), which takes its range behind its other arguments.
+template <class Kernel, class... Arguments>
+void parallel_for(int64_t items, double flops_per_item, Kernel* kernel,
+                  const Arguments&... arguments) {
+  parallel_for(items, flops_per_item,
+               [&](int64_t begin, int64_t end) { kernel(arguments..., begin, end); });
+}
+
 // The sum of the items' values, in their order.
 template <class T>
 double ordered_sum(const T* values, int64_t count) {
   double sum = 0;
   for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(values[i]);
   return sum;
+}
+inline double ordered_sum(const std::vector<double>& values) {
+  return ordered_sum(values.data(), static_cast<int64_t>(values.size()));
 }
 
 }  // namespace kdops

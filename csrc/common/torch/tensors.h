@@ -34,8 +34,32 @@ inline Tensor empty_for(const Tensor& like, Sizes sizes,
   return Tensor(result);
 }
 
+inline Tensor empty_for(const Tensor& x) { return empty_for(x, x.sizes()); }
+
+// For the gradient of x: empty where that is not wanted.
+inline Tensor gradient_for(const Tensor& x, bool wanted) {
+  return wanted ? empty_for(x) : empty_for(x, {0});
+}
+
+// A number as a tensor of T. CPU only.
+template <class T>
+Tensor scalar_for(const Tensor& like, double value) {
+  Tensor out = empty_for(like, {});
+  *pointer<T>(out) = static_cast<T>(value);
+  return out;
+}
+
 inline Tensor contiguous_of(const Tensor& x) {
   return x.is_contiguous() ? x : torch::stable::contiguous(x);
+}
+inline std::optional<Tensor> contiguous_of(const std::optional<Tensor>& x) {
+  return x ? std::optional<Tensor>(contiguous_of(*x)) : std::nullopt;
+}
+
+// Where a tensor's data lie; null for no tensor and for one without entries.
+template <class T>
+T* pointer_or_null(const std::optional<Tensor>& x) {
+  return x && x->numel() ? pointer<T>(*x) : nullptr;
 }
 
 }  // namespace kdops

@@ -1,6 +1,8 @@
-// CPU glue of svd, svdvals and eigh: stable tensors to pointers, the batch over the threads.
+// CPU glue of svd, svdvals, eigh and svd_backward: stable tensors to pointers, the batch over the
+// threads.
 #include <torch/csrc/stable/library.h>
 
+#include <optional>
 #include <tuple>
 
 #include "common/torch/parallel.h"
@@ -16,26 +18,31 @@ double svd_flops(const MatrixBatch& batch) {
   return 6 * length * p * p + 14 * p * p * p;
 }
 
+// U without columns: not wanted; no Vh: nor is any vector.
+void decompose(const char* op, const MatrixBatch& batch, const std::optional<Tensor>& U,
+               const Tensor& S, const std::optional<Tensor>& Vh, bool canonical, bool fast) {
+  const double flops = svd_flops(batch) / (Vh ? 1 : 2);
+  for_real_type(op, batch.A, [&]<class T>(T) {
+    const SvdProblem<T> problem{.a = pointer<T>(batch.A),
+                                .u = pointer_or_null<T>(U),
+                                .s = pointer<T>(S),
+                                .vh = pointer_or_null<T>(Vh),
+                                .m = static_cast<int>(batch.m),
+                                .n = static_cast<int>(batch.n),
+                                .by_columns = batch.column_major,
+                                .canonical = canonical,
+                                .fast = fast};
+    parallel_for(batch.count, flops, KDOPS_BEST(svd_full<T>), problem);
+  });
+}
+
 std::tuple<Tensor, Tensor, Tensor> svd_cpu(const Tensor& input, bool compute_u, bool canonical,
                                            bool fast, bool /*lorentz*/) {
   const MatrixBatch batch("svd", input, true);
   batch.check_small_side("svd");
   const int64_t m = batch.m, n = batch.n, p = batch.small_side();
   Tensor U = batch.result({m, compute_u ? p : 0}), S = batch.result({p}), Vh = batch.result({p, n});
-  for_real_type("svd", batch.A, [&](auto kind) {
-    using T = decltype(kind);
-    const SvdProblem<T> problem{.a = pointer<T>(batch.A),
-                                .u = compute_u ? pointer<T>(U) : nullptr,
-                                .s = pointer<T>(S),
-                                .vh = pointer<T>(Vh),
-                                .m = static_cast<int>(m),
-                                .n = static_cast<int>(n),
-                                .by_columns = batch.column_major,
-                                .canonical = canonical,
-                                .fast = fast};
-    parallel_for(batch.count, svd_flops(batch),
-                 [&](int64_t begin, int64_t end) { KDOPS_BEST(svd_full<T>)(problem, begin, end); });
-  });
+  decompose("svd", batch, U, S, Vh, canonical, fast);
   return {U, S, Vh};
 }
 
@@ -43,18 +50,7 @@ Tensor svdvals_cpu(const Tensor& input) {
   const MatrixBatch batch("svdvals", input, true);
   batch.check_small_side("svdvals");
   Tensor S = batch.result({batch.small_side()});
-  for_real_type("svdvals", batch.A, [&](auto kind) {
-    using T = decltype(kind);
-    const SvdProblem<T> problem{.a = pointer<T>(batch.A),
-                                .u = nullptr,
-                                .s = pointer<T>(S),
-                                .vh = nullptr,
-                                .m = static_cast<int>(batch.m),
-                                .n = static_cast<int>(batch.n),
-                                .by_columns = batch.column_major};
-    parallel_for(batch.count, svd_flops(batch) / 2,
-                 [&](int64_t begin, int64_t end) { KDOPS_BEST(svd_full<T>)(problem, begin, end); });
-  });
+  decompose("svdvals", batch, std::nullopt, S, std::nullopt, false, false);
   return S;
 }
 
@@ -64,16 +60,44 @@ std::tuple<Tensor, Tensor> eigh_cpu(const Tensor& input) {
   batch.check_small_side("eigh");
   const int64_t n = batch.n;
   Tensor values = batch.result({n}), vectors = batch.result({n, n});
-  for_real_type("eigh", batch.A, [&](auto kind) {
-    using T = decltype(kind);
+  for_real_type("eigh", batch.A, [&]<class T>(T) {
     const EighProblem<T> problem{.a = pointer<T>(batch.A),
                                  .values = pointer<T>(values),
                                  .vectors = pointer<T>(vectors),
                                  .n = static_cast<int>(n)};
-    parallel_for(batch.count, svd_flops(batch),
-                 [&](int64_t begin, int64_t end) { KDOPS_BEST(eigh<T>)(problem, begin, end); });
+    parallel_for(batch.count, svd_flops(batch), KDOPS_BEST(eigh<T>), problem);
   });
   return {values, vectors};
+}
+
+Tensor svd_backward_cpu(const std::optional<Tensor>& gU, const std::optional<Tensor>& gS,
+                        const std::optional<Tensor>& gVh, const Tensor& U, const Tensor& S,
+                        const Tensor& Vh, bool lorentz) {
+  const char* op = "svd_backward";
+  const MatrixBatch left(op, U), right(op, Vh);
+  const int64_t m = left.m, n = right.n, r = std::min(m, n);
+  left.check_part(op, "U", U, {m, r});
+  left.check_part(op, "S", S, {r});
+  left.check_part(op, "Vh", Vh, {r, n});
+  const Tensor values = contiguous_of(S);
+  const auto gu = cotangent(op, "gU", gU, U), gs = cotangent(op, "gS", gS, S),
+             gvh = cotangent(op, "gVh", gVh, Vh);
+  Tensor gA = left.result({m, n});
+  const double flops = 6.0 * std::max(m, n) * r * r;
+  for_real_type(op, U, [&]<class T>(T) {
+    const SvdBackwardProblem<T> problem{.gU = pointer_or_null<T>(gu),
+                                        .gS = pointer_or_null<T>(gs),
+                                        .gVh = pointer_or_null<T>(gvh),
+                                        .U = pointer<T>(left.A),
+                                        .S = pointer<T>(values),
+                                        .Vh = pointer<T>(right.A),
+                                        .gA = pointer<T>(gA),
+                                        .m = m,
+                                        .n = n,
+                                        .lorentz = lorentz};
+    parallel_for(left.count, flops, KDOPS_BEST(svd_backward<T>), problem);
+  });
+  return gA;
 }
 
 }  // namespace
@@ -83,4 +107,5 @@ STABLE_TORCH_LIBRARY_IMPL(kdops, CPU, m) {
   m.impl("svd", TORCH_BOX(&kdops::svd::svd_cpu));
   m.impl("svdvals", TORCH_BOX(&kdops::svd::svdvals_cpu));
   m.impl("eigh", TORCH_BOX(&kdops::svd::eigh_cpu));
+  m.impl("svd_backward", TORCH_BOX(&kdops::svd::svd_backward_cpu));
 }

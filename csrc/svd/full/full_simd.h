@@ -1,4 +1,5 @@
-// CPU entry points of svd, svdvals and eigh, one copy per instruction set (common/simd/isa.h).
+// CPU entry points of svd, svdvals, eigh and svd_backward, one copy per instruction set
+// (common/simd/isa.h).
 //
 // Matrices are contiguous, row by row or (by_columns) column by column, one after another;
 // min(m, n) <= 128 (eigh: n <= 128), the long side is free. Results are row-major. Each call is
@@ -29,7 +30,18 @@ struct EighProblem {
   int n;
 };
 
+// gA (m x n) from U (m x r), S (r), Vh (r x n), r = min(m, n), and their cotangents.
+template <class T>
+struct SvdBackwardProblem {
+  const T *gU, *gS, *gVh;  // null: zero
+  const T *U, *S, *Vh;
+  T* gA;
+  int64_t m, n;
+  bool lorentz;  // the degenerate policy "lorentz", else "mask"
+};
+
 KDOPS_ENTRY(svd_full, SvdProblem)
 KDOPS_ENTRY(eigh, EighProblem)
+KDOPS_ENTRY(svd_backward, SvdBackwardProblem)
 
 }  // namespace kdops::svd

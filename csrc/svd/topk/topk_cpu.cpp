@@ -28,13 +28,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> svd_topk_cpu(const Tensor& input, int
   Tensor U = batch.result({m, compute_u ? k : 0}), S = batch.result({k}), Vh = batch.result({k, n}),
          saved = batch.result({topk_saved_rows(p, k), p});
   const int64_t stride = topk_saved_rows(p, k) * p;
-  for_real_type("svd_topk", batch.A, [&](auto kind) {
-    using T = decltype(kind);
+  for_real_type("svd_topk", batch.A, [&]<class T>(T) {
     const TopkForwardProblem<T> problem{.A = pointer<T>(batch.A),
-                                        .U = compute_u ? pointer<T>(U) : nullptr,
-                                        .S = pointer<T>(S),
-                                        .Vh = pointer<T>(Vh),
-                                        .saved = pointer<T>(saved),
+                                        .out = {.U = pointer_or_null<T>(U),
+                                                .S = pointer<T>(S),
+                                                .Vh = pointer<T>(Vh),
+                                                .saved = pointer<T>(saved)},
                                         .m = static_cast<int>(m),
                                         .n = static_cast<int>(n),
                                         .k = static_cast<int>(k),
@@ -42,7 +41,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> svd_topk_cpu(const Tensor& input, int
                                         .column_major = batch.column_major};
     parallel_for(batch.count, topk_flops(batch, k), [&](int64_t begin, int64_t end) {
       // a route may leave a part unwritten; outputs of an op are never left to chance
-      std::fill(problem.saved + begin * stride, problem.saved + end * stride, T(0));
+      std::fill(problem.out.saved + begin * stride, problem.out.saved + end * stride, T(0));
       KDOPS_BEST(svd_topk_forward<T>)(problem, begin, end);
     });
   });
@@ -62,25 +61,22 @@ Tensor svd_topk_backward_cpu(const std::optional<Tensor>& gU, const std::optiona
   const std::optional<Tensor> u = contiguous_of(U);
   const Tensor s = contiguous_of(S), vh = contiguous_of(Vh), keep = contiguous_of(saved);
   Tensor gA = batch.like_A();
-  for_real_type("svd_topk_backward", batch.A, [&](auto kind) {
-    using T = decltype(kind);
-    const TopkBackwardProblem<T> problem{.gU = pointer_or_null<T>(gu),
-                                         .gS = pointer_or_null<T>(gs),
-                                         .gVh = pointer_or_null<T>(gvh),
-                                         .A = pointer<T>(batch.A),
-                                         .U = pointer_or_null<T>(u),
-                                         .S = pointer<T>(s),
-                                         .Vh = pointer<T>(vh),
-                                         .saved = pointer<T>(keep),
+  for_real_type("svd_topk_backward", batch.A, [&]<class T>(T) {
+    const TopkBackwardProblem<T> problem{.in = {.gU = pointer_or_null<T>(gu),
+                                                .gS = pointer_or_null<T>(gs),
+                                                .gVh = pointer_or_null<T>(gvh),
+                                                .A = pointer<T>(batch.A),
+                                                .U = pointer_or_null<T>(u),
+                                                .S = pointer<T>(s),
+                                                .Vh = pointer<T>(vh),
+                                                .saved = pointer<T>(keep)},
                                          .gA = pointer<T>(gA),
                                          .m = static_cast<int>(m),
                                          .n = static_cast<int>(n),
                                          .k = static_cast<int>(k),
                                          .lorentz = lorentz,
                                          .column_major = batch.column_major};
-    parallel_for(batch.count, topk_flops(batch, 2 * k), [&](int64_t begin, int64_t end) {
-      KDOPS_BEST(svd_topk_backward<T>)(problem, begin, end);
-    });
+    parallel_for(batch.count, topk_flops(batch, 2 * k), KDOPS_BEST(svd_topk_backward<T>), problem);
   });
   return gA;
 }

@@ -12,9 +12,8 @@ using namespace kdops::KDOPS_ISA;
 template <class T>
 void svd_topk_forward(const TopkForwardProblem<T>& problem, int64_t begin, int64_t end) {
   const TopkShape shape(problem.m, problem.n, problem.k, problem.column_major);
-  const TopkOutputs<T> all{problem.U, problem.S, problem.Vh, problem.saved};
   const T* A = problem.A + begin * shape.m * shape.n;
-  const TopkOutputs<T> out = all.matrix(shape, begin);
+  const TopkOutputs<T> out = matrix_of(problem.out, shape, begin);
   if (shape.together())
     TopkForward<T>(shape, problem.canonical).run(A, out, end - begin);
   else
@@ -24,10 +23,8 @@ void svd_topk_forward(const TopkForwardProblem<T>& problem, int64_t begin, int64
 template <class T>
 void svd_topk_backward(const TopkBackwardProblem<T>& problem, int64_t begin, int64_t end) {
   const TopkShape shape(problem.m, problem.n, problem.k, problem.column_major);
-  const TopkInputs<T> all{problem.gU, problem.gS, problem.gVh, problem.A,
-                          problem.U,  problem.S,  problem.Vh,  problem.saved};
   T* gA = problem.gA + begin * shape.m * shape.n;
-  const TopkInputs<T> in = all.from(shape, begin);
+  const TopkInputs<T> in = from_matrix(problem.in, shape, begin);
   if (shape.together())
     TopkBackward<T>(shape, problem.lorentz).run(in, gA, end - begin);
   else

@@ -10,18 +10,28 @@
 namespace kdops::svd {
 
 template <class T>
+struct TopkOutputs {
+  T *U, *S, *Vh, *saved;  // U null: not computed
+};
+
+template <class T>
 struct TopkForwardProblem {
   const T* A;
-  T *U, *S, *Vh, *saved;  // U null: not computed
+  TopkOutputs<T> out;
   int m, n, k;
   bool canonical;  // max(v) + min(v) > 0 for every right vector v
   bool column_major;
 };
 
 template <class T>
-struct TopkBackwardProblem {
+struct TopkInputs {
   const T *gU, *gS, *gVh;           // null: zero
   const T *A, *U, *S, *Vh, *saved;  // U null: the forward did not compute it (then gU is null too)
+};
+
+template <class T>
+struct TopkBackwardProblem {
+  TopkInputs<T> in;
   T* gA;
   int m, n, k;
   bool lorentz;  // the degenerate policy "lorentz", else "mask"

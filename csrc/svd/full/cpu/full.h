@@ -15,35 +15,32 @@
 #include "svd/full/cpu/square_hybrid.h"
 #include "svd/full/cpu/square_lanes.h"
 #include "svd/full/cpu/tall_qr.h"
+#include "svd/full/full_simd.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
 template <class T>
-struct SvdOutput {
-  T *u, *s, *vh;  // u null: not wanted; vh null too: singular values only
-  bool canonical, fast;
-};
-
-template <class T>
 class FullSvd {
  public:
-  FullSvd(int rows, int cols, SvdOutput<T> output)
-      : m_(rows),
-        n_(cols),
-        small_(std::min(rows, cols)),
-        long_(std::max(rows, cols)),
-        direct_(rows == cols && (!output.fast || cols <= kLanesOrder)),
+  explicit FullSvd(const SvdProblem<T>& problem)
+      : m_(problem.m),
+        n_(problem.n),
+        small_(std::min(m_, n_)),
+        long_(std::max(m_, n_)),
+        direct_(m_ == n_ && (!problem.fast || n_ <= kLanesOrder)),
         width_(product_width<T>(small_)),
         padded_((small_ + kLanes - 1) / kLanes * kLanes),
-        out_(output),
+        out_(problem),
         matrices_(direct_ ? 0 : static_cast<int64_t>(most_lanes()) * small_ * small_),
         squares_(direct_ ? 0 : static_cast<int64_t>(small_) * width_ * 3),
         keys_(small_),
         factor_(small_),
         order_(small_) {}
 
-  void run(const T* a, int64_t count) {
+  // The first `count` matrices of the problem, row by row.
+  void run(int64_t count) {
+    const T* a = out_.a;
     if (direct_) return run_square(a, count);
     std::vector<int64_t> rest;
     // Nearly square random matrices would fail the test of the Gram route: do not try.
@@ -103,7 +100,7 @@ class FullSvd {
   const int m_, n_, small_, long_;
   const bool direct_;  // square; up to kLanesOrder the accurate route is the faster one as well
   const int width_, padded_;
-  const SvdOutput<T> out_;
+  const SvdProblem<T> out_;
   Scratch<T> matrices_, squares_, keys_, factor_;
   Scratch<int> order_;
 };

@@ -5,25 +5,16 @@
 //     core = skew(X + Y) inv(s_j - s_i) + skew(X - Y) inv(s_j + s_i) + diag(gS)
 //     tall  gA = (U (core - X inv(s)) + gU inv(s)) Vh
 //     wide  gA = U ((core - inv(s) Yᵀ) Vh + inv(s) gVh)
-// (kdops/ops/svd/gradient.py derives it). Caller: backward_simd.cpp.
+// (kdops/ops/svd/gradient.py derives it). Caller: full_simd.cpp.
 #pragma once
 
 #include "common/blas/gemm.h"
 #include "common/simd/scratch.h"
+#include "svd/full/full_simd.h"
 #include "svd/shared/policy.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
-
-template <class T>
-struct SvdCotangents {
-  const T *gU, *gS, *gVh;
-};
-
-template <class T>
-struct SvdTriples {
-  const T *U, *S, *Vh;
-};
 
 // c = a b for a b of a few registers' width: no packing, kRows rows of c at a time in registers.
 template <class T>
@@ -60,84 +51,76 @@ void product(int64_t rows, int64_t cols, int64_t depth, View<const T> a, const T
 template <class T>
 class SvdBackward {
  public:
-  SvdBackward(int64_t rows, int64_t columns, bool lorentz_policy)
+  SvdBackward(int64_t rows, int64_t columns)
       : m(rows),
         n(columns),
         r(std::min(rows, columns)),
-        lorentz(lorentz_policy),
         core(r * r),
         X(r * r),
         Y(r * r),
         side(std::max(m, n) * r) {}
 
-  void run(const SvdCotangents<T>& g, const SvdTriples<T>& svd, T* gA) {
-    const PolicyInverse<T> inverse(svd.S[0], static_cast<int>(r), lorentz);
-    fill_core(g, svd, inverse);
+  void run(const SvdBackwardProblem<T>& one) {
+    const PolicyInverse<T> inverse(one.S[0], static_cast<int>(r), one.lorentz);
+    fill_core(one, inverse);
     if (m >= n)
-      write_tall(g, svd, inverse, gA);
+      write_tall(one, inverse);
     else
-      write_wide(g, svd, inverse, gA);
+      write_wide(one, inverse);
   }
 
  private:
-  void fill_core(const SvdCotangents<T>& g, const SvdTriples<T>& svd,
-                 const PolicyInverse<T>& inverse);
-  void write_tall(const SvdCotangents<T>& g, const SvdTriples<T>& svd,
-                  const PolicyInverse<T>& inverse, T* gA);
-  void write_wide(const SvdCotangents<T>& g, const SvdTriples<T>& svd,
-                  const PolicyInverse<T>& inverse, T* gA);
+  void fill_core(const SvdBackwardProblem<T>& one, const PolicyInverse<T>& inverse);
+  void write_tall(const SvdBackwardProblem<T>& one, const PolicyInverse<T>& inverse);
+  void write_wide(const SvdBackwardProblem<T>& one, const PolicyInverse<T>& inverse);
 
   int64_t m, n, r;
-  bool lorentz;
   Scratch<T> core, X, Y, side;
 };
 
 template <class T>
-void SvdBackward<T>::fill_core(const SvdCotangents<T>& g, const SvdTriples<T>& svd,
-                               const PolicyInverse<T>& inverse) {
+void SvdBackward<T>::fill_core(const SvdBackwardProblem<T>& one, const PolicyInverse<T>& inverse) {
   for (int64_t i = 0; i < r * r; ++i) X[i] = Y[i] = core[i] = T(0);
-  for (int64_t i = 0; g.gS && i < r; ++i) core[i * r + i] = g.gS[i];
-  if (!g.gU && !g.gVh) return;
-  if (g.gU) product<T>(r, r, m, {svd.U, 1, r}, g.gU, X.get());
-  if (g.gVh) {
+  for (int64_t i = 0; one.gS && i < r; ++i) core[i * r + i] = one.gS[i];
+  if (!one.gU && !one.gVh) return;
+  if (one.gU) product<T>(r, r, m, {one.U, 1, r}, one.gU, X.get());
+  if (one.gVh) {
     T* gV = side.get();
     for (int64_t i = 0; i < r; ++i)
-      for (int64_t j = 0; j < n; ++j) gV[j * r + i] = g.gVh[i * n + j];
-    product<T>(r, r, n, {svd.Vh, n, 1}, gV, Y.get());
+      for (int64_t j = 0; j < n; ++j) gV[j * r + i] = one.gVh[i * n + j];
+    product<T>(r, r, n, {one.Vh, n, 1}, gV, Y.get());
   }
   for (int64_t i = 0; i < r; ++i)
     for (int64_t j = i + 1; j < r; ++j) {
       const T a = (X[i * r + j] - X[j * r + i]) / 2, b = (Y[i * r + j] - Y[j * r + i]) / 2;
-      const CorePair<T> pair = core_pair(a, b, svd.S[i], svd.S[j], inverse);
+      const CorePair<T> pair = core_pair(a, b, one.S[i], one.S[j], inverse);
       core[i * r + j] = pair.here, core[j * r + i] = pair.across;
     }
 }
 
 template <class T>
-void SvdBackward<T>::write_tall(const SvdCotangents<T>& g, const SvdTriples<T>& svd,
-                                const PolicyInverse<T>& inverse, T* gA) {
+void SvdBackward<T>::write_tall(const SvdBackwardProblem<T>& one, const PolicyInverse<T>& inverse) {
   T *left = side.get(), *weight = Y.get();
-  const bool outside = g.gU && m > r;
-  for (int64_t j = 0; outside && j < r; ++j) weight[j] = inverse(svd.S[j]);
+  const bool outside = one.gU && m > r;
+  for (int64_t j = 0; outside && j < r; ++j) weight[j] = inverse(one.S[j]);
   for (int64_t i = 0; outside && i < r; ++i)
     for (int64_t j = 0; j < r; ++j) core[i * r + j] -= X[i * r + j] * weight[j];
-  product<T>(m, r, r, {svd.U, r, 1}, core.get(), left);
+  product<T>(m, r, r, {one.U, r, 1}, core.get(), left);
   for (int64_t i = 0; outside && i < m; ++i)
-    for (int64_t j = 0; j < r; ++j) left[i * r + j] += g.gU[i * r + j] * weight[j];
-  product<T>(m, n, r, {left, r, 1}, svd.Vh, gA);
+    for (int64_t j = 0; j < r; ++j) left[i * r + j] += one.gU[i * r + j] * weight[j];
+  product<T>(m, n, r, {left, r, 1}, one.Vh, one.gA);
 }
 
 template <class T>
-void SvdBackward<T>::write_wide(const SvdCotangents<T>& g, const SvdTriples<T>& svd,
-                                const PolicyInverse<T>& inverse, T* gA) {
+void SvdBackward<T>::write_wide(const SvdBackwardProblem<T>& one, const PolicyInverse<T>& inverse) {
   T *right = side.get(), *weight = X.get();
-  for (int64_t i = 0; g.gVh && i < r; ++i) weight[i] = inverse(svd.S[i]);
-  for (int64_t i = 0; g.gVh && i < r; ++i)
+  for (int64_t i = 0; one.gVh && i < r; ++i) weight[i] = inverse(one.S[i]);
+  for (int64_t i = 0; one.gVh && i < r; ++i)
     for (int64_t j = 0; j < r; ++j) core[i * r + j] -= weight[i] * Y[j * r + i];
-  product<T>(r, n, r, {core.get(), r, 1}, svd.Vh, right);
-  for (int64_t i = 0; g.gVh && i < r; ++i)
-    for (int64_t j = 0; j < n; ++j) right[i * n + j] += weight[i] * g.gVh[i * n + j];
-  product<T>(m, n, r, {svd.U, r, 1}, right, gA);
+  product<T>(r, n, r, {core.get(), r, 1}, one.Vh, right);
+  for (int64_t i = 0; one.gVh && i < r; ++i)
+    for (int64_t j = 0; j < n; ++j) right[i * n + j] += weight[i] * one.gVh[i * n + j];
+  product<T>(m, n, r, {one.U, r, 1}, right, one.gA);
 }
 
 }  // namespace kdops::svd::KDOPS_ISA

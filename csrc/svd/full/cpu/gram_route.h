@@ -84,16 +84,7 @@ void FullSvd<T>::tall_from_gram(const T* a, int64_t b, const T* v, int stride) {
   T* scaled = squares_.get();  // V diag(1 / s)
   std::fill_n(scaled, static_cast<int64_t>(n_) * width_, T(0));
   write_columns(v, stride, order_.get(), factor_.get(), n_, n_, scaled, width_);
-  multiply<T>({.x = a,
-               .x_stride = n_,
-               .y = scaled,
-               .y_stride = width_,
-               .rows = m_,
-               .cols = n_,
-               .depth = n_,
-               .y_cols = width_,
-               .out = u(b),
-               .out_stride = n_});
+  multiply<T>({m_, n_, n_, {a, n_}, {scaled, width_}, {u(b), n_}});
 }
 
 template <class T>
@@ -101,16 +92,7 @@ void FullSvd<T>::wide_from_gram(const T* a, int64_t b, const T* v, int stride) {
   for (int j = 0; j < m_; ++j) factor_[j] = s(b)[j] > T(0) ? T(1) / s(b)[j] : T(0);
   T* scaled = squares_.get();  // diag(1 / s) UT
   write_rows(v, stride, order_.get(), factor_.get(), m_, m_, scaled, width_);
-  multiply<T>({.x = scaled,
-               .x_stride = width_,
-               .y = a,
-               .y_stride = n_,
-               .rows = m_,
-               .cols = n_,
-               .depth = m_,
-               .y_cols = n_,
-               .out = vh(b),
-               .out_stride = n_});
+  multiply<T>({m_, n_, m_, {scaled, width_}, {a, n_}, {vh(b), n_}});
   choose_signs(out_.canonical, n_, [&](int j) { return vh(b) + static_cast<int64_t>(j) * n_; });
   for (int j = 0; j < m_; ++j)
     if (factor_[j] < T(0)) {

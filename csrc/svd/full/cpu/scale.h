@@ -2,6 +2,7 @@
 // for NaN and Inf that isolates a bad matrix from its neighbours.
 #pragma once
 
+#include "common/simd/pack_loop.h"
 #include "common/simd/pack_math.h"
 
 namespace kdops::svd::KDOPS_ISA {
@@ -36,15 +37,12 @@ inline Magnitude<V> magnitude(const V* a, int64_t count) {
 template <class T>
 inline Magnitude<T> matrix_magnitude(const T* a, int64_t count) {
   using P = Pack<T>;
-  constexpr int kLanes = P::kLanes;
   P largest(T(0)), poison(T(0));
-  int64_t i = 0;
-  const auto take = [&](P x) {
+  for_packs<T>(count, [&](int64_t i, int lanes) {
+    const P x = load_some(a + i, lanes);
     largest = max(abs(x), largest);
     poison = fma(x, P(T(0)), poison);
-  };
-  for (; i + kLanes <= count; i += kLanes) take(P::load(a + i));
-  if (i < count) take(P::load_partial(a + i, static_cast<int>(count - i)));
+  });
   const bool finite = all(poison == P(T(0)));
   return {floor_power_of_two(finite ? reduce_max(largest) : T(0)), finite};
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "common/simd/pack_loop.h"
 #include "common/simd/transpose.h"
 #include "svd/shared/sign.h"
 
@@ -52,17 +53,13 @@ template <class T>
 void write_rows(const T* vectors, int stride, const int* order, const T* factor, int count,
                 int length, T* out, int64_t out_stride) {
   using P = Pack<T>;
-  constexpr int kLanes = P::kLanes;
   for (int j = 0; j < count; ++j) {
     const T* row = vectors + order[j] * stride;
     T* target = out + j * out_stride;
     const P scale(factor[j]);
-    int i = 0;
-    for (; i + kLanes <= length; i += kLanes)
-      fma(scale, P::load(row + i), P(T(0))).store(target + i);
-    if (i < length)
-      fma(scale, P::load_partial(row + i, length - i), P(T(0)))
-          .store_partial(target + i, length - i);
+    for_packs<T>(length, [&](int64_t i, int lanes) {
+      store_some(fma(scale, load_some(row + i, lanes), P(T(0))), target + i, lanes);
+    });
   }
 }
 
@@ -81,17 +78,10 @@ void write_columns(const T* vectors, int stride, const int* order, const T* fact
         block[r] = P(T(0));
         if (r >= columns) continue;
         const T* source = vectors + order[j + r] * stride + i;
-        const P x = rows == kLanes ? P::load(source) : P::load_partial(source, rows);
-        block[r] = fma(P(factor[j + r]), x, P(T(0)));
+        block[r] = fma(P(factor[j + r]), load_some(source, rows), P(T(0)));
       }
       transpose(block);
-      for (int r = 0; r < rows; ++r) {
-        T* target = out + (i + r) * out_stride + j;
-        if (columns == kLanes)
-          block[r].store(target);
-        else
-          block[r].store_partial(target, columns);
-      }
+      for (int r = 0; r < rows; ++r) store_some(block[r], out + (i + r) * out_stride + j, columns);
     }
   }
 }

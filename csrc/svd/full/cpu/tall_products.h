@@ -136,18 +136,20 @@ void tall_gram(const T* x, int64_t m, int n, int64_t stride, T* gram, int gram_s
     for (int j = 0; j < i; ++j) gram[i * gram_stride + j] = gram[j * gram_stride + i];
 }
 
-// out (rows x cols) = x (rows x depth) y (depth x cols). Rows of y may be read up to y_cols >= cols.
+// Rows of contiguous numbers.
+template <class T>
+struct Lines {
+  T* data;
+  int64_t stride;
+};
+
+// out (rows x cols) = x (rows x depth) y (depth x cols); whole lines of y may be read.
 template <class T>
 struct TallProduct {
-  const T* x;
-  int64_t x_stride;
-  const T* y;
-  int64_t y_stride;
   int64_t rows, cols;
   int depth;
-  int64_t y_cols;
-  T* out;
-  int64_t out_stride;
+  Lines<const T> x, y;
+  Lines<T> out;
 };
 
 // kRows rows of it from `first` on, kPacks registers of columns from c on.
@@ -156,10 +158,10 @@ inline void product_tile(const TallProduct<T>& job, int64_t first, int64_t c) {
   using P = Pack<T>;
   constexpr int kLanes = P::kLanes, kMost = kProductPacks * kLanes;
   // locals: the stores below might alias the job
-  const T *x = job.x + first * job.x_stride, *y = job.y + c;
-  T* const out = job.out + first * job.out_stride + c;
-  const int64_t x_stride = job.x_stride, y_stride = job.y_stride, out_stride = job.out_stride;
-  const int depth = job.depth, y_valid = static_cast<int>(std::min<int64_t>(kMost, job.y_cols - c));
+  const int64_t x_stride = job.x.stride, y_stride = job.y.stride, out_stride = job.out.stride;
+  const T *x = job.x.data + first * x_stride, *y = job.y.data + c;
+  T* const out = job.out.data + first * out_stride + c;
+  const int depth = job.depth, y_valid = static_cast<int>(std::min<int64_t>(kMost, y_stride - c));
   const int out_valid = static_cast<int>(std::min<int64_t>(kMost, job.cols - c));
   P acc[kRows][kPacks];
 #pragma GCC unroll 16
@@ -198,15 +200,15 @@ template <class T>
 void multiply(const TallProduct<T>& job) {
   constexpr int kLanes = Pack<T>::kLanes;
   const int64_t rows = job.rows, cols = job.cols;
-  const bool in_order = job.out_stride == cols && cols <= kProductPacks * kLanes;
+  const bool in_order = job.out.stride == cols && cols <= kProductPacks * kLanes;
   for (int64_t c = 0; c < cols;) {
     const bool wide = cols - c > kLanes;
     int64_t r = 0;
     for (; r + kProductRows <= rows; r += kProductRows) {
       if (in_order)
         for (int i = 0; i < kProductRows; ++i) {
-          prefetch_ahead(job.x + (r + i) * job.x_stride);
-          prefetch_ahead<true>(job.out + (r + i) * job.out_stride + c);
+          prefetch_ahead(job.x.data + (r + i) * job.x.stride);
+          prefetch_ahead<true>(job.out.data + (r + i) * job.out.stride + c);
         }
       if (wide)
         product_tile<kProductRows, kProductPacks>(job, r, c);

@@ -141,16 +141,7 @@ void tall_apply(const TallQr<T>& qr, const T* x, T* memory, T* out, int64_t out_
       }
       (P(-qr.tau[i]) * value).store(solution + i * width + c);
     }
-  multiply<T>({.x = qr.a,
-               .x_stride = qr.stride,
-               .y = solution,
-               .y_stride = width,
-               .rows = qr.m,
-               .cols = n,
-               .depth = n,
-               .y_cols = width,
-               .out = out,
-               .out_stride = out_stride});
+  multiply<T>({qr.m, n, n, {qr.a, qr.stride}, {solution, width}, {out, out_stride}});
   for (int i = 0; i < n; ++i)
     for (int j = 0; j < n; ++j) out[i * out_stride + j] += x[i * width + j];
 }

@@ -12,23 +12,17 @@
 #include "common/simd/transpose.h"
 #include "svd/full/full_simd.h"
 #include "svd/topk/cpu/layout.h"
+#include "svd/topk/topk_simd.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
 template <class T>
-struct TopkOutputs {
-  T* U;  // null: not asked for
-  T* S;
-  T* Vh;
-  T* saved;
-
-  TopkOutputs matrix(const TopkShape& shape, int64_t b) const {
-    const int64_t k = shape.k;
-    return {U ? U + b * shape.m * k : nullptr, S + b * k, Vh + b * k * shape.n,
-            saved + b * shape.size()};
-  }
-};
+TopkOutputs<T> matrix_of(const TopkOutputs<T>& all, const TopkShape& shape, int64_t b) {
+  const int64_t k = shape.k;
+  return {all.U ? all.U + b * shape.m * k : nullptr, all.S + b * k, all.Vh + b * k * shape.n,
+          all.saved + b * shape.size()};
+}
 
 template <class T>
 class TopkDense {
@@ -51,8 +45,8 @@ class TopkDense {
                              .canonical = canonical_};
     svd_full(full, 0, count);
     for (int i = 0; i < count; ++i)
-      write(u.get() + i * m * p, s.get() + i * p, vh.get() + i * p * n, out.matrix(shape_, list[i]),
-            f[list[i]]);
+      write(u.get() + i * m * p, s.get() + i * p, vh.get() + i * p * n,
+            matrix_of(out, shape_, list[i]), f[list[i]]);
   }
 
  private:

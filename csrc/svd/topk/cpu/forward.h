@@ -35,12 +35,11 @@ struct TopkForward : TopkFinish<T> {
         sums(gram_width<T>(of.p) * gram_width<T>(of.p)),
         stage(gram_chunk<T>(gram_width<T>(of.p)) * gram_width<T>(of.p)),
         small(kLanes * of.k * of.p),
-        lanes(packed_size(of.p) + (9 + of.k) * of.p + 3 * of.k + 8) {
-    const int p = of.p, k = of.k;
-    V* next = lanes.get();
-    t = {p, next, next + packed_size(p), nullptr, nullptr};
-    t.e = t.d + p, t.tau = t.e + p, lambda = t.tau + p, z = lambda + k, work = z + k * p;
-  }
+        lanes(Tridiagonal<V>::size(of.p) + (6 + of.k) * of.p + 3 * of.k + 8),
+        t(of.p, lanes.get()),
+        lambda(t.tau + of.p),
+        z(lambda + of.k),
+        work(z + of.k * of.p) {}
 
   void run(const T* A, const TopkOutputs<T>& out, int64_t count);
   void run_group(const T* A, const TopkOutputs<T>& out, int matrices);
@@ -51,7 +50,7 @@ template <class T>
 void TopkForward<T>::run(const T* A, const TopkOutputs<T>& out, int64_t count) {
   for (int64_t b = 0; b < count; b += kLanes) {
     const int matrices = static_cast<int>(count - b < kLanes ? count - b : kLanes);
-    run_group(A + b * shape.m * shape.n, out.matrix(shape, b), matrices);
+    run_group(A + b * shape.m * shape.n, matrix_of(out, shape, b), matrices);
   }
 }
 
@@ -68,7 +67,7 @@ void TopkForward<T>::run_group(const T* A, const TopkOutputs<T>& out, int matric
   if (!shape.always_dense()) eigenvectors(out, matrices, dense);
   int list[kLanes], listed = 0;
   for (int b = 0; b < matrices; ++b) {
-    const TopkOutputs<T> one = out.matrix(shape, b);
+    const TopkOutputs<T> one = matrix_of(out, shape, b);
     TopkRoute route = TopkRoute::gram;
     if (!(factor[b] == factor[b])) {
       route = TopkRoute::not_finite;

@@ -28,15 +28,14 @@ struct TopkBackward : TopkLongSide<T> {
         lorentz(lorentz_policy),
         rows(kLanes * row_size),
         results(kLanes * this->result_size()),
-        lanes(row_size + packed_size(of.p) + (3 + 2 * kResolveArrays + 2 * of.k) * of.p +
+        lanes(row_size + Tridiagonal<V>::size(of.p) + 2 * (kResolveArrays + of.k) * of.p +
               2 * of.k * of.k + of.k),
-        g(lanes.get(), of.p, of.k) {
-    const int p = of.p, k = of.k;
-    V* next = lanes.get() + row_size;
-    t = {p, next, next + packed_size(p), nullptr, nullptr};
-    t.e = t.d + p, t.tau = t.e + p;
-    core = t.tau + p, x = core + k * k + k, y = x + k * p, work = y + k * p;
-  }
+        g(lanes.get(), of.p, of.k),
+        t(of.p, lanes.get() + row_size),
+        core(t.tau + of.p),
+        x(core + of.k * of.k + of.k),
+        y(x + of.k * of.p),
+        work(y + of.k * of.p) {}
 
   void run(const TopkInputs<T>& in, T* gA, int64_t count);
   void run_group(const TopkInputs<T>& in, T* gA, int matrices);
@@ -48,17 +47,18 @@ template <class T>
 void TopkBackward<T>::run(const TopkInputs<T>& in, T* gA, int64_t count) {
   for (int64_t b = 0; b < count; b += kLanes) {
     const int matrices = static_cast<int>(count - b < kLanes ? count - b : kLanes);
-    run_group(in.from(shape, b), gA + b * shape.m * shape.n, matrices);
+    run_group(from_matrix(in, shape, b), gA + b * shape.m * shape.n, matrices);
   }
 }
 
 template <class T>
 void TopkBackward<T>::run_group(const TopkInputs<T>& in, T* gA, int matrices) {
   const int64_t size = shape.m * shape.n;
-  for (int b = 0; b < matrices; ++b) this->fill_row(in.matrix(shape, b), rows.get() + b * row_size);
+  for (int b = 0; b < matrices; ++b)
+    this->fill_row(matrix_of(in, shape, b), rows.get() + b * row_size);
   solve_group(in, matrices);
   for (int b = 0; b < matrices; ++b) {
-    const TopkInputs<T> one = in.matrix(shape, b);
+    const TopkInputs<T> one = matrix_of(in, shape, b);
     T* out = gA + b * size;
     if (route(one.saved) == TopkRoute::not_finite)
       for (int64_t i = 0; i < size; ++i) out[i] = std::numeric_limits<T>::quiet_NaN();

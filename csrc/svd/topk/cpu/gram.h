@@ -66,10 +66,8 @@ inline void stage_rows(const T* A, int n, int64_t first, int count, T factor, in
   for (int r = 0; r < count; ++r) {
     const T* row = A + (first + r) * n;
     for (int c = 0; c < width; c += kLanes) {
-      const int left = n - c < 0 ? 0 : n - c;
-      const Pack<T> x =
-          left >= kLanes ? Pack<T>::load(row + c) : Pack<T>::load_partial(row + c, left);
-      (x * Pack<T>(factor)).store(stage + r * width + c);
+      const int some = std::clamp(n - c, 0, kLanes);
+      (load_some(row + c, some) * Pack<T>(factor)).store(stage + r * width + c);
     }
   }
 }

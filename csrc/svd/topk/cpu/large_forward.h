@@ -32,7 +32,8 @@ class LargeForward : TopkFinish<T> {
         gram_(int64_t(of.p) * width_) {}
 
   void run(const T* A, const TopkOutputs<T>& out, int64_t count) {
-    for (int64_t b = 0; b < count; ++b) run_one(A + b * shape.m * shape.n, out.matrix(shape, b));
+    for (int64_t b = 0; b < count; ++b)
+      run_one(A + b * shape.m * shape.n, matrix_of(out, shape, b));
   }
 
  private:

@@ -24,7 +24,7 @@ class LargeBackward : TopkLongSide<T> {
 
   void run(const TopkInputs<T>& in, T* gA, int64_t count) {
     const int64_t size = shape.m * shape.n;
-    for (int64_t b = 0; b < count; ++b) run_one(in.matrix(shape, b), gA + b * size);
+    for (int64_t b = 0; b < count; ++b) run_one(matrix_of(in, shape, b), gA + b * size);
   }
 
  private:

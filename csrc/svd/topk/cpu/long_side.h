@@ -11,29 +11,25 @@
 #include "common/simd/scratch.h"
 #include "svd/topk/cpu/gradient_lanes.h"
 #include "svd/topk/cpu/refine.h"
+#include "svd/topk/topk_simd.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
 
 template <class T>
-struct TopkInputs {
-  const T *gU, *gS, *gVh;  // null: zero
-  const T *A, *U, *S, *Vh, *saved;
-
-  // From matrix b on.
-  TopkInputs from(const TopkShape& shape, int64_t b) const {
-    const auto at = [b](const T* all, int64_t stride) { return all ? all + b * stride : nullptr; };
-    const int64_t u = shape.m * shape.k, v = shape.k * shape.n;
-    return {at(gU, u), at(gS, shape.k), at(gVh, v), at(A, shape.m * shape.n),
-            at(U, u),  at(S, shape.k),  at(Vh, v),  at(saved, shape.size())};
-  }
-  // Matrix b alone; the vectors of one that counts as zero have no cotangents.
-  TopkInputs matrix(const TopkShape& shape, int64_t b) const {
-    TopkInputs one = from(shape, b);
-    if (one.S[0] < kLeastUnit<T>) one.gU = one.gVh = nullptr;
-    return one;
-  }
-};
+TopkInputs<T> from_matrix(const TopkInputs<T>& all, const TopkShape& shape, int64_t b) {
+  const auto at = [b](const T* data, int64_t stride) { return data ? data + b * stride : nullptr; };
+  const int64_t u = shape.m * shape.k, v = shape.k * shape.n;
+  return {at(all.gU, u), at(all.gS, shape.k), at(all.gVh, v), at(all.A, shape.m * shape.n),
+          at(all.U, u),  at(all.S, shape.k),  at(all.Vh, v),  at(all.saved, shape.size())};
+}
+// Matrix b alone; the vectors of one that counts as zero have no cotangents.
+template <class T>
+TopkInputs<T> matrix_of(const TopkInputs<T>& all, const TopkShape& shape, int64_t b) {
+  TopkInputs<T> one = from_matrix(all, shape, b);
+  if (one.S[0] < kLeastUnit<T>) one.gU = one.gVh = nullptr;
+  return one;
+}
 
 // Vectors of the long side, of U (length x k) or of Vh (k x length).
 template <class T>

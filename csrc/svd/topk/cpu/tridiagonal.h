@@ -18,10 +18,11 @@ inline constexpr int packed_column(int j, int p) { return j * p - j * (j - 1) / 
 template <class V>
 struct Tridiagonal {
   int p;
-  V* packed;
-  V* d;
-  V* e;
-  V* tau;
+  V *packed, *d, *e, *tau;
+
+  static int size(int order) { return packed_size(order) + 3 * order; }
+  Tridiagonal(int order, V* memory)
+      : p(order), packed(memory), d(packed + packed_size(p)), e(d + p), tau(e + p) {}
   const V* reflector(int j) const { return packed + packed_column(j, p) + 1; }
 };
 
