@@ -15,6 +15,7 @@
 #include "svd/full/cpu/square_hybrid.h"
 #include "svd/full/cpu/square_lanes.h"
 #include "svd/full/cpu/tall_qr.h"
+#include "svd/shared/gram_rule.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -46,8 +47,7 @@ class FullSvd {
   void run(const T* a, int64_t count) {
     if (direct_) return run_square(a, count);
     std::vector<int64_t> rest;
-    // Nearly square random matrices would fail the test of the Gram route: do not try.
-    if (out_.fast || 2 * long_ >= 3 * small_)
+    if (out_.fast || worth_a_gram(long_, small_))
       run_gram(a, count, rest);
     else
       for (int64_t b = 0; b < count; ++b) rest.push_back(b);
