@@ -211,6 +211,7 @@ KDOPS_DEVICE void gram_of_rows(const TallRows<T, kSide>& rows, T* chunk, T* part
     int row = 0;
     while ((row + 1) * (row + 2) / 2 <= t) ++row;
     const int at = row * 8 + q / 8, across = (t - row * (row + 1) / 2) * 8 + q % 8;
+    if (at < across) continue;  // a tile on the diagonal holds both
     gram[at * (kSide + 1) + across] = gram[across * (kSide + 1) + at] = sum;
   }
   __syncthreads();
