@@ -16,6 +16,28 @@ using namespace kdops::gpu;
 template <class T, int kSide>
 inline constexpr int kGramNumbers = TallShape<T, kSide>::kChunk + TallShape<T, kSide>::kPartial;
 
+// The columns of G J become orthogonal. False as soon as their lengths tell that G will be refused: for
+// every orthogonal J the shortest is no shorter than the least eigenvalue, and the longest no longer
+// than the largest one. That is mostly after one sweep of seven.
+template <class T, int kSide>
+KDOPS_DEVICE bool diagonalise(LaneColumns<T, kSide>& own, const JacobiLimits<T>& limits, int p,
+                              bool vectors) {
+  constexpr int kHalf = kSide / 2;
+  bool again = true, resolved = true;
+  trade_halves(own.b, kHalf);
+#pragma unroll 1
+  for (int sweep = 0; sweep < kMaxSweeps && again && resolved; ++sweep) {
+    again = paired_sweep<T, kSide, false>(own, false, limits);
+    const T aa = whole_product(own.b, 0, 0), bb = whole_product(own.b, kHalf, kHalf);
+    const T most = warp_max<kSide>(max(aa, bb));
+    const auto present = [&](T x) { return x > T(0) ? x : most; };  // not the columns beyond p
+    const T least = warp_min<kSide>(min(present(aa), present(bb)));
+    resolved = gram_resolves(sqrt(least), sqrt(most), p, vectors);
+  }
+  trade_halves(own.b, kHalf);
+  return resolved;
+}
+
 // By one warp, a column of `gram` per lane: values, short vectors (those of a wide matrix without
 // their signs), and in `right` (kSide x kSide) the short vectors over their values, by columns. False,
 // and nothing written, if the matrix is refused.
@@ -30,7 +52,7 @@ KDOPS_DEVICE bool decompose_gram(const SvdArguments<T>& args, const T* gram, T* 
   LaneColumns<T, kSide> own;
 #pragma unroll
   for (int i = 0; i < kSide; ++i) own.b[i] = gram[lane * (kSide + 1) + i] * scale.up * kBoost<T>;
-  make_orthogonal<T, kSide, false>(own, jacobi_limits(p, trace * scale.up * kBoost<T>));
+  if (!diagonalise(own, jacobi_limits(p, trace * scale.up * kBoost<T>), p, vectors)) return false;
 
   const T value = sqrt(squared_norm(own.b));
   const int rank = descending_rank<T, kSide>(value, kSide);  // columns beyond p are zero: the last
