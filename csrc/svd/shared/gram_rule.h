@@ -1,7 +1,8 @@
 // When the full SVD may go through a Gram matrix, one text for both devices.
 //
-// Its eigenvalues are exact to eps of the largest, so that U = A V / s is orthogonal to about
-// eps (s_1 / s_p)^2, which is known once they are: what fails goes through Householder QR.
+// Its eigenvalues are exact to eps of the largest, l_1, so that the products of two vectors of
+// U = A V / s are off by about eps l_1 / (s_i s_j), together eps times the sum of l_1 / l_i. That is
+// known once they are: what fails goes through Householder QR.
 #pragma once
 
 #include "common/shared/vocabulary.h"
@@ -21,11 +22,19 @@ KDOPS_FN bool gram_in_range(T trace) {
   return trace < limit && trace > T(1) / limit;
 }
 
-// From the extreme eigenvalues of p; false where the Gram matrix has lost too much, or for NaN.
+// Of the p eigenvalues.
 template <class T>
-KDOPS_FN bool gram_resolves(T least, T most, int p, bool vectors) {
-  const T condition = vectors ? T(4) * T(p) : T(16) * T(p) * T(p);
-  return least * condition >= most;
+struct GramValues {
+  T most, least;
+  T sum_of_inverses;
+};
+
+// False where the Gram matrix has lost too much, or for NaN. With vectors: U^T U - I up to about 0.9
+// eps times the sum above, which the gates want below 20 p eps.
+template <class T>
+KDOPS_FN bool gram_resolves(const GramValues<T>& values, int p, bool vectors) {
+  if (!vectors) return values.least * (T(16) * T(p) * T(p)) >= values.most;
+  return values.least > T(0) && values.most * values.sum_of_inverses <= T(16) * T(p);
 }
 
 }  // namespace kdops::svd::KDOPS_WHERE

@@ -1,8 +1,8 @@
 // The full SVD of a range of matrices: square ones directly, tall and wide ones through their Gram
 // matrix where that is accurate enough, otherwise through Householder QR.
 //
-// Squaring the condition number costs eps * (s_1 / s_r)^2 in orthogonality, which is known once the
-// eigenvalues are: a matrix that fails the test goes to a list, and the list through QR. The choice
+// Squaring the condition number costs orthogonality, how much is known once the eigenvalues are
+// (gram_rule.h): a matrix that fails the test goes to a list, and the list through QR. The choice
 // is made matrix by matrix, so that no result depends on its neighbours. This file: the class and
 // square matrices; the other two routes are in gram_route.h and qr_route.h, which users include.
 #pragma once

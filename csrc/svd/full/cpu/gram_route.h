@@ -124,7 +124,10 @@ template <class T>
 bool FullSvd<T>::finish_gram(const T* a, int64_t b, SquareBatch<T>& eigen, int lane) {
   const T* values = eigen.values(lane);
   const auto [least, most] = std::minmax_element(values, values + small_);
-  if (!out_.fast && !gram_resolves(*least, *most, small_, vectors())) return false;
+  T inverses(0);
+  for (int i = 0; i < small_; ++i) inverses += T(1) / values[i];
+  const GramValues<T> extent{*most, *least, inverses};
+  if (!out_.fast && !gram_resolves(extent, small_, vectors())) return false;
   for (int j = 0; j < small_; ++j) keys_[j] = std::sqrt(max(values[j], T(0)) * eigen.scale[lane]);
   sort_descending(keys_.get(), small_, order_.get());
   for (int j = 0; j < small_; ++j) s(b)[j] = keys_[order_[j]];

@@ -167,7 +167,6 @@ KDOPS_DEVICE void set_up(const SvdArguments<T>& args, const BlockPlan& plan, T* 
   b.j = !with_long ? nullptr : (plan.j_shared ? next : workspace);
   b.in_shared = plan.w_shared && plan.j_shared;
   b.scale = power_of_two_scale(largest);
-  b.load_scale = b.scale.up * kBoost<T>;
   b.limits = jacobi_limits(p, largest * b.scale.up * kBoost<T>);
 }
 

@@ -16,23 +16,31 @@ using namespace kdops::gpu;
 template <class T, int kSide>
 inline constexpr int kGramNumbers = TallShape<T, kSide>::kChunk + TallShape<T, kSide>::kPartial;
 
-// The columns of G J become orthogonal. False as soon as their lengths tell that G will be refused: for
-// every orthogonal J the shortest is no shorter than the least eigenvalue, and the longest no longer
-// than the largest one. That is mostly after one sweep of seven.
+// Of the lengths a and b of columns, two in each of kLanes lanes, p of them not padding. On the way of
+// G J to the eigenvectors, J orthogonal, `most` and the sum of inverses only grow, `least` only falls.
+template <int kLanes, class T>
+KDOPS_DEVICE GramValues<T> measure_gram(T a, T b, int p) {
+  const T most = warp_max<kLanes>(max(a, b));
+  const int present = warp_sum<kLanes>(int(a > T(0)) + int(b > T(0)));
+  const auto length = [&](T x) { return x > T(0) ? x : most; };
+  const auto inverse = [](T x) { return x > T(0) ? T(1) / x : T(0); };
+  const T least = warp_min<kLanes>(min(length(a), length(b)));
+  return {most, present < p ? T(0) : least, warp_sum<kLanes>(inverse(a) + inverse(b))};
+}
+
+// The columns of G J become orthogonal. False as soon as their lengths tell that G will be refused,
+// mostly after one sweep of seven.
 template <class T, int kSide>
 KDOPS_DEVICE bool diagonalise(LaneColumns<T, kSide>& own, const JacobiLimits<T>& limits, int p,
                               bool vectors) {
-  constexpr int kHalf = kSide / 2;
+  constexpr int kHalf = kSide / 2;  // lanes that hold halves of all columns, and of rows
   bool again = true, resolved = true;
   trade_halves(own.b, kHalf);
 #pragma unroll 1
   for (int sweep = 0; sweep < kMaxSweeps && again && resolved; ++sweep) {
     again = paired_sweep<T, kSide, false>(own, false, limits);
-    const T aa = whole_product(own.b, 0, 0), bb = whole_product(own.b, kHalf, kHalf);
-    const T most = warp_max<kSide>(max(aa, bb));
-    const auto present = [&](T x) { return x > T(0) ? x : most; };  // not the columns beyond p
-    const T least = warp_min<kSide>(min(present(aa), present(bb)));
-    resolved = gram_resolves(sqrt(least), sqrt(most), p, vectors);
+    const T a = sqrt(whole_product(own.b, 0, 0)), b = sqrt(whole_product(own.b, kHalf, kHalf));
+    resolved = gram_resolves(measure_gram<kHalf>(a, b, p), p, vectors);
   }
   trade_halves(own.b, kHalf);
   return resolved;
@@ -57,9 +65,6 @@ KDOPS_DEVICE bool decompose_gram(const SvdArguments<T>& args, const T* gram, T* 
   const T value = sqrt(squared_norm(own.b));
   const int rank = descending_rank<T, kSide>(value, kSide);  // columns beyond p are zero: the last
   const bool inside = rank < p;
-  const T most = warp_max<kSide>(value), least = warp_min<kSide>(inside ? value : most);
-  if (!gram_resolves(least, most, p, vectors)) return false;
-
   const T root = sqrt(value / kBoost<T> * scale.down);
   if (inside && lane_id() < kSide) args.S[index * p + rank] = root;
   if (!vectors) return true;
@@ -102,8 +107,7 @@ __global__ void __launch_bounds__(kGramThreads, sizeof(T) == 4 ? 4 : 2)
   const TallRows<T, kSide> rows(args);
   gram_of_rows(rows, chunk, right, chunk);
   const int worker = static_cast<int>(blockIdx.x) / multiprocessors % kGramWarps;
-  const bool refused =
-      warp_id() == worker && !decompose_gram<T, kSide>(args, chunk, right);
+  const bool refused = warp_id() == worker && !decompose_gram<T, kSide>(args, chunk, right);
   if (block_any(refused)) {
     if (threadIdx.x == 0) mark_refused(args);
     return;

@@ -11,9 +11,9 @@ inline constexpr int kGramThreads = 128, kGramWarps = kGramThreads / kWarp;
 
 template <class T, int kSide>
 struct TallShape {
-  static constexpr int kWide = 16 / sizeof(T);                  // numbers of one access
+  static constexpr int kWide = 16 / sizeof(T);                    // numbers of one access
   static constexpr int kRows = (16 << 10) / (kSide * sizeof(T));  // staged at a time
-  static constexpr int kStride = kSide + 4;                     // rows spread over the banks
+  static constexpr int kStride = kSide + 4;                       // rows spread over the banks
   static constexpr int kChunk = kRows * kStride;
 
   // Lanes share the 8 x 8 tiles on and below the diagonal: each of them has kSplits, which take
@@ -220,7 +220,7 @@ KDOPS_DEVICE void gram_of_rows(const TallRows<T, kSide>& rows, T* chunk, T* part
 // B times `right` (kSide x kSide, zero from p on) to `out`: length x p, or by columns.
 template <class T, int kSide>
 KDOPS_DEVICE void product_of_rows(const TallRows<T, kSide>& rows, const T* right, T* chunk, T* out,
-                                bool by_columns) {
+                                  bool by_columns) {
   using Shape = TallShape<T, kSide>;
   constexpr int kWide = Shape::kWide, kMine = Shape::kMine;
   const int thread = static_cast<int>(threadIdx.x), p = rows.p;
