@@ -15,6 +15,7 @@ from support.svd_inputs import (
     gate,
     gauge_invariant_loss,
     gradients_of,
+    half_small,
     orthonormality,
     relative,
     stacked,
@@ -65,6 +66,16 @@ def test_accuracy(shape, dtype):
     assert orthonormality(without_u.Vh.cpu().mT).max() <= bound
     for S in (without_u.S, batched_svdvals(A.to(DEVICE))):
         assert ((S.cpu() - whole[1]).abs() / largest).max() <= 2 * bound
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(48, 32), (1024, 16), (16, 200)], ids=str)
+def test_accuracy_where_many_values_are_small(shape, dtype):
+    """Some go through a Gram matrix, some are refused there."""
+    matrices = half_small(dtype, *shape)
+    A = stacked(matrices)
+    errors = errors_of_full(A, *on_cpu(batched_svd(A.to(DEVICE))))
+    assert not failures(matrices, errors, gate(dtype, *shape))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -134,6 +145,22 @@ def test_gradients(shape, k, options, dtype):
     with kdops.backend("reference"):
         expected = gradients_of(lambda A: batched_svd(A, k, **options), A, loss, parts)
     actual = gradients_of(lambda A: batched_svd(A, k, **options), A.to(DEVICE, dtype), loss, parts)
+    for part, a, e in zip(parts, actual, expected, strict=True):
+        assert relative(a.cpu().double(), e) <= 4 * gate(dtype, *shape), part
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(48, 20), (1024, 16), (16, 90)], ids=str)
+def test_gradients_on_either_side_of_the_gram_matrix(shape, dtype):
+    """A batch of which the Gram route takes every other matrix; QR takes the rest."""
+    g, r = torch.Generator().manual_seed(7), min(shape)
+    values = 1 + torch.arange(r, 0, -1, dtype=torch.float64) / 4
+    small = values * (torch.arange(r) < r - 1) + 0.01 * (torch.arange(r) == r - 1)
+    A = torch.stack([with_values(v, *shape, g) for v in (values, small, values, small)])
+    loss, parts = gauge_invariant_loss(shape, 5), ["USV", "SV", "V", "U"]
+    with kdops.backend("reference"):
+        expected = gradients_of(batched_svd, A, loss, parts)
+    actual = gradients_of(batched_svd, A.to(DEVICE, dtype), loss, parts)
     for part, a, e in zip(parts, actual, expected, strict=True):
         assert relative(a.cpu().double(), e) <= 4 * gate(dtype, *shape), part
 

@@ -14,12 +14,28 @@ void run_small(const SvdArguments<T>& args) {
     svd_small_kernel<T, kLanes>(args);
 }
 
+template <int kSide, class T>
+void launch_gram(const SvdArguments<T>& args) {
+  // a multiprocessor for each block, and one for all: another warp decomposes
+  const int multiprocessors = args.count > 2 ? 1 : 132;
+  cusim::launch(static_cast<unsigned>(args.count), kGramThreads, gram_bytes<T>(kSide),
+                [&] { svd_gram_kernel<T, kSide>(args, multiprocessors); });
+}
+template <class T>
+void run_gram(const SvdArguments<T>& args, int side) {
+  if (side == 16) launch_gram<16>(args);
+  if (side == 32) launch_gram<32>(args);
+}
+
 // A [count, m, n] by rows or (not for eigh) by columns; outputs are None where the call does not
 // want them. shared_limit 0: the device's.
 template <class T>
-void run_svd(const SvdArguments<T>& args, bool with_long, bool block, size_t shared_limit) {
+void run_svd(SvdArguments<T> args, bool with_long, bool block, size_t shared_limit) {
   const int lanes = block ? 0 : small_class<T>(args.m, args.n);
   if (lanes == 0) {
+    const int gram = block || args.symmetric ? 0 : gram_side<T>(args.m, args.n, shared_limit);
+    args.only_refused = gram > 0;
+    run_gram(args, gram);
     const BlockLaunch<T> launch = plan_block<T>(args.m, args.n, with_long, shared_limit);
     std::vector<T> workspace(launch.workspace * args.count, std::numeric_limits<T>::quiet_NaN());
     cusim::launch(static_cast<unsigned>(args.count), launch.plan.threads, launch.shared_bytes, [&] {
@@ -68,6 +84,18 @@ void svd(const py::array& A, const py::object& U, const py::object& S, const py:
   });
 }
 
+// The Gram route alone: what it refuses keeps a first value of -1. False where it is not taken.
+bool svd_gram(const py::array& A, const py::object& U, const py::object& S, const py::object& Vh,
+              bool canonical, size_t shared_limit) {
+  int side = 0;
+  for_real(A, [&]<class T>(T) {
+    const auto args = arguments<T>(A, U, S, Vh, canonical, false);
+    side = gram_side<T>(args.m, args.n, shared_limit);
+    run_gram(args, side);
+  });
+  return side > 0;
+}
+
 void eigh(const py::array& A, const py::object& values, const py::object& vectors, bool block,
           size_t shared_limit) {
   for_real(A, [&]<class T>(T) {
@@ -77,6 +105,7 @@ void eigh(const py::array& A, const py::object& values, const py::object& vector
 
 const SimRegistration registration([](py::module_& m) {
   m.def("svd", &svd);
+  m.def("svd_gram", &svd_gram);
   m.def("eigh", &eigh);
 });
 

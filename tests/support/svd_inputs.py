@@ -53,6 +53,14 @@ def difficult(dtype, m, n, seed=0):
     return {name: matrix.to(dtype) for name, matrix in matrices.items()}
 
 
+def half_small(dtype, m, n):
+    """{condition squared: (m, n)}: half of the values 1, the others equal and smaller."""
+    g, large = torch.Generator().manual_seed(2), torch.arange(min(m, n)) < min(m, n) // 2
+    conditions = [8, 20, 28, 30, 33, 40, 2 * min(m, n), 3.9 * min(m, n), 1e4]
+    values = {c: torch.where(large, 1.0, c**-0.5).double() for c in conditions}
+    return {str(c): with_values(v, m, n, g).to(dtype) for c, v in values.items()}
+
+
 def stacked(matrices):
     return torch.stack(list(matrices.values()))
 

@@ -1,5 +1,5 @@
-// svd, svdvals and eigh on CUDA: chooses kernel and geometry (full_launch.h), one launch each, no
-// synchronisation. `fast` has no meaning here: the accurate kernels are the only ones.
+// svd, svdvals and eigh on CUDA: chooses kernel and geometry (full_launch.h), one launch each or two,
+// no synchronisation. `fast` has no meaning here: the accurate kernels are the only ones.
 #include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
@@ -24,7 +24,17 @@ void launch_small(const SvdArguments<T>& args, const OnDevice& device, const cha
 }
 
 template <class T>
-void launch_svd(const SvdArguments<T>& args, const MatrixBatch& batch, const char* op) {
+void launch_gram(const SvdArguments<T>& args, int side, const OnDevice& device, const char* op) {
+  const auto kernel = side == 16 ? gpu::svd_gram_kernel<T, 16> : gpu::svd_gram_kernel<T, 32>;
+  const size_t bytes = gpu::gram_bytes<T>(side);
+  allow_shared_memory(op, kernel, bytes);
+  kernel<<<grid_of(op, args.count), gpu::kGramThreads, bytes, device.stream()>>>(
+      args, static_cast<int>(device.multiprocessors()));
+  check_launch(op);
+}
+
+template <class T>
+void launch_svd(SvdArguments<T> args, const MatrixBatch& batch, const char* op) {
   batch.check_small_side(op);
   if (args.count == 0) return;
   const OnDevice device(batch.A);
@@ -39,6 +49,9 @@ void launch_svd(const SvdArguments<T>& args, const MatrixBatch& batch, const cha
   } else {
     const bool with_long = (args.symmetric || args.m >= args.n ? args.U : args.Vh) != nullptr;
     const int64_t shared = device.shared_memory_per_block() - gpu::kSharedReserve;
+    const int gram = args.symmetric ? 0 : gpu::gram_side<T>(args.m, args.n, shared);
+    args.only_refused = gram > 0;
+    if (gram > 0) launch_gram(args, gram, device, op);
     const auto launch = gpu::plan_block<T>(args.m, args.n, with_long, shared);
     const Tensor workspace =
         empty_for(batch.A, {launch.workspace > 0 ? args.count : 0, launch.workspace});

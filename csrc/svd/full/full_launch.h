@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "svd/full/gpu/eigh_kernels.cuh"
+#include "svd/full/gpu/gram_kernels.cuh"
 
 namespace kdops::svd::gpu {
 using namespace kdops::gpu;
@@ -32,6 +33,20 @@ int small_class(int64_t m, int64_t n) {
 
 // The instance of svd_block_kernel for a small side of p: kSide.
 inline int block_side(int64_t p) { return p <= 16 ? 16 : p <= 32 ? 32 : p <= 64 ? 64 : 128; }
+
+template <class T>
+size_t gram_bytes(int side) {
+  return sizeof(T) * (side == 16 ? kGramNumbers<T, 16> : kGramNumbers<T, 32>);
+}
+
+// The instance of svd_gram_kernel that goes first, or 0 for none.
+template <class T>
+int gram_side(int64_t m, int64_t n, size_t shared_limit) {
+  const int64_t p = std::min(m, n);
+  const int side = p <= 16 ? 16 : 32;
+  if (p > 32 || small_class<T>(m, n) > 0 || !worth_a_gram(std::max(m, n), p)) return 0;
+  return gram_bytes<T>(side) <= shared_limit ? side : 0;
+}
 
 template <class T>
 struct BlockLaunch {

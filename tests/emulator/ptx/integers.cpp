@@ -61,6 +61,7 @@ void add_integers(Table& t) {
   t.add("shl.b64", [](uint64_t a, uint32_t by) { return shifted_left(a, by); });
   t.add_alias("shr.b32", "shr.u32");
   t.add_alias("shr.b64", "shr.u64");
+  t.add("mul.wide.u16", [](uint32_t a, uint32_t b) { return (a & 0xffffu) * (b & 0xffffu); });
   t.add("mul.wide.s32", [](int32_t a, int32_t b) { return int64_t{a} * b; });
   t.add("mul.wide.u32", [](uint32_t a, uint32_t b) { return uint64_t{a} * b; });
   t.add("mad.wide.s32", [](int32_t a, int32_t b, int64_t c) { return int64_t{a} * b + c; });

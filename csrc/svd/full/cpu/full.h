@@ -1,8 +1,8 @@
 // The full SVD of a range of matrices: square ones directly, tall and wide ones through their Gram
 // matrix where that is accurate enough, otherwise through Householder QR.
 //
-// Squaring the condition number costs eps * (s_1 / s_r)^2 in orthogonality, which is known once the
-// eigenvalues are: a matrix that fails the test goes to a list, and the list through QR. The choice
+// Squaring the condition number costs orthogonality, how much is known once the eigenvalues are
+// (gram_rule.h): a matrix that fails the test goes to a list, and the list through QR. The choice
 // is made matrix by matrix, so that no result depends on its neighbours. This file: the class and
 // square matrices; the other two routes are in gram_route.h and qr_route.h, which users include.
 #pragma once
@@ -16,6 +16,7 @@
 #include "svd/full/cpu/square_lanes.h"
 #include "svd/full/cpu/tall_qr.h"
 #include "svd/full/full_simd.h"
+#include "svd/shared/gram_rule.h"
 
 namespace kdops::svd::KDOPS_ISA {
 using namespace kdops::KDOPS_ISA;
@@ -43,8 +44,7 @@ class FullSvd {
     const T* a = out_.a;
     if (direct_) return run_square(a, count);
     std::vector<int64_t> rest;
-    // Nearly square random matrices would fail the test of the Gram route: do not try.
-    if (out_.fast || 2 * long_ >= 3 * small_)
+    if (out_.fast || worth_a_gram(long_, small_))
       run_gram(a, count, rest);
     else
       for (int64_t b = 0; b < count; ++b) rest.push_back(b);

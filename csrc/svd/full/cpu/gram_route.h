@@ -68,8 +68,7 @@ bool FullSvd<T>::gram_matrix(const T* a, T* gram) {
     tall_gram(a, m_, n_, n_, padded, width_, padded + static_cast<int64_t>(small_) * width_);
   T trace(0);
   for (int i = 0; i < small_; ++i) trace += padded[i * width_ + i];
-  const T limit = sizeof(T) == 4 ? T(1e15) : T(1e150);
-  const bool safe = trace < limit && trace > T(1) / limit;
+  const bool safe = gram_in_range(trace);
   for (int i = 0; i < small_; ++i)
     for (int j = 0; j < small_; ++j) gram[i * small_ + j] = safe ? padded[i * width_ + j] : T(0);
   return safe;
@@ -107,8 +106,10 @@ template <class T>
 bool FullSvd<T>::finish_gram(const T* a, int64_t b, SquareBatch<T>& eigen, int lane) {
   const T* values = eigen.values(lane);
   const auto [least, most] = std::minmax_element(values, values + small_);
-  const T condition = vectors() ? T(4) * T(small_) : T(16) * T(small_) * T(small_);
-  if (!out_.fast && !(*least * condition >= *most)) return false;
+  T inverses(0);
+  for (int i = 0; i < small_; ++i) inverses += T(1) / values[i];
+  const GramValues<T> extent{*most, *least, inverses};
+  if (!out_.fast && !gram_resolves(extent, small_, vectors())) return false;
   for (int j = 0; j < small_; ++j) keys_[j] = std::sqrt(max(values[j], T(0)) * eigen.scale[lane]);
   sort_descending(keys_.get(), small_, order_.get());
   for (int j = 0; j < small_; ++j) s(b)[j] = keys_[order_[j]];

@@ -44,7 +44,6 @@ struct BlockContext {
   T* long_out;      // U (tall) or Vh (wide) of this matrix; null: not wanted
   JacobiLimits<T> limits;
   Scale<T> scale;
-  T load_scale;  // of entries of A: scale.up and the boost
 
   // Reflector c of the tile that starts at row0 lies where the tile's rows of the result will be.
   KDOPS_DEVICE T* reflector(int c, int64_t row0, int rows) const {

@@ -129,9 +129,7 @@ KDOPS_DEVICE void write_svd(const SvdArguments<T>& args, const BlockContext<T>& 
   if (b.wide && b.long_out != nullptr && args.canonical) {
     __syncthreads();
     for (int c = warp_id(); c < b.p; c += b.threads / kWarp) {
-      T* v = b.long_out + b.rank[c] * b.length;
-      const T sign = canonical_sign(v, b.length, 1);
-      for (int64_t i = lane_id(); sign < T(0) && i < b.length; i += kWarp) v[i] = -v[i];
+      const T sign = make_canonical(b.long_out + b.rank[c] * b.length, b.length);
       if (lane_id() == 0) b.sign[c] = sign;
     }
     __syncthreads();
@@ -169,7 +167,6 @@ KDOPS_DEVICE void set_up(const SvdArguments<T>& args, const BlockPlan& plan, T* 
   b.j = !with_long ? nullptr : (plan.j_shared ? next : workspace);
   b.in_shared = plan.w_shared && plan.j_shared;
   b.scale = power_of_two_scale(largest);
-  b.load_scale = b.scale.up * kBoost<T>;
   b.limits = jacobi_limits(p, largest * b.scale.up * kBoost<T>);
 }
 
@@ -204,6 +201,7 @@ __global__ void __launch_bounds__(kBlockThreads, kSide <= 32 && sizeof(T) == 4 ?
     svd_block_kernel(SvdArguments<T> args, BlockPlan plan, T* workspace) {
   KDOPS_DYNAMIC_SHARED(T, pool);
   KDOPS_SHARED(BlockContext<T>, shared, [1]);
+  if (args.only_refused && !was_refused(args)) return;
   if (!begin_block<false>(args, plan, pool, workspace, shared[0])) return;
   const BlockContext<T>& b = shared[0];
   qr<kSide>(b, args);

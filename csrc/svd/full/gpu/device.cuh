@@ -106,6 +106,14 @@ KDOPS_DEVICE T canonical_sign(const T* v, int64_t count, int64_t stride) {
   return T(1);
 }
 
+// Gives v its canonical sign, by a whole warp, and returns what it was multiplied by.
+template <class T>
+KDOPS_DEVICE T make_canonical(T* v, int64_t count) {
+  const T sign = canonical_sign(v, count, 1);
+  for (int64_t i = lane_id(); sign < T(0) && i < count; i += kWarp) v[i] = -v[i];
+  return sign;
+}
+
 // ---- arguments -------------------------------------------------------------------------------
 
 // A [count, m, n], matrices row by row or column by column. B, length x p, is the matrix with its
@@ -129,7 +137,18 @@ struct SvdArguments : BatchShape {
   const T* A = nullptr;
   T *U = nullptr, *S = nullptr, *Vh = nullptr;
   bool canonical = false, symmetric = false;
+  bool only_refused = false;  // matrices that svd_gram_kernel has marked, the others are done
 };
+
+// A mark that no result is: singular values are not negative.
+template <class T>
+KDOPS_DEVICE void mark_refused(const SvdArguments<T>& args) {
+  args.S[blockIdx.x * args.p()] = T(-1);
+}
+template <class T>
+KDOPS_DEVICE bool was_refused(const SvdArguments<T>& args) {
+  return args.S[blockIdx.x * args.p()] < T(0);
+}
 
 // Entry (row, column) of the oriented matrix `index`.
 template <class T>

@@ -166,7 +166,10 @@ KDOPS_DEVICE void load_square(const BlockContext<T>& b, bool by_rows, const T* e
       }
     };
     each([&](T& x, int row, int c, bool inside) {
-      x = entries[!inside ? 0 : by_rows ? row * b.p + c : c * b.length + row] * b.load_scale;
+      x = entries[!inside   ? 0
+                  : by_rows ? row * b.p + c
+                            : c * b.length + row] *
+          b.scale.up * kBoost<T>;
     });
     each([&](T& x, int row, int c, bool inside) {
       if (inside) b.w[row * b.ld + c] = x;
@@ -207,7 +210,7 @@ KDOPS_DEVICE void qr(const BlockContext<T>& b, const SvdArguments<T>& args) {
     const T* from = entries + (by_rows ? row0 * b.p + own.column : own.column * b.length + row0);
     own.each_place(from, stride, most, [&](T& y, const T* at, bool inside) {
       const T value = *(inside ? at : entries);
-      y = inside ? value * b.load_scale : T(0);
+      y = inside ? value * b.scale.up * kBoost<T> : T(0);
     });
     factor<false>(b, own, b.w, pool, row0, rows);
   }
