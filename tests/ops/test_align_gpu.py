@@ -5,21 +5,12 @@ import pytest
 import torch
 from support.cuda_graphs import captured, on_cpu
 
-import kdops
 from kdops import align_singular_vectors
 
 DEVICE = "cuda"
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("native_on_a_gpu")]
 
 DTYPES = [torch.float32, torch.float64]
-
-
-@pytest.fixture(autouse=True)
-def native_only():
-    if DEVICE == "cuda" and not kdops._library.has_cuda_kernels():
-        pytest.skip("this install was compiled without CUDA kernels")
-    with kdops.backend("native"):
-        yield
 
 
 def aligned_with_gradient(student, teacher):

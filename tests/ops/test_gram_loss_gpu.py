@@ -8,11 +8,10 @@ import pytest
 import torch
 from support.cuda_graphs import captured
 
-import kdops
 from kdops.ops.gram import gradient, reference
 
 DEVICE = "cuda"
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("native_on_a_gpu")]
 
 DTYPES = [torch.float32, torch.float64]
 # channels, positions of student and teacher: split and whole, each tile, by positions
@@ -24,14 +23,6 @@ SIZES = [
     ((1, 3), (1, 1), (1, 1)),
 ]
 VARIANTS = ["squares", "columns", "positions"]
-
-
-@pytest.fixture(autouse=True)
-def native_only():
-    if DEVICE == "cuda" and not kdops._library.has_cuda_kernels():
-        pytest.skip("this install was compiled without CUDA kernels")
-    with kdops.backend("native"):
-        yield
 
 
 def arguments(dtype, sizes, variant, *, symmetric=False, batch=5, grad=True):
