@@ -27,9 +27,7 @@ KDOPS_DEVICE void dense_vectors(const TopkArguments<T>& args, const BlockPlan& p
   svd.A = args.A;
   if (threadIdx.x == 0) set_up(svd, plan, pool, workspace, largest, b);
   __syncthreads();
-  if (b.p <= 32)
-    qr<32>(b, svd), jacobi<32, false>(b);
-  else if (b.p <= 64)
+  if (b.p <= 64)  // few matrices come here, so that two sizes are enough
     qr<64>(b, svd), jacobi<64, false>(b);
   else
     qr<128>(b, svd), jacobi<128, false>(b);
