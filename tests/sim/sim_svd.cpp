@@ -40,7 +40,7 @@ void run_svd(SvdArguments<T> args, bool with_long, bool block, size_t shared_lim
     std::vector<T> workspace(launch.workspace * args.count, std::numeric_limits<T>::quiet_NaN());
     cusim::launch(static_cast<unsigned>(args.count), launch.plan.threads, launch.shared_bytes, [&] {
       T* memory = workspace.empty() ? nullptr : workspace.data();
-      const int side = block_side(args.p());
+      const int side = block_side<T>(args.p());
       if (args.symmetric)
         eigh_block_kernel<T>(args, launch.plan, memory);
       else if (side == 16)

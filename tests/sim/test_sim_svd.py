@@ -136,9 +136,10 @@ def test_negated_input_keeps_vh(solver, dtype):
     assert np.array_equal(U, -U_negated)
 
 
-@pytest.mark.parametrize("kilobytes", [9, 48])
+@pytest.mark.parametrize("kilobytes", [9, 32])
 def test_matrices_that_do_not_fit_shared_memory(solver, dtype, kilobytes):
-    A = normal((1, 40, 33), dtype)
+    """Neither W nor J, or J alone; smaller ones fit every device (kAlwaysShared)."""
+    A = normal((1, 70, 66) if dtype == np.float32 else (1, 40, 33), dtype)
     U, S, Vh = solver.svd(A)
     for here, there in zip((U, S, Vh), solver.svd(A, shared=kilobytes << 10), strict=True):
         assert np.array_equal(here, there)

@@ -55,9 +55,10 @@ void launch_svd(SvdArguments<T> args, const MatrixBatch& batch, const char* op) 
     const auto launch = gpu::plan_block<T>(args.m, args.n, with_long, shared);
     const Tensor workspace =
         empty_for(batch.A, {launch.workspace > 0 ? args.count : 0, launch.workspace});
-    const int side = gpu::block_side(batch.small_side());
+    const int side = gpu::block_side<T>(batch.small_side());
+    constexpr int kSmallest = sizeof(T) == 4 ? 16 : 32;
     const auto kernel = args.symmetric ? gpu::eigh_block_kernel<T>
-                        : side == 16   ? gpu::svd_block_kernel<T, 16>
+                        : side == 16   ? gpu::svd_block_kernel<T, kSmallest>
                         : side == 32   ? gpu::svd_block_kernel<T, 32>
                         : side == 64   ? gpu::svd_block_kernel<T, 64>
                                        : gpu::svd_block_kernel<T, 128>;

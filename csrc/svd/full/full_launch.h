@@ -31,8 +31,12 @@ int small_class(int64_t m, int64_t n) {
   return side <= 8 ? 8 : side <= 16 ? 16 : side <= 32 ? 32 : 0;
 }
 
-// The instance of svd_block_kernel for a small side of p: kSide.
-inline int block_side(int64_t p) { return p <= 16 ? 16 : p <= 32 ? 32 : p <= 64 ? 64 : 128; }
+// The instance of svd_block_kernel for a small side of p: kSide. Double precision has none for 16.
+template <class T>
+int block_side(int64_t p) {
+  if (p <= 16 && sizeof(T) == 4) return 16;
+  return p <= 32 ? 32 : p <= 64 ? 64 : 128;
+}
 
 template <class T>
 size_t gram_bytes(int side) {
@@ -68,9 +72,10 @@ BlockLaunch<T> plan_block(int64_t m, int64_t n, bool with_long, size_t shared_li
   const int columns = padded_columns(p);
   const size_t matrix = static_cast<size_t>(columns) * plan.ld * sizeof(T);
   size_t bytes = (static_cast<size_t>(plan.scratch) + 3 * columns) * sizeof(T);
-  plan.w_shared = bytes + matrix <= shared_limit;
+  const bool always = p <= kAlwaysShared<T>;
+  plan.w_shared = always || bytes + matrix <= shared_limit;
   if (plan.w_shared) bytes += matrix;
-  plan.j_shared = !with_long || bytes + matrix <= shared_limit;
+  plan.j_shared = always || !with_long || bytes + matrix <= shared_limit;
   if (plan.j_shared && with_long) bytes += matrix;
   return {plan, bytes, int64_t(!plan.w_shared + !plan.j_shared) * columns * plan.ld};
 }

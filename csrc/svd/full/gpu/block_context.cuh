@@ -25,6 +25,11 @@ inline constexpr int kStagedNumbers = 8 * kBlockThreads;       // of reflectors 
 inline constexpr int kStagedReflectors = kStagedNumbers / 32;  // at most: a tile has 32 rows
 inline constexpr int kColumnBlock = 4;                         // columns that Jacobi moves together
 
+// W and J of so many columns fit into every device's shared memory (64 KiB and more, since sm_75), so
+// that kernels for them know one way to address them.
+template <class T>
+inline constexpr int kAlwaysShared = sizeof(T) == 4 ? 64 : 32;
+
 // W and J have columns for whole pairs of such blocks, zero from p on.
 KDOPS_DEVICE constexpr int padded_columns(int p) {
   return (p + 2 * kColumnBlock - 1) / (2 * kColumnBlock) * (2 * kColumnBlock);

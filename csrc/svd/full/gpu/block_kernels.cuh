@@ -61,7 +61,9 @@ KDOPS_DEVICE void complete_columns(const BlockContext<T>& shared) {
   }
 }
 
-// Jacobi on W and J as they are; kSide: p is not larger; kMayHaveJ: false if there is never a J.
+// Jacobi on W and J as they are; kSide: p is not larger; kMayHaveJ: false if there is never a J. Each
+// way to address W is all of Jacobi once more to compile, so double precision, whose arithmetic takes
+// longer than addresses, has a single one for what may lie in either memory.
 template <int kSide, bool kMayHaveJ, class T>
 KDOPS_DEVICE void jacobi(const BlockContext<T>& shared) {
   const BlockContext<T> b = shared;
@@ -72,13 +74,18 @@ KDOPS_DEVICE void jacobi(const BlockContext<T>& shared) {
   }
   __syncthreads();
   constexpr int kRowsPerLane = (kSide + kWarp - 1) / kWarp;
-  if (b.in_shared) {
-    KDOPS_DYNAMIC_SHARED(T, pool);
-    const auto in_pool = [&](const T* x) { return pool + (x - b.scratch); };
-    jacobi_sweeps<kRowsPerLane, kMayHaveJ>(b, in_pool(b.w), b.j == nullptr ? nullptr : in_pool(b.j),
-                                           in_pool(b.value));
-  } else {
-    jacobi_sweeps<kRowsPerLane, kMayHaveJ>(b, b.w, b.j, b.value);
+  constexpr bool kShared = kSide <= kAlwaysShared<T>;
+  if constexpr (kShared || sizeof(T) == 4) {
+    if (kShared || b.in_shared) {
+      KDOPS_DYNAMIC_SHARED(T, pool);
+      const auto in_pool = [&](const T* x) { return pool + (x - b.scratch); };
+      T* j = b.j == nullptr ? nullptr : in_pool(b.j);
+      jacobi_sweeps<kRowsPerLane, kMayHaveJ>(b, in_pool(b.w), j, in_pool(b.value));
+    }
+  }
+  if constexpr (!kShared) {
+    if (sizeof(T) == 8 || !b.in_shared)
+      jacobi_sweeps<kRowsPerLane, kMayHaveJ>(b, b.w, b.j, b.value);
   }
 }
 

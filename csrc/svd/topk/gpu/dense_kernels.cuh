@@ -28,11 +28,16 @@ KDOPS_DEVICE void dense_vectors(const TopkArguments<T>& args, const BlockPlan& p
   if (threadIdx.x == 0) set_up(svd, plan, pool, workspace, largest, b);
   __syncthreads();
   if (b.p <= 32)
-    qr<32>(b, svd), jacobi<32, false>(b);
+    qr<32>(b, svd);
   else if (b.p <= 64)
-    qr<64>(b, svd), jacobi<64, false>(b);
+    qr<64>(b, svd);
   else
-    qr<128>(b, svd), jacobi<128, false>(b);
+    qr<128>(b, svd);
+  // the longest to compile: two sizes are enough for what few matrices need
+  if (b.p <= 64)
+    jacobi<64, false>(b);
+  else
+    jacobi<128, false>(b);
   sort_and_normalise(b);
   complete_columns(b);
   const TopkSaved place{b.p, args.k};

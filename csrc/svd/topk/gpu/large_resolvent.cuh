@@ -69,20 +69,18 @@ KDOPS_DEVICE void solve_rows(const LargeContext<T>& t, const T* value, T norm, b
     const T width = crowded ? max(threshold, rounding) : rounding;
     factor_shifted(ComplexBand<T>{t.d, t.e}, p, V(value[c] * value[c], width),
                    V(kEpsilon<T> * rounding), f);
-    const auto solve = [&](auto entry) {  // z = (M + i width)^-1 entry
-      for (int i = 0; i < p; ++i) z.set(i, V(-entry(i)));
-      solve_shifted<V>(f, p, z);
-    };
-    const auto of_x = [&](int i) { return own[i]; };
     const auto of_w = [&](int i) { return -width * z.get(i).im; };
-    solve(of_x);
-    for (int i = 0; i < p; ++i) own[i] = z.get(i).re;
-    solve(of_x);
-    for (int i = 0; i < p; ++i) own[i] += of_w(i);
-    for (int factor = 0; crowded && factor < 6; ++factor) {
-      solve(of_x);
-      solve(of_w);
-      for (int i = 0; i < p; ++i) own[i] -= of_w(i);
+    // z = (M + i width)^-1 of x, or of w; the solve stands here once, for the size of the code
+#pragma unroll 1
+    for (int solve = 0; solve < (crowded ? 14 : 2); ++solve) {
+      const bool again = solve > 2 && solve % 2 == 1;
+      for (int i = 0; i < p; ++i) z.set(i, V(again ? -of_w(i) : -own[i]));
+      solve_shifted<V>(f, p, z);
+      for (int i = 0; i < p; ++i) {
+        if (solve == 0) own[i] = z.get(i).re;
+        if (solve == 1) own[i] += of_w(i);
+        if (again) own[i] -= of_w(i);
+      }
     }
   }
   __syncthreads();
@@ -102,10 +100,10 @@ KDOPS_DEVICE void resolve_tridiagonal(const LargeContext<T>& t, const T* band, c
   reflect_rows(reflectors, band + 2 * p, p, x, t.k, false);
 }
 
-// The same from the Gram matrix and its leading pairs, by conjugate gradients or, where they do not
-// get there, by the tridiagonal form. copy: p (p + 3) numbers.
+// The same from the Gram matrix and its leading pairs by conjugate gradients; where they do not get
+// there, false and the tridiagonal form of the matrix: reflectors and band (p^2 and 3 p numbers).
 template <class T>
-KDOPS_DEVICE void resolve_gram(const LargeContext<T>& t, const T* saved, const T* value,
+KDOPS_DEVICE bool resolve_gram(const LargeContext<T>& t, const T* saved, const T* value,
                                const PolicyInverse<T>& inverse, T* x, T* work, T* copy, T* band) {
   const int p = t.p;
   const LargeSaved place{p, t.k};
@@ -113,11 +111,11 @@ KDOPS_DEVICE void resolve_gram(const LargeContext<T>& t, const T* saved, const T
                           .rows = saved + place.vectors_at(),
                           .values = saved + LargeSaved::kValues,
                           .count = t.k + static_cast<int>(saved[LargeSaved::kKept])};
-  if (conjugate_gradients(t, kept, value, inverse, x, work)) return;
+  if (conjugate_gradients(t, kept, value, inverse, x, work)) return true;
   for (int64_t at = threadIdx.x; at < int64_t(p) * p; at += kTopkThreads) copy[at] = kept.G[at];
   __syncthreads();
   tridiagonalise_rows(copy, p, band, t.pool, work, t.line);
-  resolve_tridiagonal(t, band, copy, value, T(0), false, x, work);
+  return false;
 }
 
 // x_c = resolvent of x_c from `saved`. A value that is zero under the policy, and every value where
@@ -137,13 +135,14 @@ KDOPS_DEVICE void resolve_rows(const LargeContext<T>& t, const T* saved, const T
     plain[at] = x[at] * against_zero * against_zero;
   }
   __syncthreads();
-  if (exhausted) {
-    // nothing to solve
-  } else if (saved[LargeSaved::kKrylov] != T(0)) {
-    resolve_gram(t, saved, value, inverse, x, work, copy, band);
-  } else {
-    resolve_tridiagonal(t, saved + place.band_at(), saved + place.matrix_at(), value,
-                        saved[LargeSaved::kNorm], saved[LargeSaved::kCrowded] != T(0), x, work);
+  const bool krylov = saved[LargeSaved::kKrylov] != T(0);
+  bool solved = exhausted;
+  if (!solved && krylov) solved = resolve_gram(t, saved, value, inverse, x, work, copy, band);
+  if (!solved) {
+    const T norm = krylov ? T(0) : saved[LargeSaved::kNorm];
+    const bool crowded = !krylov && saved[LargeSaved::kCrowded] != T(0);
+    resolve_tridiagonal(t, krylov ? band : saved + place.band_at(),
+                        krylov ? copy : saved + place.matrix_at(), value, norm, crowded, x, work);
   }
   __syncthreads();
   for (int at = thread; at < p * t.k; at += kTopkThreads)
