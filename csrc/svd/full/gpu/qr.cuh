@@ -48,7 +48,7 @@ struct Slices {
   KDOPS_DEVICE void each_entry(const T* v, const Visit& visit) const {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      if (sizeof(y) > 256 && r % 16 == 0) sync_warp<kSlices>();
+      if (sizeof(y) > 256 && r % 8 == 0) sync_warp<kSlices>();
       visit(r, v[row(r)]);
     }
   }
@@ -112,7 +112,7 @@ KDOPS_DEVICE void publish(Slices<T, kSide, kRows>& own, int k, T* diagonal, T* t
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const int row = own.row(r);
-    if (sizeof(own.y) > 256 && r % 16 == 0) sync_warp<Own::kSlices>();
+    if (sizeof(own.y) > 256 && r % 8 == 0) sync_warp<Own::kSlices>();
     T v = own.y[r] * h.scale;
     if (kSquare && row <= here) v = row == here ? T(1) : T(0);
     to[row] = v;
