@@ -9,11 +9,14 @@ common rotation. The canonical sign is locally constant: it passes no gradient.
 **Degenerate policies.** The formulas divide by s_j - s_i, s_j + s_i and s_i. Relative to the
 largest value s_1, with tau = r * eps(dtype), a divisor x becomes
 
-    "mask"     0 if |x| <= tau, else 1/x      exact for every loss whose gradient is defined there
+    "mask"     0 if |x| <= tau, else 1/x      exact for functions of S and of a cluster's projectors
     "lorentz"  x / (x^2 + tau^2)              smooth in x; biased by (tau / x)^2
 
-so every result is finite, and a zero cotangent contributes exactly zero (never 0 * inf). A matrix
-with s_1 < tiny / eps (1e-31 in float32) counts as zero: its vectors pass no gradient.
+Neither is exact for a loss that joins u_i with v_j inside a cluster, as one of U S Vh: there the
+numerator vanishes with the divisor, and what the two make together is left out.
+
+Every result is finite, and a zero cotangent contributes exactly zero (never 0 * inf). A matrix with
+s_1 < tiny / eps (1e-31 in float32) counts as zero: its vectors pass no gradient.
 No entry of A, S or a cotangent is squared unscaled: inputs of size 1e-20 or 1e20 survive in fp32.
 """
 
