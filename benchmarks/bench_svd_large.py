@@ -92,23 +92,39 @@ def _thin(n, gradient):
     )
 
 
+def _leading(function):
+    """S, and the projectors on the leading half of the spectrum, U's and V's."""
+
+    def call(A):
+        U, S, Vh = function(A)
+        k = S.shape[-1] // 2
+        return S, U[..., :k] @ U[..., :k].mT, Vh[..., :k, :].mT @ Vh[..., :k, :]
+
+    return call
+
+
 def _full(m, n, batch=8):
-    """All triples above 128, where torch.linalg computes and kdops adds its guarantees."""
+    """All triples above 128, where torch.linalg computes and kdops adds its guarantees.
+
+    Not compared through U S Vh: some of so many values are closer than "mask" tells apart, and a
+    loss that joins U and V there loses a part of its gradient (docs/svd.md).
+    """
 
     def fast(A):
         return kdops.batched_svd(A, mode="fast")
 
     return Problem(
-        op="svd beyond 128, S and product",
+        op="svd beyond 128, S and leading half",
         label=f"{batch} of {m}x{n}",
         make=matrices(m, n, batch),
         providers={
-            "torch.linalg.svd": _product(svd.full),
-            "torch Gram + eigh": _product(svd.full_by_gram),
-            "kdops fast": _product(fast),
-            "kdops": _product(kdops.batched_svd),
+            "torch.linalg.svd": _leading(svd.full),
+            "torch Gram + eigh": _leading(svd.full_by_gram),
+            # what it gives up of a square matrix (docs/svd.md) is above the tolerance
+            **({"kdops fast": _leading(fast)} if m != n else {}),
+            "kdops": _leading(kdops.batched_svd),
         },
-        reference=_product(svd.full),
+        reference=_leading(svd.full),
         modes=("forward", "both"),
         tolerance=1e-3,
         slow=True,
