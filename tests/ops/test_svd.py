@@ -9,9 +9,9 @@ from support.svd_inputs import (
     errors_of_topk,
     failures,
     gate,
-    half_small,
     orthonormality,
     stacked,
+    two_clusters,
     with_values,
 )
 
@@ -44,10 +44,18 @@ def test_accuracy(backend, shape, dtype):
 @pytest.mark.parametrize("shape", [(48, 32), (64, 16), (16, 200), (300, 64)], ids=str)
 def test_accuracy_where_many_values_are_small(backend, shape, dtype):
     """Each costs what goes through a Gram matrix orthogonality: once five times the gate."""
-    p = min(shape)
-    matrices = half_small(dtype, *shape)
+    matrices = two_clusters(dtype, *shape, min(shape) // 2)
     errors = errors_of_full(stacked(matrices), *batched_svd(stacked(matrices)))
-    assert not failures(matrices, errors, gate(dtype, p, p))
+    assert not failures(matrices, errors, gate(dtype, *shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(24, 2), (40, 3), (4, 24), (24, 8), (48, 32)], ids=str)
+def test_accuracy_where_one_value_is_small(backend, shape, dtype):
+    """Its vector's length alone then has three times the error that it has beside others."""
+    matrices = two_clusters(dtype, *shape, 1, copies=20)
+    errors = errors_of_full(stacked(matrices), *batched_svd(stacked(matrices)))
+    assert not failures(matrices, errors, gate(dtype, *shape))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

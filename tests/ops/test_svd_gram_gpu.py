@@ -9,9 +9,9 @@ from support.svd_inputs import (
     gate,
     gauge_invariant_loss,
     gradients_of,
-    half_small,
     relative,
     stacked,
+    two_clusters,
     with_values,
 )
 
@@ -28,7 +28,16 @@ DTYPES = [torch.float32, torch.float64]
 @pytest.mark.parametrize("shape", [(48, 32), (1024, 16), (16, 200)], ids=str)
 def test_accuracy_where_many_values_are_small(shape, dtype):
     """Some go through a Gram matrix, some are refused there."""
-    matrices = half_small(dtype, *shape)
+    matrices = two_clusters(dtype, *shape, min(shape) // 2)
+    A = stacked(matrices)
+    errors = errors_of_full(A, *on_cpu(batched_svd(A.to(DEVICE))))
+    assert not failures(matrices, errors, gate(dtype, *shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(60, 2), (40, 3), (60, 8)], ids=str)
+def test_accuracy_where_one_value_is_small(shape, dtype):
+    matrices = two_clusters(dtype, *shape, 1, copies=2)
     A = stacked(matrices)
     errors = errors_of_full(A, *on_cpu(batched_svd(A.to(DEVICE))))
     assert not failures(matrices, errors, gate(dtype, *shape))

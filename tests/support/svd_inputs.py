@@ -53,12 +53,18 @@ def difficult(dtype, m, n, seed=0):
     return {name: matrix.to(dtype) for name, matrix in matrices.items()}
 
 
-def half_small(dtype, m, n):
-    """{condition squared: (m, n)}: half of the values 1, the others equal and smaller."""
-    g, large = torch.Generator().manual_seed(2), torch.arange(min(m, n)) < min(m, n) // 2
-    conditions = [8, 20, 28, 30, 33, 40, 2 * min(m, n), 3.9 * min(m, n), 1e4]
-    values = {c: torch.where(large, 1.0, c**-0.5).double() for c in conditions}
-    return {str(c): with_values(v, m, n, g).to(dtype) for c, v in values.items()}
+def two_clusters(dtype, m, n, small, copies=1):
+    """{name: (m, n)}: `small` singular values equal and smaller, the others 1; squared conditions
+    on both sides of what a Gram matrix bears."""
+    p = min(m, n)
+    g, ones = torch.Generator().manual_seed(2), torch.arange(p) < p - small
+    conditions = [8, 20, 28, 30, 33, 40, 64, 100, 2 * p, 3.9 * p, 8 * p, 15 * p, 1e4]
+    values = {c: torch.where(ones, 1.0, c**-0.5).double() for c in conditions}
+    return {
+        f"{c}, {i}": with_values(v, m, n, g).to(dtype)
+        for c, v in values.items()
+        for i in range(copies)
+    }
 
 
 def stacked(matrices):

@@ -6,8 +6,8 @@
 // so that no room's name meets another's. It includes no torch header, so that no inline function
 // of torch is ever compiled with wider instructions than the machine may have. Its entry points are
 // declared in kdops::<room> by <op>_simd.h, with KDOPS_ENTRY where a struct holds the problem (else
-// with KDOPS_KERNEL or KDOPS_PER_ISA), compiled for each type with KDOPS_COMPILE beside their definition, and the
-// glue (<op>_cpu.cpp, compiled once) calls the widest one with KDOPS_BEST.
+// with KDOPS_KERNEL or KDOPS_PER_ISA), compiled for each type with KDOPS_COMPILE beside their
+// definition, and the glue (<op>_cpu.cpp, compiled once) calls the widest one with KDOPS_BEST.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// A row as a unit vector, by the rule of shared/unit_row.h, and the way back. Callers: gram, relation,
-// token_gram.
+// A row as a unit vector, by the rule of shared/unit_row.h, and the way back. Callers: gram,
+// relation, token_gram.
 #pragma once
 
 #include "common/shared/unit_row.h"

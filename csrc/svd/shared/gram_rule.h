@@ -29,12 +29,14 @@ struct GramValues {
   T sum_of_inverses;
 };
 
-// False where the Gram matrix has lost too much, or for NaN. With vectors: U^T U - I up to about 0.9
-// eps times the sum above, which the gates want below 20 p eps.
+// False where the Gram matrix has lost too much, or for NaN. With vectors the gates want U^T U - I
+// below 20 p eps. It is about 0.9 eps times the sum of l_1 / l_i where many values are small, up to
+// three times as much where one is: hence a bound of its own for the least.
 template <class T>
 KDOPS_FN bool gram_resolves(const GramValues<T>& values, int p, bool vectors) {
   if (!vectors) return values.least * (T(16) * T(p) * T(p)) >= values.most;
-  return values.least > T(0) && values.most * values.sum_of_inverses <= T(16) * T(p);
+  return values.least * (T(4) * T(p)) >= values.most &&
+         values.most * values.sum_of_inverses <= T(16) * T(p);
 }
 
 }  // namespace kdops::svd::KDOPS_WHERE
