@@ -1,7 +1,7 @@
 """The record of a run: read from pytest-benchmark's JSON or from a committed, compact one.
 
 A committed record (`write`) holds what the reports and the guard read and nothing else: four digits
-of each time, what a case's providers have in common once, a case a line.
+of each time, what a case's providers have in common once, a list per column, a case a line.
 Used by tables.py, surcharges.py, readme.py, plots.py and ../guard.py.
 """
 
@@ -100,8 +100,10 @@ def _machine(text: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in (None, "")}
 
 
-def _digits(value: Any) -> Any:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+def _digits(name: str, value: Any) -> Any:
+    """Four digits of a time, two of what is only shown."""
+    digits = {"error": 2, "iqr": 3, "peak_mb": 3}.get(name, 4)
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def _usual(machine: dict[str, Any]) -> dict[str, Any]:
@@ -120,24 +122,31 @@ def _usual_group(info: dict[str, Any]) -> str:
     return f"{info.get('op')} {info.get('label')} {info['dtype']}{place} {info.get('mode')}"
 
 
+def _implied(name: str, common: dict[str, Any], first: str) -> str | None:
+    """What need not be written: the first provider is the baseline, a sweep's op has its name."""
+    kind, _, sweep = common["op"].partition(": ")
+    known = {"baseline": first, "sweep": sweep if kind == "scaling" else None}
+    return known.get(name)
+
+
 def _case(group: str, rows: list[Row], usual: dict[str, Any]) -> dict[str, Any]:
-    """A case of the compact form: what all rows have in common, then each row's own."""
+    """A case of the compact form: what its rows have in common, then a list per column."""
     first = rows[0].info
     common = {k: v for k, v in first.items() if all(r.info.get(k) == v for r in rows)}
-    told = {k: _digits(v) for k, v in common.items() if k not in usual or usual[k] != v}
+    told = {k: _digits(k, v) for k, v in common.items() if k not in usual or usual[k] != v}
     if common.get("device", "cpu") == "cpu":  # floors are those of a GPU
         told = {k: v for k, v in told.items() if k not in ("bytes", "flop")}
     if group != _usual_group(usual | common):
         told = {"group": group, **told}
+    told = {k: v for k, v in told.items() if v != _implied(k, common, rows[0].provider)}
     own = [
-        {
-            "provider": row.provider,
-            **{name: _digits(getattr(row, name)) for name in TIMES},
-            **{k: _digits(v) for k, v in row.info.items() if k not in common},
-        }
+        {"provider": row.provider}
+        | {name: getattr(row, name) for name in TIMES}
+        | {k: v for k, v in row.info.items() if k not in common}
         for row in rows
     ]
-    return {**told, "rows": own}
+    names = dict.fromkeys(name for row in own for name in row)
+    return told | {"rows": {name: [_digits(name, r.get(name)) for r in own] for name in names}}
 
 
 def _of_compact(text: dict[str, Any]) -> Record:
@@ -146,10 +155,14 @@ def _of_compact(text: dict[str, Any]) -> Record:
     for case in text["cases"]:
         common = usual | {k: v for k, v in case.items() if k not in ("group", "rows")}
         group = case.get("group") or _usual_group(common)
+        for name in ("baseline", "sweep"):
+            if implied := common.get(name) or _implied(name, common, case["rows"]["provider"][0]):
+                common[name] = implied
         rows = groups.setdefault(group, [])
-        for own in case["rows"]:
-            info = common | {k: v for k, v in own.items() if k not in ("provider", *TIMES)}
-            rows.append(Row(group, own["provider"], *(own[n] for n in TIMES), info))
+        for values in zip(*case["rows"].values(), strict=True):
+            own = {k: v for k, v in zip(case["rows"], values, strict=True) if v is not None}
+            provider, *times = (own.pop(name) for name in ("provider", *TIMES))
+            rows.append(Row(group, provider, *times, common | own))
     return Record(text["date"], text["commit"], text["machine"], groups)
 
 
