@@ -14,6 +14,13 @@ using namespace kdops::KDOPS_WHERE;
 template <class T>
 inline constexpr T kLeastUnit = std::numeric_limits<T>::min() / std::numeric_limits<T>::epsilon();
 
+// tau: values closer than this, in units of the largest, count as equal (_threshold of gradient.py says
+// why). Its root is one of float for every T: cheap on the device, and the same number everywhere.
+template <class T>
+KDOPS_FN T closeness(int p) {
+  return T(8 * sqrt(static_cast<float>(p))) * std::numeric_limits<T>::epsilon();
+}
+
 // 1 / x under the policy; what counts as small is relative to `unit` (the largest singular value).
 template <class V>
 struct PolicyInverse {
@@ -25,7 +32,7 @@ struct PolicyInverse {
     using T = Scalar<V>;
     const Mask<V> present = unit >= V(kLeastUnit<T>);
     scale = select(present, V(T(1)), V(T(0))) / select(present, unit, V(T(1)));
-    threshold = V(T(p) * std::numeric_limits<T>::epsilon());
+    threshold = V(closeness<T>(p));
   }
   KDOPS_FN V operator()(V x) const {
     using T = Scalar<V>;

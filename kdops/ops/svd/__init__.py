@@ -69,11 +69,11 @@ def batched_svd(
             result does not depend on backend and device, and negating A leaves Vh unchanged.
             False leaves any sign.
         degenerate: the gradient at equal or zero singular values, relative to the largest one with
-            tau = r eps. "mask" drops the divisors below tau: exact for functions of singular values
-            and of projectors. "lorentz" smooths 1/d to d / (d² + tau²). Both are always finite, and
-            pairs of vectors that the loss does not use contribute exactly zero. A loss that joins U
-            and V among values closer than tau, as U Vh does, loses what that pair makes together:
-            batched_polar has its gradient.
+            tau = 8 sqrt(r) eps, below which rounding splits equal values. "mask" drops the divisors
+            below tau: exact for functions of singular values and of projectors. "lorentz" smooths
+            1/d to d / (d² + tau²). Both are always finite, and pairs of vectors that the loss does
+            not use contribute exactly zero. A loss that joins U and V among values closer than tau,
+            as U S Vh does, loses what that pair makes together (docs/svd.md).
         mode: "fast" decomposes AᵀA (AAᵀ if m < n) without the clean-up that restores accuracy: the
             vectors of the longer side, U if m >= n, lose orthogonality, and singular values below
             sqrt(eps) times the largest are noise (docs/svd.md has figures). Top-k and the CUDA

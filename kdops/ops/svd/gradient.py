@@ -7,13 +7,15 @@ skew(X) = (X - X^T) / 2. Every function is differentiable itself, so second orde
 common rotation. The canonical sign is locally constant: it passes no gradient.
 
 **Degenerate policies.** The formulas divide by s_j - s_i, s_j + s_i and s_i. Relative to the
-largest value s_1, with tau = r * eps(dtype), a divisor x becomes
+largest value s_1, with tau = 8 sqrt(r) eps(dtype), a divisor x becomes
 
     "mask"     0 if |x| <= tau, else 1/x      exact for functions of S and of a cluster's projectors
     "lorentz"  x / (x^2 + tau^2)              smooth in x; biased by (tau / x)^2
 
 Neither is exact for a loss that joins u_i with v_j inside a cluster, as one of U S Vh: there the
-numerator vanishes with the divisor, and what the two make together is left out.
+numerator vanishes with the divisor, and what the two make together is left out. So tau is no larger
+than it must be: rounding splits equal values by up to 5 sqrt(r) eps, and below that a projector's
+numerator, which is rounding, would be divided by rounding.
 
 Every result is finite, and a zero cotangent contributes exactly zero (never 0 * inf). A matrix with
 s_1 < tiny / eps (1e-31 in float32) counts as zero: its vectors pass no gradient.
@@ -22,6 +24,7 @@ No entry of A, S or a cotangent is squared unscaled: inputs of size 1e-20 or 1e2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +58,8 @@ def _reciprocal(x: Tensor, tau: Tensor | float, degenerate: str) -> Tensor:
 
 
 def _threshold(S: Tensor, r: int) -> float:
-    return r * torch.finfo(S.dtype).eps
+    """tau: values closer than that, in units of the largest, count as equal (csrc: closeness)."""
+    return 8 * math.sqrt(r) * torch.finfo(S.dtype).eps
 
 
 def _in_units(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
