@@ -74,7 +74,7 @@ struct UnitRows {
 
  private:
   int64_t blocks() const {
-    constexpr int kRows = gpu::kPositionThreads / gpu::kWarp;
+    constexpr int kRows = gpu::kPositionThreads / kWarp;
     return (inverse.numel() + kRows - 1) / kRows;
   }
 };

@@ -6,7 +6,6 @@
 #include "gram/unit_rows.h"
 
 namespace kdops::gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 namespace {
 

@@ -15,7 +15,6 @@
 #include "rbf/rows.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // K = 2^(-rate d^2). Finite, so that equal rows have affinity one with the largest bandwidths too.
 template <class T>

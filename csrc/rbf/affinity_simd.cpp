@@ -4,7 +4,6 @@
 #include "rbf/affinity_loss.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 namespace {
 
 // The rows of batch entry b.

@@ -8,7 +8,6 @@
 #include "rbf/svd_rbf_simd.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Arrays of padded() values; beyond `count` the inputs repeat the first one (zero if none).
 template <class T>

@@ -9,7 +9,6 @@
 #include "rbf/svd_rbf_low_rank.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 namespace {
 
 // One item's scratch: both sides, and their features when the low-rank form serves.

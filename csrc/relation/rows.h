@@ -15,7 +15,6 @@
 #include "relation/relation_simd.h"
 
 namespace kdops::relation::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Squared distances below this have lost digits to underflow, or are zero.
 template <class T>

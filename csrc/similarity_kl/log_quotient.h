@@ -7,7 +7,6 @@
 #include "common/simd/exp.h"
 
 namespace kdops::similarity_kl::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // a, b > 0, a / b a normal number; difference is a - b, where the caller knows it better.
 template <class T>

@@ -12,7 +12,6 @@
 #include "similarity_kl/tiles.h"
 
 namespace kdops::similarity_kl::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 struct PktRow {
   double loss = 0, shares = 0, weights = 0;  // shares: sum_j E_ij P_S,ij

@@ -6,7 +6,6 @@
 #include "similarity_kl/tiles.h"
 
 namespace kdops::similarity_kl::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class In>
 void kl_measure(const Given<In>& given, Norm norm, int64_t begin, int64_t end) {

@@ -65,7 +65,7 @@ void prepare_rows(Cka<T>& p, const CkaWork<T>& work, const Run& run) {
   run(2 * groups, static_cast<double>(kTokenGroup * (a + b)), KDOPS_BEST(cka_largest<T>), p);
   const auto scale_of = [&](int64_t first) {
     const double* of = p.sums + first;
-    return kdops::KDOPS_WHERE::row_scale(static_cast<T>(*std::max_element(of, of + groups)));
+    return row_scale(static_cast<T>(*std::max_element(of, of + groups)));
   };
   p.student.scale = scale_of(0);
   p.teacher.scale = scale_of(groups);

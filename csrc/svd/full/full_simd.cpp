@@ -10,7 +10,6 @@
 #include "svd/full/cpu/qr_route.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 namespace {
 

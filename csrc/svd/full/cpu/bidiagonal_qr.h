@@ -14,7 +14,6 @@
 #include "common/simd/pack_math.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // What a sweep may drop: couplings below 2 eps times the root of the two entries beside them, so
 // that the small values of graded and nearly diagonal matrices, and their vectors, keep their own

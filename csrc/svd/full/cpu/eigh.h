@@ -6,7 +6,6 @@
 #include "svd/full/cpu/square_lanes.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 void symmetric_eigen(const T* a, T* values, T* vectors, int64_t count, int n) {

@@ -8,7 +8,6 @@
 #include "common/simd/scratch.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 #if defined(__AVX512F__)
 inline constexpr int kProductRows = 8, kProductPacks = 2;

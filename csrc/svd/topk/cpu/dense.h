@@ -15,7 +15,6 @@
 #include "svd/topk/topk_simd.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 TopkOutputs<T> matrix_of(const TopkOutputs<T>& all, const TopkShape& shape, int64_t b) {

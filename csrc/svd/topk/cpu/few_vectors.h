@@ -12,7 +12,6 @@
 #include "svd/limits.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // `count` rows, `apart` from each other.
 template <class T>

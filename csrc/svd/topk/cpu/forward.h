@@ -17,7 +17,6 @@
 #include "svd/topk/cpu/multisection.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct TopkForward : TopkFinish<T> {

@@ -15,7 +15,6 @@
 #include "svd/topk/cpu/layout.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 inline constexpr int kGramTile = kPackBytes == 64 ? 16 : 8;
 

@@ -12,7 +12,6 @@
 #include "svd/topk/cpu/few_vectors.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 inline T dot_rows(const T* a, const T* b, int64_t n) {
