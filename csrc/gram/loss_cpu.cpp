@@ -1,7 +1,6 @@
 // CPU glue of the fused Gram losses: stable tensors to pointers and strides, the batch over the
 // threads, the items' losses added in order.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <optional>
 #include <tuple>

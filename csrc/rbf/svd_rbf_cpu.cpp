@@ -1,6 +1,5 @@
 // CPU glue of svd_rbf_loss: stable tensors to pointers and strides, items over the threads.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <tuple>
 #include <vector>

@@ -2,7 +2,6 @@
 #include "rbf/svd_rbf_kernels.cuh"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <cmath>

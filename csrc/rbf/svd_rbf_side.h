@@ -1,7 +1,6 @@
 // One side (front or back) of an item of svd_rbf_loss, gathered into contiguous scratch.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "common/simd/pack_loop.h"

@@ -2,7 +2,6 @@
 // product with the Laplacian of the weights.
 #include <torch/csrc/stable/library.h>
 
-#include <limits>
 #include <tuple>
 
 #include "relation/far_rows.h"

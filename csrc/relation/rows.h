@@ -6,7 +6,6 @@
 // zero, near ones a full set of digits. Zero distances have 1/d = 0. NaN stays NaN.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
-#include <vector>
 
 #include "common/shared/power_of_two.h"
 #include "token_gram/cka_simd.h"

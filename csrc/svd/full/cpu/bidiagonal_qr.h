@@ -9,8 +9,6 @@
 // is handed over while the root of the next one is on its way: that is when the sink has time.
 #pragma once
 
-#include <algorithm>
-
 #include "common/simd/pack_math.h"
 
 namespace kdops::svd::KDOPS_ISA {

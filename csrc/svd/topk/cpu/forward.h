@@ -6,8 +6,6 @@
 // Gram matrix squared the condition. What that cannot resolve goes to the dense route (dense.h).
 #pragma once
 
-#include <cstring>
-
 #include "common/simd/scratch.h"
 #include "svd/topk/cpu/dense.h"
 #include "svd/topk/cpu/finish.h"

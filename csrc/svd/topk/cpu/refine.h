@@ -5,7 +5,6 @@
 // W's rows orthogonal to rounding although P came from a Gram matrix. Then signs and order.
 #pragma once
 
-#include <algorithm>
 #include <utility>
 
 #include "svd/shared/rotation.h"
