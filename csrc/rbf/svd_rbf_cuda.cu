@@ -18,18 +18,14 @@ namespace {
 
 constexpr const char* kOp = "svd_rbf_loss";
 
-template <class T>
-gpu::SvdRbfInput<T> input_of(const Tensor& x) {
-  return {static_cast<const T*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
-}
-
 // Without the places of the results.
 template <class T>
 gpu::SvdRbfLaunch<T> problem_of(const Tensor& sf, const Tensor& sb, const Tensor& tf,
                                 const Tensor& tb, double beta, double scale) {
   gpu::SvdRbfLaunch<T> problem{};
-  problem.student_front = input_of<T>(sf), problem.student_back = input_of<T>(sb);
-  problem.teacher_front = input_of<T>(tf), problem.teacher_back = input_of<T>(tb);
+  using Input = gpu::SvdRbfInput<T>;
+  problem.student_front = strided<Input>(sf), problem.student_back = strided<Input>(sb);
+  problem.teacher_front = strided<Input>(tf), problem.teacher_back = strided<Input>(tb);
   problem.front = static_cast<int>(sf.size(1)), problem.back = static_cast<int>(sb.size(1));
   problem.components = static_cast<int>(sf.size(2));
   problem.root = static_cast<T>(std::sqrt(std::numbers::log2e / beta));
