@@ -40,7 +40,6 @@ class TopkDense {
                              .vh = vh.get(),
                              .m = static_cast<int>(m),
                              .n = static_cast<int>(n),
-                             .by_columns = false,
                              .canonical = canonical_};
     svd_full(full, 0, count);
     for (int i = 0; i < count; ++i)
