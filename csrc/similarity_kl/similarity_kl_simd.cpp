@@ -77,14 +77,9 @@ void pull_blocks(const Pull<In, T>& q, int64_t begin, int64_t end) {
 
 template <class In, class T>
 void kl_pull(const Pull<In, T>& problem, int64_t begin, int64_t end) {
-  switch (problem.sides) {
-    case Sides::rows:
-      return pull_blocks<Sides::rows>(problem, begin, end);
-    case Sides::keys:
-      return pull_blocks<Sides::keys>(problem, begin, end);
-    default:
-      return pull_blocks<Sides::both>(problem, begin, end);
-  }
+  if (problem.sides == Sides::rows) pull_blocks<Sides::rows>(problem, begin, end);
+  if (problem.sides == Sides::keys) pull_blocks<Sides::keys>(problem, begin, end);
+  if (problem.sides == Sides::both) pull_blocks<Sides::both>(problem, begin, end);
 }
 
 #define KDOPS_COMPILE_BOTH(In, T)                                         \

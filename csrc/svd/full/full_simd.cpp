@@ -59,14 +59,6 @@ void svd_full(const SvdProblem<T>& problem, int64_t begin, int64_t end) {
 }
 
 template <class T>
-void eigh(const EighProblem<T>& problem, int64_t begin, int64_t end) {
-  if (begin >= end) return;
-  const int64_t n = problem.n;
-  symmetric_eigen(problem.a + begin * n * n, problem.values + begin * n,
-                  problem.vectors + begin * n * n, end - begin, problem.n);
-}
-
-template <class T>
 void svd_backward(const SvdBackwardProblem<T>& problem, int64_t begin, int64_t end) {
   const int64_t m = problem.m, n = problem.n, r = std::min(m, n);
   SvdBackward<T> backward(m, n);
