@@ -64,8 +64,7 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cuda(const Tensor& sf, const Ten
   const double scale = svd_rbf_scale(sf, variant);
   const int64_t batch = sf.size(0), k = sf.size(2);
   Tensor loss = empty_for(sf, {});
-  Tensor gf = gradients ? empty_for(sf, {batch, sf.size(1), k}) : empty_for(sf, {0});
-  Tensor gb = gradients ? empty_for(sb, {batch, sb.size(1), k}) : empty_for(sb, {0});
+  Tensor gf = gradient_for(sf, gradients), gb = gradient_for(sb, gradients);
   const Tensor losses = empty_for(sf, {batch * k}, ScalarType::Double);
   for_real_type(kOp, sf, [&]<class T>(T) {
     auto problem = problem_of<T>(sf, sb, tf, tb, beta, scale);
