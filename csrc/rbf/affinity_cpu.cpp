@@ -105,8 +105,8 @@ Tensor backward_side(const Tensor& like, const RowSet<T>& own, const RowSet<T>& 
                      const std::vector<T>& gammas, const Tensor& grad, const Tensor& k) {
   const int64_t batch = grad.size(0);
   Tensor out = empty_for(like, {batch, own.count, own.width});
-  const AffinityBackward<T> problem{own,           other,          sides,          gammas.data(),
-                                    pointer<T>(grad), pointer<T>(k), pointer<T>(out)};
+  const AffinityBackward<T> problem{
+      own, other, sides, gammas.data(), pointer<T>(grad), pointer<T>(k), pointer<T>(out)};
   const double flops = 2.0 * static_cast<double>(kBlockRows * other.count * (own.width + 12));
   parallel_for(batch * blocks_of(own.count), flops, KDOPS_BEST(rbf_affinity_backward_blocks<T>),
                problem);
@@ -158,7 +158,7 @@ void affinity_loss(const Tensor& student, const Tensor& teacher, const std::opti
   std::vector<double> losses(static_cast<size_t>(blocks_of(n))), slopes(losses.size());
   const double bandwidth = gamma ? static_cast<double>(*pointer<T>(*gamma)) : value;
   const AffinityLossProblem<T> problem{
-      s.x.set(),     t.x.set(),     bandwidth, gradients, pointer<T>(g_student),
+      s.x.set(),     t.x.set(),    bandwidth, gradients, pointer<T>(g_student),
       losses.data(), slopes.data()};
   const double width = static_cast<double>(2 * student.size(2) + teacher.size(2) + 40);
   parallel_for(blocks_of(n), 2.0 * kBlockRows * static_cast<double>(n) * width,

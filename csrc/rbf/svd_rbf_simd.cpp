@@ -15,7 +15,7 @@ namespace {
 template <class T>
 struct Item {
   Side<T>&front, &back;
-  Features& front_features, &back_features;
+  Features &front_features, &back_features;
 };
 
 // The rank that is exact to rounding and cheaper than going through the pairs, or 0.

@@ -37,7 +37,9 @@ struct Complex {
   }
   KDOPS_DEVICE friend bool operator<(Complex a, Complex b) { return a.re < b.re; }
   KDOPS_DEVICE friend bool operator>(Complex a, Complex b) { return a.re > b.re; }
-  KDOPS_DEVICE friend Complex abs(Complex x) { return Complex(kdops::gpu::abs(x.re) + kdops::gpu::abs(x.im)); }
+  KDOPS_DEVICE friend Complex abs(Complex x) {
+    return Complex(kdops::gpu::abs(x.re) + kdops::gpu::abs(x.im));
+  }
   KDOPS_DEVICE friend Complex copysign(Complex size, Complex) { return size; }
 };
 
