@@ -11,11 +11,6 @@
 
 namespace kdops::align {
 
-template <class T>
-Vectors<T> vectors_of(const Tensor& x) {
-  return {pointer<T>(x), x.stride(0), x.stride(1), x.stride(2)};
-}
-
 inline AlignSizes align_sizes(const char* op, const Tensor& student, const Tensor& teacher) {
   check_dim(op, "student", student, 3);
   check_sizes(op, "teacher", teacher, student, {student.size(0), student.size(1), kAnySize});
@@ -46,8 +41,8 @@ std::tuple<Tensor, Tensor> align_vectors_by(const Tensor& student, const Tensor&
   Tensor choice = empty_for(student, {sizes.batch, sizes.count}, ScalarType::Long);
   for_real_type(op, student, [&]<class T>(T) {
     if (choice.numel() == 0) return;
-    run(Alignment<T>{sizes, vectors_of<T>(student), vectors_of<T>(teacher), pointer<T>(aligned),
-                     pointer<int64_t>(choice)});
+    run(Alignment<T>{sizes, strided<Vectors<T>>(student), strided<Vectors<T>>(teacher),
+                     pointer<T>(aligned), pointer<int64_t>(choice)});
   });
   return {aligned, choice};
 }
@@ -62,7 +57,7 @@ Tensor align_vectors_backward_by(const Tensor& grad, const Tensor& choice, int64
   Tensor student = empty_for(grad, {sizes.batch, candidates, sizes.length});
   for_real_type(op, grad, [&]<class T>(T) {
     if (student.numel() == 0) return;
-    run(AlignmentGradient<T>{sizes, vectors_of<T>(grad), pointer<int64_t>(chosen),
+    run(AlignmentGradient<T>{sizes, strided<Vectors<T>>(grad), pointer<int64_t>(chosen),
                              pointer<T>(student)});
   });
   return torch::stable::transpose(student, -2, -1);

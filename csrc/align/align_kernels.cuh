@@ -10,7 +10,6 @@
 #include "common/gpu/lane.cuh"
 
 namespace kdops::align::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kAlignThreads = 128, kAlignWarps = kAlignThreads / kWarp;
 

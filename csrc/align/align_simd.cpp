@@ -9,7 +9,6 @@
 #include "common/simd/scratch.h"
 
 namespace kdops::align::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // The vectors of one sample, each in one piece: where they lie, or copied to `room`.
 template <class T>

@@ -15,7 +15,6 @@
 #include "common/simd/scratch.h"
 
 namespace kdops::attention::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 namespace {
 

@@ -7,7 +7,6 @@
 #include "common/simd/pack.h"
 
 namespace kdops::attention::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 enum class Exponent { one, two, three, four, other };
 

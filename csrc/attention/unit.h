@@ -9,7 +9,6 @@
 #include "common/simd/long_sum.h"
 
 namespace kdops::attention::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // L2 norm without overflow of the squares; NaN for a NaN or an Inf.
 template <class T>

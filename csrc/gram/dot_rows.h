@@ -7,7 +7,6 @@
 #include "common/blas/gemm.h"
 
 namespace kdops::gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Numbers of a row that are added up without a break; the sums of the pieces are added in turn.
 inline constexpr int64_t kDotPiece = 2048;

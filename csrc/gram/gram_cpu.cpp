@@ -11,7 +11,6 @@
 #include "common/torch/tensors.h"
 #include "gram/flat_maps.h"
 #include "gram/gram_simd.h"
-#include "gram/maps_of.h"
 
 namespace kdops::gram {
 namespace {
@@ -32,8 +31,8 @@ Tensor gram_cpu(const Tensor& x_maps, const std::optional<Tensor>& y_maps) {
   for_storage_type<Fp16, Bf16>("gram", x, [&]<class In>(In) {
     using T = gram_result_t<In>;
     const GramForward<In> problem{.shape = shape,
-                                  .x = maps_of<In>(x),
-                                  .y = maps_of<In>(y),
+                                  .x = strided<Maps<In>>(x),
+                                  .y = strided<Maps<In>>(y),
                                   .scale = static_cast<T>(scale),
                                   .out = pointer<T>(out)};
     parallel_for(x.size(0), flops, KDOPS_BEST(gram_forward<In>), problem);
@@ -53,7 +52,7 @@ Tensor backward_side(const Tensor& x, const Tensor& grad, const Tensor& y, GramS
     const GramBackward<In> problem{.shape = shape,
                                    .transposed = transposed,
                                    .grad = pointer<T>(grad),
-                                   .y = maps_of<In>(y),
+                                   .y = strided<Maps<In>>(y),
                                    .scale = static_cast<T>(scale),
                                    .gx = pointer<T>(gx)};
     parallel_for(y.size(0), flops, KDOPS_BEST(gram_backward<In>), problem);

@@ -3,7 +3,6 @@
 #include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <optional>
 #include <tuple>
@@ -30,7 +29,7 @@ Tensor gram_cuda(const Tensor& x_maps, const std::optional<Tensor>& y_maps) {
   const OnDevice device(x);
   Tensor out = empty_for(x, {x.size(0), x.size(1), y.size(1)});
   check_extent("gram", "the result", out);
-  for_storage_type<gpu::Half, gpu::BFloat16>("gram", x, [&](auto kind) {
+  for_storage_type<Half, BFloat16>("gram", x, [&](auto kind) {
     using T = decltype(kind);
     launch_product<T>(device, "gram", out,
                       {.a = operand<T>(x),
@@ -61,7 +60,7 @@ std::tuple<Tensor, Tensor> gram_backward_cuda(const Tensor& grad, const Tensor& 
   const double scale = inverse_of(x.size(2));
   Tensor gx = empty_for(x, x_maps.sizes());
   Tensor gy = symmetric ? empty_for(x, {0}) : empty_for(y, y_maps->sizes());
-  for_storage_type<gpu::Half, gpu::BFloat16>(op, x, [&](auto kind) {
+  for_storage_type<Half, BFloat16>(op, x, [&](auto kind) {
     using T = decltype(kind);
     launch_product<T>(device, op, gx,
                       {.a = operand<T>(grad),

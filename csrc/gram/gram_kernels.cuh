@@ -9,7 +9,6 @@
 #include "gram/gram_tile.cuh"
 
 namespace kdops::gram::gpu {
-using namespace kdops::gpu;
 
 template <class T, class Tile>
 __global__ void __launch_bounds__(Tile::kThreads) gram_product_kernel(GramProblem<T> p) {

@@ -37,7 +37,7 @@ struct Product {
 template <class T>
 void launch_product(const OnDevice& device, const char* op, const Tensor& out,
                     const Product<T>& product) {
-  using A = gpu::Accum<T>;
+  using A = Accum<T>;
   if (out.numel() == 0) return;
   GramProblem<T> p{};
   p.a = product.a, p.b = product.b;

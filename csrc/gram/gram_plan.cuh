@@ -9,7 +9,6 @@
 #include "gram/loss_kernels.cuh"
 
 namespace kdops::gram::gpu {
-using namespace kdops::gpu;
 
 // A part of the depth shorter than this many stages is not worth a partial result.
 inline constexpr int kGramStagesPerSplit = 4;

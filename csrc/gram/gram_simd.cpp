@@ -10,7 +10,6 @@
 #include "gram/dot_rows.h"
 
 namespace kdops::gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 namespace {
 

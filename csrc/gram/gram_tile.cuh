@@ -9,7 +9,6 @@
 #include "common/gpu/lane.cuh"
 
 namespace kdops::gram::gpu {
-using namespace kdops::gpu;
 
 // The compile-time numbers of a tile; threads per group: (rows / reg) * (cols / reg).
 template <int kRows_, int kCols_, int kReg_, int kDepth_, int kGroups_>

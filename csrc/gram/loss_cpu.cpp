@@ -1,7 +1,6 @@
 // CPU glue of the fused Gram losses: stable tensors to pointers and strides, the batch over the
 // threads, the items' losses added in order.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <optional>
 #include <tuple>
@@ -12,7 +11,6 @@
 #include "common/torch/tensors.h"
 #include "gram/loss_check.h"
 #include "gram/loss_simd.h"
-#include "gram/maps_of.h"
 
 namespace kdops::gram {
 namespace {
@@ -29,10 +27,10 @@ Losses gram_loss_of(const Tensor& maps1, const Tensor& maps2, const LossMaps& ma
   Tensor g1 = o.gradients ? cotangent_for(x1, maps1) : empty_for(x1, {0});
   Tensor g2 = second ? cotangent_for(x1, maps2) : empty_for(x1, {0});
   Scratch<T> partial(batch);
-  const GramLoss<T> problem{.x1 = maps_of<T>(x1),
-                            .x2 = maps_of<T>(x2),
-                            .y1 = maps_of<T>(y1),
-                            .y2 = maps_of<T>(y2),
+  const GramLoss<T> problem{.x1 = strided<Maps<T>>(x1),
+                            .x2 = strided<Maps<T>>(x2),
+                            .y1 = strided<Maps<T>>(y1),
+                            .y2 = strided<Maps<T>>(y2),
                             .c1 = c1,
                             .c2 = c2,
                             .student_length = length,
@@ -73,8 +71,8 @@ std::tuple<Tensor, Tensor> nst_loss_of(const Tensor& student_maps, const NstMaps
   const int64_t batch = student.size(0), channels = student.size(1), length = student.size(2);
   Tensor gradient = gradients ? cotangent_for(student, student_maps) : empty_for(student, {0});
   Scratch<T> items(batch);
-  const NstLoss<T> problem{.student = maps_of<T>(student),
-                           .teacher = maps_of<T>(teacher),
+  const NstLoss<T> problem{.student = strided<Maps<T>>(student),
+                           .teacher = strided<Maps<T>>(teacher),
                            .student_channels = channels,
                            .teacher_channels = teacher.size(1),
                            .length = length,

@@ -3,7 +3,6 @@
 #include "common/torch/stream.h"
 // stream.h first: it declares torch's CUDA shims weak
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <optional>
 #include <tuple>
@@ -29,7 +28,7 @@ std::tuple<Tensor, Tensor, Tensor> gram_loss_cuda(const Tensor& x1_maps,
   const OnDevice device(x1_maps);
   const bool second = gradients && !options.symmetric;
   Tensor loss = empty_for(x1_maps, {});
-  Tensor g1 = gradients ? empty_for(x1_maps, x1_maps.sizes()) : empty_for(x1_maps, {0});
+  Tensor g1 = gradient_for(x1_maps, gradients);
   Tensor g2 = second ? empty_for(x1_maps, x2_maps->sizes()) : empty_for(x1_maps, {0});
   for_real_type(op, x1_maps, [&](auto real) {
     using T = decltype(real);
@@ -74,7 +73,7 @@ struct UnitRows {
 
  private:
   int64_t blocks() const {
-    constexpr int kRows = gpu::kPositionThreads / gpu::kWarp;
+    constexpr int kRows = gpu::kPositionThreads / kWarp;
     return (inverse.numel() + kRows - 1) / kRows;
   }
 };

@@ -19,7 +19,6 @@
 #include "gram/loss_simd.h"
 
 namespace kdops::gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 View<const T> rows_of(const Maps<T>& x, int64_t item) {

@@ -15,7 +15,6 @@
 #include "gram/gram_tile.cuh"
 
 namespace kdops::gram::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kGramLossThreads = 256;
 

@@ -105,7 +105,7 @@ class LossLaunch {
 
   void join_parts(const gpu::GramDifference<T>& q, std::optional<Tensor>& sums) const {
     const GramProblem<T>& p = q.product;
-    const int64_t col_blocks = (maps_.cols + gpu::kWarp - 1) / gpu::kWarp;
+    const int64_t col_blocks = (maps_.cols + kWarp - 1) / kWarp;
     const int64_t blocks = o_.columns
                                ? maps_.items * col_blocks
                                : (p.split_size + gpu::kGramLossThreads - 1) / gpu::kGramLossThreads;

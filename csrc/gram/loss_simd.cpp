@@ -6,7 +6,6 @@
 #include "gram/unit_rows.h"
 
 namespace kdops::gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 namespace {
 
@@ -75,14 +74,10 @@ void nst_by_channels(const NstLoss<T>& p, int64_t b, View<const T> s, View<const
                             .scale_s = scale,
                             .scale_t = scale,
                             .coefficient = p.coefficient,
-                            .columns = false,
                             .positions = true,
                             .symmetric = true,
                             .loss = p.loss + b,
-                            .g1 = gradient.data ? target : nullptr,
-                            .g2 = nullptr,
-                            .inner1 = false,
-                            .inner2 = false};
+                            .g1 = gradient.data ? target : nullptr};
   item_by_positions(problem, 0, work);
   if (gradient.data != nullptr && !gradient.inner)
     transpose_block<T>(turned, c, n, c, gradient.data, n);

@@ -12,12 +12,12 @@ struct GramLoss {
   Maps<T> x1, x2, y1, y2;
   int64_t c1, c2, student_length, teacher_length;
   T scale_s, scale_t, coefficient;
-  bool columns;         // sum of the column norms of D instead of the sum of its squares
-  bool positions;       // through length x length products (equal lengths and scales, squares only)
-  bool symmetric;       // x2 is x1 and y2 is y1: g2 is absent and g1 holds both halves
-  T* loss;              // one value per item
-  T *g1, *g2;           // (B, c, student_length), or null
-  bool inner1, inner2;  // of g1 and g2: (B, student_length, c) instead
+  bool columns = false;  // sum of the column norms of D instead of the sum of its squares
+  bool positions;  // through length x length products (equal lengths and scales, squares only)
+  bool symmetric;  // x2 is x1 and y2 is y1: g2 is absent and g1 holds both halves
+  T* loss;         // one value per item
+  T *g1 = nullptr, *g2 = nullptr;       // (B, c, student_length), or null
+  bool inner1 = false, inner2 = false;  // of g1 and g2: (B, student_length, c) instead
 };
 
 KDOPS_ENTRY(gram_loss, GramLoss)

@@ -13,7 +13,6 @@
 #include "gram/gram_tile.cuh"
 
 namespace kdops::gram::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kPositionThreads = 256;
 inline constexpr int kTopParts = 8;  // blocks that look for the largest entry of an item

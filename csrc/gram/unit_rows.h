@@ -9,7 +9,6 @@
 #include "common/simd/unit_vector.h"
 
 namespace kdops::gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // x (rows x length) as contiguous unit rows, by the rule of unit_row.h; inverse: 1 / norm, or 0.
 template <class T>

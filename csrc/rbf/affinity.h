@@ -15,7 +15,6 @@
 #include "rbf/rows.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // K = 2^(-rate d^2). Finite, so that equal rows have affinity one with the largest bandwidths too.
 template <class T>
@@ -36,12 +35,6 @@ void exponentiate_row(const RowSet<T>& x, int64_t i, const RowSet<T>& y, int64_t
   }
 }
 
-// Copies out[i][j], i in the block i0..i1, j >= i1, to out[j][i].
-template <class T>
-void mirror_block(T* out, int64_t n, int64_t i0, int64_t i1) {
-  transpose_block(out + i0 * n + i1, n, i1 - i0, n - i1, out + i1 * n + i0, n);
-}
-
 // Rows i0..i1 of one K.
 template <class T>
 void affinity_block(const RowSet<T>& x, const RowSet<T>& y, bool symmetric, T gamma, int64_t i0,
@@ -54,7 +47,7 @@ void affinity_block(const RowSet<T>& x, const RowSet<T>& y, bool symmetric, T ga
   if (!symmetric) return;
   for (int64_t i = i0; i < i1; ++i)
     for (int64_t j = i0; j < i; ++j) out[i * m + j] = out[j * m + i];
-  mirror_block(out, m, i0, i1);
+  transpose_block(out + i0 * m + i1, m, i1 - i0, m - i1, out + i1 * m + i0, m);
 }
 
 // sqrt(gamma) |x - y| from below: 1 - exp(-t) <= t. K near one is known to half a unit only.

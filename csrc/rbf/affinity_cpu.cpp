@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <memory>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -18,10 +17,6 @@
 
 namespace kdops::rbf {
 namespace {
-
-constexpr int64_t kBlock = 32;  // rows of K that one item computes
-
-int64_t blocks_of(int64_t count) { return (count + kBlock - 1) / kBlock; }
 
 // A contiguous input and what is derived from it.
 template <class T>
@@ -51,18 +46,25 @@ class Prepared {
   RowSet<T> set_;
 };
 
-// Both sets (y null for y = x) minus their common mean per batch entry.
+// Two sets of rows minus their common mean per batch entry; without y the second is the first.
+// products: somebody will multiply with the rows of the second.
 template <class T>
-void centre_sets(int64_t batch, Prepared<T>& x, Prepared<T>* y) {
-  const int64_t width = x.set().width;
-  Scratch<T> means(batch * width);
-  const RowSet<T> none{};
-  const double flops = static_cast<double>(x.set().count * width);
-  parallel_for(batch, flops, KDOPS_BEST(rbf_means<T>), x.set(), y != nullptr ? y->set() : none,
-               means.get());
-  x.centre(means.get());
-  if (y != nullptr) y->centre(means.get());
-}
+struct Centred {
+  Prepared<T> x;
+  std::optional<Prepared<T>> others;
+
+  Centred(const Tensor& x_rows, const std::optional<Tensor>& y_rows, bool products)
+      : x(x_rows, products && !y_rows) {
+    if (y_rows) others.emplace(*y_rows, products);
+    const int64_t batch = x_rows.size(0), width = x.set().width;
+    Scratch<T> means(batch * width);
+    parallel_for(batch, static_cast<double>(x.set().count * width), KDOPS_BEST(rbf_means<T>),
+                 x.set(), others ? others->set() : RowSet<T>{}, means.get());
+    x.centre(means.get());
+    if (others) others->centre(means.get());
+  }
+  const RowSet<T>& y() const { return (others ? *others : x).set(); }
+};
 
 template <class T>
 std::vector<T> bandwidths(const std::optional<Tensor>& gamma, double value, int64_t batch) {
@@ -88,20 +90,11 @@ Tensor rbf_affinity_cpu(const Tensor& x, const std::optional<Tensor>& y,
   const int64_t batch = x.size(0), n = x.size(1), m = y ? y->size(1) : n;
   Tensor out = empty_for(x, {batch, n, m});
   for_real_type("rbf_affinity", x, [&]<class T>(T) {
-    Prepared<T> rows(x, true);
-    std::unique_ptr<Prepared<T>> others;
-    if (y) others = std::make_unique<Prepared<T>>(*y, true);
-    centre_sets(batch, rows, others.get());
+    const Centred<T> sets(x, y, true);
     const std::vector<T> gammas = bandwidths<T>(gamma, value, batch);
-    const AffinityProblem<T> problem{rows.set(),
-                                     others ? others->set() : rows.set(),
-                                     !y,
-                                     gammas.data(),
-                                     pointer<T>(out),
-                                     kBlock,
-                                     blocks_of(n)};
-    const double flops = static_cast<double>(kBlock * m * (x.size(2) * (y ? 2 : 1) + 20));
-    parallel_for(batch * problem.blocks, flops, KDOPS_BEST(rbf_affinity_blocks<T>), problem);
+    const AffinityProblem<T> problem{sets.x.set(), sets.y(), !y, gammas.data(), pointer<T>(out)};
+    const double flops = static_cast<double>(kBlockRows * m * (x.size(2) * (y ? 2 : 1) + 20));
+    parallel_for(batch * blocks_of(n), flops, KDOPS_BEST(rbf_affinity_blocks<T>), problem);
   });
   return out;
 }
@@ -113,10 +106,10 @@ Tensor backward_side(const Tensor& like, const RowSet<T>& own, const RowSet<T>& 
   const int64_t batch = grad.size(0);
   Tensor out = empty_for(like, {batch, own.count, own.width});
   const AffinityBackward<T> problem{
-      own,           other,           sides,  gammas.data(),       pointer<T>(grad),
-      pointer<T>(k), pointer<T>(out), kBlock, blocks_of(own.count)};
-  const double flops = 2.0 * static_cast<double>(kBlock * other.count * (own.width + 12));
-  parallel_for(batch * problem.blocks, flops, KDOPS_BEST(rbf_affinity_backward_blocks<T>), problem);
+      own, other, sides, gammas.data(), pointer<T>(grad), pointer<T>(k), pointer<T>(out)};
+  const double flops = 2.0 * static_cast<double>(kBlockRows * other.count * (own.width + 12));
+  parallel_for(batch * blocks_of(own.count), flops, KDOPS_BEST(rbf_affinity_backward_blocks<T>),
+               problem);
   return out;
 }
 
@@ -127,9 +120,8 @@ Tensor gamma_gradient(const Tensor& like, const RowSet<T>& x, const RowSet<T>& y
                       const Tensor& grad, const Tensor& k) {
   const int64_t batch = grad.size(0), blocks = blocks_of(x.count);
   std::vector<double> sums(static_cast<size_t>(batch * blocks));
-  const AffinitySlope<T> problem{x,      y,     pointer<T>(grad), pointer<T>(k), sums.data(),
-                                 kBlock, blocks};
-  const double flops = 2.0 * static_cast<double>(kBlock * y.count * (x.width + 8));
+  const AffinitySlope<T> problem{x, y, pointer<T>(grad), pointer<T>(k), sums.data()};
+  const double flops = 2.0 * static_cast<double>(kBlockRows * y.count * (x.width + 8));
   parallel_for(batch * blocks, flops, KDOPS_BEST(rbf_affinity_slopes<T>), problem);
   Tensor out = empty_for(like, {batch});
   for (int64_t b = 0; b < batch; ++b)
@@ -148,15 +140,12 @@ std::tuple<Tensor, Tensor, Tensor> rbf_affinity_backward_cpu(const Tensor& grad,
   const Tensor g = contiguous_of(grad), kernel = contiguous_of(k);
   Tensor gx, gy = empty_for(x, {0}), g_gamma = empty_for(x, {0});
   for_real_type(op, x, [&]<class T>(T) {
-    Prepared<T> rows(x, gamma && !y);
-    std::unique_ptr<Prepared<T>> others;
-    if (y) others = std::make_unique<Prepared<T>>(*y, gamma.has_value());
-    centre_sets(x.size(0), rows, others.get());
+    const Centred<T> sets(x, y, gamma.has_value());
+    const RowSet<T>&own = sets.x.set(), &other = sets.y();
     const std::vector<T> gammas = bandwidths<T>(gamma, value, x.size(0));
-    const RowSet<T>& other = others ? others->set() : rows.set();
-    gx = backward_side(x, rows.set(), other, y ? Sides::rows : Sides::both, gammas, g, kernel);
-    if (y) gy = backward_side(x, other, rows.set(), Sides::columns, gammas, g, kernel);
-    if (gamma) g_gamma = gamma_gradient(x, rows.set(), other, g, kernel);
+    gx = backward_side(x, own, other, y ? Sides::rows : Sides::both, gammas, g, kernel);
+    if (y) gy = backward_side(x, other, own, Sides::columns, gammas, g, kernel);
+    if (gamma) g_gamma = gamma_gradient(x, own, other, g, kernel);
   });
   return {gx, gy, g_gamma};
 }
@@ -165,16 +154,14 @@ template <class T>
 void affinity_loss(const Tensor& student, const Tensor& teacher, const std::optional<Tensor>& gamma,
                    double value, bool gradients, Tensor& loss, Tensor& g_student, Tensor& g_gamma) {
   const int64_t n = student.size(1);
-  Prepared<T> s(student, true), t(teacher, true);
-  centre_sets<T>(1, s, nullptr);
-  centre_sets<T>(1, t, nullptr);
+  const Centred<T> s(student, std::nullopt, true), t(teacher, std::nullopt, true);
   std::vector<double> losses(static_cast<size_t>(blocks_of(n))), slopes(losses.size());
   const double bandwidth = gamma ? static_cast<double>(*pointer<T>(*gamma)) : value;
   const AffinityLossProblem<T> problem{
-      s.set(),       t.set(),       bandwidth, gradients, pointer<T>(g_student),
-      losses.data(), slopes.data(), kBlock};
+      s.x.set(),     t.x.set(),    bandwidth, gradients, pointer<T>(g_student),
+      losses.data(), slopes.data()};
   const double width = static_cast<double>(2 * student.size(2) + teacher.size(2) + 40);
-  parallel_for(blocks_of(n), 2.0 * kBlock * static_cast<double>(n) * width,
+  parallel_for(blocks_of(n), 2.0 * kBlockRows * static_cast<double>(n) * width,
                KDOPS_BEST(rbf_affinity_loss_blocks<T>), problem);
   const double total = ordered_sum(losses), slope = ordered_sum(slopes);
   const double pairs = std::max(static_cast<double>(n) * static_cast<double>(n), 1.0);

@@ -11,7 +11,6 @@
 #include "rbf/affinity.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 inline constexpr int64_t kLossColumns = 256;
 

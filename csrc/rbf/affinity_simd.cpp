@@ -4,7 +4,6 @@
 #include "rbf/affinity_loss.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 namespace {
 
 // The rows of batch entry b.
@@ -50,10 +49,11 @@ void rbf_centre(const RowSet<T>& set, const T* centre, int64_t begin, int64_t en
 template <class T>
 void rbf_affinity_blocks(const AffinityProblem<T>& problem, int64_t begin, int64_t end) {
   const auto& q = problem;
+  const int64_t blocks = blocks_of(q.x.count);
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t b = item / q.blocks, i0 = folded(item % q.blocks, q.blocks) * q.block;
+    const int64_t b = item / blocks, i0 = folded(item % blocks, blocks) * kBlockRows;
     affinity_block(rows_of(q.x, b), rows_of(q.y, b), q.symmetric, q.gamma[b], i0,
-                   std::min(i0 + q.block, q.x.count), q.out + b * q.x.count * q.y.count);
+                   std::min(i0 + kBlockRows, q.x.count), q.out + b * q.x.count * q.y.count);
   }
 }
 
@@ -63,10 +63,11 @@ void rbf_affinity_backward_blocks(const AffinityBackward<T>& problem, int64_t be
   const bool columns = q.sides == Sides::columns;
   const int64_t n = columns ? q.other.count : q.own.count;
   const int64_t m = columns ? q.own.count : q.other.count;
-  Scratch<T> weights(q.block * q.other.count), lengths(q.block * q.other.count);
+  const int64_t blocks = blocks_of(q.own.count);
+  Scratch<T> weights(kBlockRows * q.other.count), lengths(kBlockRows * q.other.count);
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t b = item / q.blocks, i0 = item % q.blocks * q.block;
-    const int64_t i1 = std::min(i0 + q.block, q.own.count), row = b * q.own.count + i0;
+    const int64_t b = item / blocks, i0 = item % blocks * kBlockRows;
+    const int64_t i1 = std::min(i0 + kBlockRows, q.own.count), row = b * q.own.count + i0;
     const GradTimesK<T> product{q.grad + b * n * m, q.k + b * n * m, n, m};
     weight_block(product, q.sides, i0, i1, weights.get(), lengths.get());
     pull_block(weights.get(), lengths.get(), rows_of(q.own, b), rows_of(q.other, b), i0, i1,
@@ -77,12 +78,12 @@ void rbf_affinity_backward_blocks(const AffinityBackward<T>& problem, int64_t be
 template <class T>
 void rbf_affinity_slopes(const AffinitySlope<T>& problem, int64_t begin, int64_t end) {
   const auto& q = problem;
-  const int64_t n = q.x.count, m = q.y.count;
-  Scratch<T> products(q.block * m);
+  const int64_t n = q.x.count, m = q.y.count, blocks = blocks_of(n);
+  Scratch<T> products(kBlockRows * m);
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t b = item / q.blocks, i0 = item % q.blocks * q.block;
+    const int64_t b = item / blocks, i0 = item % blocks * kBlockRows;
     q.sums[item] = slope_block(rows_of(q.x, b), rows_of(q.y, b), q.grad + b * n * m,
-                               q.k + b * n * m, i0, std::min(i0 + q.block, n), products.get());
+                               q.k + b * n * m, i0, std::min(i0 + kBlockRows, n), products.get());
   }
 }
 
@@ -94,7 +95,7 @@ void rbf_affinity_loss_blocks(const AffinityLossProblem<T>& problem, int64_t beg
   // d/dx_i of the mean: both orders of a pair, times 2 for the square, times -2 gamma
   const double factor = -8 * q.gamma / (static_cast<double>(n) * static_cast<double>(n));
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t i0 = item * q.block, i1 = std::min(i0 + q.block, n);
+    const int64_t i0 = item * kBlockRows, i1 = std::min(i0 + kBlockRows, n);
     const LossSums sums = loss_block(student, teacher, i0, i1, static_cast<T>(q.gamma), q.gradients,
                                      static_cast<T>(factor), q.out + i0 * width);
     q.losses[item] = sums.loss;

@@ -8,6 +8,10 @@
 
 namespace kdops::rbf {
 
+// Rows of K, or of a gradient, that one item computes, a block; blocks in a batch entry of so many.
+inline constexpr int64_t kBlockRows = 32;
+inline int64_t blocks_of(int64_t count) { return (count + kBlockRows - 1) / kBlockRows; }
+
 // A set of rows over the batch: (batch, count, width) contiguous, with what is derived from it.
 // A kernel that does not need `transposed` may find null there. Norms are squared, sizes are not.
 template <class T>
@@ -20,10 +24,9 @@ struct RowSet {
 template <class T>
 struct AffinityProblem {
   RowSet<T> x, y;
-  bool symmetric;         // y is x
-  const T* gamma;         // one for every batch entry
-  T* out;                 // (batch, x.count, y.count)
-  int64_t block, blocks;  // rows in a block, blocks in a batch entry
+  bool symmetric;  // y is x
+  const T* gamma;  // one for every batch entry
+  T* out;          // (batch, x.count, y.count)
 };
 
 // Which of grad * K a gradient gathers: its rows (for x), its columns (for y), both (y = x).
@@ -35,16 +38,14 @@ struct AffinityBackward {
   Sides sides;
   const T *gamma, *grad, *k;  // grad and k (batch, x.count, y.count)
   T* out;                     // (batch, own.count, width)
-  int64_t block, blocks;
 };
 
 // The gradient of the bandwidths, in parts.
 template <class T>
 struct AffinitySlope {
   RowSet<T> x, y;
-  const T *grad, *k;      // (batch, x.count, y.count)
-  double* sums;           // (batch, blocks): sum of grad * k * distance^2
-  int64_t block, blocks;  // rows in a block, blocks in a batch entry
+  const T *grad, *k;  // (batch, x.count, y.count)
+  double* sums;       // (batch, blocks): sum of grad * k * distance^2
 };
 
 template <class T>
@@ -54,7 +55,6 @@ struct AffinityLossProblem {
   bool gradients;
   T* out;                     // (N, D_S) gradient of the mean
   double *losses, *g_gammas;  // one per block: sums over its pairs
-  int64_t block;
 };
 
 // The centre (batch, width) of the rows of x, and of y unless y.given is null, for the batch

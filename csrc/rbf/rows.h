@@ -16,7 +16,6 @@
 #include "rbf/affinity_simd.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 T distance_of(const T* x, const T* y, int64_t width) {

@@ -1,6 +1,5 @@
 // CPU glue of svd_rbf_loss: stable tensors to pointers and strides, items over the threads.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <tuple>
 #include <vector>
@@ -15,19 +14,14 @@ namespace kdops::rbf {
 namespace {
 
 template <class T>
-Vectors<T> vectors_of(const Tensor& x) {
-  return {pointer<T>(x), x.stride(0), x.stride(1), x.stride(2)};
-}
-
-template <class T>
 Tensor svd_rbf_loss(const Tensor& sf, const Tensor& sb, const Tensor& tf, const Tensor& tb,
                     double beta, double scale, const Tensor& gf, const Tensor& gb) {
   const int64_t items = sf.size(0) * sf.size(2);
   std::vector<double> losses(static_cast<size_t>(items), 0.0);
-  const SvdRbfProblem<T> problem{.student_front = vectors_of<T>(sf),
-                                 .student_back = vectors_of<T>(sb),
-                                 .teacher_front = vectors_of<T>(tf),
-                                 .teacher_back = vectors_of<T>(tb),
+  const SvdRbfProblem<T> problem{.student_front = strided<Vectors<T>>(sf),
+                                 .student_back = strided<Vectors<T>>(sb),
+                                 .teacher_front = strided<Vectors<T>>(tf),
+                                 .teacher_back = strided<Vectors<T>>(tb),
                                  .front = sf.size(1),
                                  .back = sb.size(1),
                                  .components = sf.size(2),

@@ -2,7 +2,6 @@
 #include "rbf/svd_rbf_kernels.cuh"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <cmath>
@@ -19,18 +18,14 @@ namespace {
 
 constexpr const char* kOp = "svd_rbf_loss";
 
-template <class T>
-gpu::SvdRbfInput<T> input_of(const Tensor& x) {
-  return {static_cast<const T*>(x.data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
-}
-
 // Without the places of the results.
 template <class T>
 gpu::SvdRbfLaunch<T> problem_of(const Tensor& sf, const Tensor& sb, const Tensor& tf,
                                 const Tensor& tb, double beta, double scale) {
   gpu::SvdRbfLaunch<T> problem{};
-  problem.student_front = input_of<T>(sf), problem.student_back = input_of<T>(sb);
-  problem.teacher_front = input_of<T>(tf), problem.teacher_back = input_of<T>(tb);
+  using Input = gpu::SvdRbfInput<T>;
+  problem.student_front = strided<Input>(sf), problem.student_back = strided<Input>(sb);
+  problem.teacher_front = strided<Input>(tf), problem.teacher_back = strided<Input>(tb);
   problem.front = static_cast<int>(sf.size(1)), problem.back = static_cast<int>(sb.size(1));
   problem.components = static_cast<int>(sf.size(2));
   problem.root = static_cast<T>(std::sqrt(std::numbers::log2e / beta));
@@ -69,8 +64,7 @@ std::tuple<Tensor, Tensor, Tensor> svd_rbf_loss_cuda(const Tensor& sf, const Ten
   const double scale = svd_rbf_scale(sf, variant);
   const int64_t batch = sf.size(0), k = sf.size(2);
   Tensor loss = empty_for(sf, {});
-  Tensor gf = gradients ? empty_for(sf, {batch, sf.size(1), k}) : empty_for(sf, {0});
-  Tensor gb = gradients ? empty_for(sb, {batch, sb.size(1), k}) : empty_for(sb, {0});
+  Tensor gf = gradient_for(sf, gradients), gb = gradient_for(sb, gradients);
   const Tensor losses = empty_for(sf, {batch * k}, ScalarType::Double);
   for_real_type(kOp, sf, [&]<class T>(T) {
     auto problem = problem_of<T>(sf, sb, tf, tb, beta, scale);

@@ -14,7 +14,6 @@
 #include "rbf/svd_rbf_side.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // The front side as seen from one back value; kTail: only `mask` lanes are pairs.
 template <bool kTail, class T>

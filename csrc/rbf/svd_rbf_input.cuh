@@ -4,7 +4,6 @@
 #include "common/gpu/lane.cuh"
 
 namespace kdops::rbf::gpu {
-using namespace kdops::gpu;
 
 // (B, D, k) with any strides, in elements.
 template <class T>

@@ -12,7 +12,6 @@
 #include "rbf/svd_rbf_low_rank.cuh"
 
 namespace kdops::rbf::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kSvdRbfThreads = 256;
 // Dynamic shared memory that leaves room for arrays of the kernel's own.

@@ -14,7 +14,6 @@
 #include "rbf/svd_rbf_side.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 inline constexpr int kMaxRank = 20;
 inline constexpr int kMaxFeatures = 2 * kMaxRank;

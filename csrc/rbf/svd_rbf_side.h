@@ -1,14 +1,12 @@
 // One side (front or back) of an item of svd_rbf_loss, gathered into contiguous scratch.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "common/simd/pack_loop.h"
 #include "rbf/svd_rbf_simd.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Arrays of padded() values; beyond `count` the inputs repeat the first one (zero if none).
 template <class T>

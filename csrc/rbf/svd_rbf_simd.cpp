@@ -9,15 +9,13 @@
 #include "rbf/svd_rbf_low_rank.h"
 
 namespace kdops::rbf::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 namespace {
 
 // One item's scratch: both sides, and their features when the low-rank form serves.
 template <class T>
 struct Item {
   Side<T>&front, &back;
-  Features& front_features;
-  Features& back_features;
+  Features &front_features, &back_features;
 };
 
 // The rank that is exact to rounding and cheaper than going through the pairs, or 0.
@@ -69,11 +67,10 @@ void svd_rbf_items(const SvdRbfProblem<T>& problem, int64_t begin, int64_t end) 
   Side<T> front(sides.get(), q.front), back(sides.get() + Side<T>::scratch(q.front), q.back);
   Scratch<double> rows(Features::scratch(front.padded()) + Features::scratch(back.padded()));
   Scratch<Features> features(2);
-  Features& front_features = features[0];
-  Features& back_features = features[1];
-  front_features.attach(rows.get(), front.count, front.padded());
-  back_features.attach(rows.get() + Features::scratch(front.padded()), back.count, back.padded());
-  Item<T> item{front, back, front_features, back_features};
+  Item<T> item{front, back, features[0], features[1]};
+  item.front_features.attach(rows.get(), front.count, front.padded());
+  item.back_features.attach(rows.get() + Features::scratch(front.padded()), back.count,
+                            back.padded());
   const double unit = std::sqrt(2 / q.beta);
   const double direct_unit = std::sqrt(q.beta * std::numbers::ln2);
   const int64_t values = std::max<int64_t>(q.front + q.back, 1);

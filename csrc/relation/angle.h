@@ -21,7 +21,6 @@
 #include "relation/rows.h"
 
 namespace kdops::relation::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 inline constexpr int64_t kSweepBlocks = 8;  // blocks of anchors that one tile runs over
 // Tiles; rows k that stay in cache during a sweep over j; blocks of anchors that are worth a group.

@@ -9,7 +9,6 @@
 #include "relation/pairwise.h"
 
 namespace kdops::relation::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 void far_pairs(Rows<double> x, double scale, const FarPairs& out, int64_t begin, int64_t end) {
   constexpr double kLargest = std::numeric_limits<double>::max();

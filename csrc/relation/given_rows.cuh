@@ -8,7 +8,6 @@
 #include "common/shared/unit_row.h"
 
 namespace kdops::relation::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kRowThreads = 256;                 // kernels with one block per row
 inline constexpr int kStatsCols = 32, kStatsRows = 32;  // block of relation_stats_kernel

@@ -13,7 +13,6 @@
 #include "common/shared/vocabulary.h"
 
 namespace kdops::relation::KDOPS_WHERE {
-using namespace kdops::KDOPS_WHERE;
 
 template <class V>
 struct LongSquare {

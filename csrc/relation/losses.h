@@ -5,7 +5,6 @@
 #include "relation/rows.h"
 
 namespace kdops::relation::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 void distance_sums(const T* d, int64_t n, double* sums, double* counts, int64_t begin,

@@ -5,7 +5,6 @@
 #include "relation/rows.h"
 
 namespace kdops::relation::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // See common/shared/unit_row.h for the rule.
 template <class T>

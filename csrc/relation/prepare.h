@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -194,8 +193,8 @@ struct Common {
     const T largest = centre_of(parts, centre);
     if (!options.centre) std::fill(centre.begin(), centre.end(), T(0));
     const T lift = std::ldexp(T(1), options.lift);
-    const T most = kdops::KDOPS_ISA::row_scale(std::numeric_limits<T>::denorm_min());
-    scale = std::min(kdops::KDOPS_ISA::row_scale(largest), most / lift) * lift;
+    const T most = row_scale(std::numeric_limits<T>::denorm_min());
+    scale = std::min(row_scale(largest), most / lift) * lift;
   }
   // Rows begin .. end of `part` into target, `stride` apart.
   void apply(const Rows<T>& part, T* target, int64_t stride, std::vector<T>& norms, int64_t begin,

@@ -11,7 +11,6 @@
 #include "relation/relation_simd.h"
 
 namespace kdops::relation::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Rows i .. i + rows, columns j .. m of product number `item`.
 template <class T>

@@ -8,7 +8,6 @@
 #include "relation/given_rows.cuh"
 
 namespace kdops::relation::gpu {
-using namespace kdops::gpu;
 
 using kdops::gram::gpu::GramPlace;
 using kdops::gram::gpu::GramProblem;

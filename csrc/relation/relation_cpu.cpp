@@ -2,7 +2,6 @@
 // product with the Laplacian of the weights.
 #include <torch/csrc/stable/library.h>
 
-#include <limits>
 #include <tuple>
 
 #include "relation/far_rows.h"
@@ -12,20 +11,16 @@ namespace {
 
 using LossAndGrad = std::tuple<Tensor, Tensor>;
 
-LossAndGrad nothing(const Tensor& student, bool want_grad) {
-  Tensor loss = torch::stable::new_zeros(student, {});
-  if (!want_grad) return {loss, empty_for(student, {0})};
-  return {loss, torch::stable::new_zeros(student, {student.size(0), student.size(1)})};
-}
-
 // body(a number of the type, student, teacher), both contiguous and not empty.
 template <class Body>
 LossAndGrad on_rows(const char* op, const Tensor& student, const Tensor& teacher, bool want_grad,
                     const Body& body) {
   check_row_sets(op, student, teacher);
-  if (student.size(0) == 0) return nothing(student, want_grad);
   const Tensor s = contiguous_of(student), t = contiguous_of(teacher);
-  return for_real_type(op, s, [&](auto real) { return body(real, s, t); });
+  return for_real_type(op, s, [&]<class T>(T real) -> LossAndGrad {
+    if (s.size(0) == 0) return {scalar_for<T>(s, 0), gradient_for(s, want_grad)};
+    return body(real, s, t);
+  });
 }
 
 // ---- angles -----------------------------------------------------------------------------------

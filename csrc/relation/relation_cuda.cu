@@ -22,22 +22,13 @@ namespace {
 using LossAndGrad = std::tuple<Tensor, Tensor>;
 
 void check_rows(const char* op, const Tensor& student, const Tensor& teacher) {
-  check_dim(op, "student", student, 2);
-  check_dim(op, "teacher", teacher, 2);
-  check_like(op, "teacher", teacher, student);
-  check_size(op, "teacher", teacher, 0, student.size(0));
+  check_row_sets(op, student, teacher);
   STD_TORCH_CHECK(student.size(0) < kTooManyRowsOnCuda, op, ": expected fewer than ",
                   kTooManyRowsOnCuda, " rows, got ", student.size(0));
 }
 
 Tensor doubles(const Tensor& like, int64_t count) {
   return empty_for(like, {count}, ScalarType::Double);
-}
-
-LossAndGrad nothing(const Tensor& student, bool want_grad) {
-  Tensor loss = torch::stable::new_zeros(student, {});
-  if (!want_grad) return {loss, empty_for(student, {0})};
-  return {loss, torch::stable::new_zeros(student, {student.size(0), student.size(1)})};
 }
 
 // Both sides as the kernels see them, with the memory for what these find out, and the first two
@@ -215,7 +206,8 @@ template <class Body>
 LossAndGrad on_rows(const char* op, const Tensor& student, const Tensor& teacher, bool want_grad,
                     const Body& body) {
   check_rows(op, student, teacher);
-  if (student.size(0) == 0) return nothing(student, want_grad);
+  if (student.size(0) == 0)
+    return {torch::stable::new_zeros(student, {}), gradient_for(student, want_grad)};
   const Tensor s = contiguous_of(student), t = contiguous_of(teacher);
   return for_real_type(op, s, [&](auto kind) { return body(kind, s, t); });
 }

@@ -8,7 +8,6 @@
 #include "relation/products.cuh"
 
 namespace kdops::relation::gpu {
-using namespace kdops::gpu;
 
 // What the blocks of relation_distance_kernel leave: of every row the sum of its distances and the
 // number that are not zero, (2, n) each.

@@ -9,7 +9,6 @@
 #include "relation/rows.h"
 
 namespace kdops::relation::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 KDOPS_COMPILE_REAL(column_sums)
 KDOPS_COMPILE_REAL(centre_rows)

@@ -6,7 +6,6 @@
 // zero, near ones a full set of digits. Zero distances have 1/d = 0. NaN stays NaN.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -15,7 +14,6 @@
 #include "relation/relation_simd.h"
 
 namespace kdops::relation::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Squared distances below this have lost digits to underflow, or are zero.
 template <class T>

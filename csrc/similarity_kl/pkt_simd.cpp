@@ -6,7 +6,6 @@
 #include "similarity_kl/rows.h"
 
 namespace kdops::similarity_kl::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 void pkt_place(const PktProblem<T>& problem, int64_t begin, int64_t end) {

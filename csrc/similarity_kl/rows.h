@@ -15,7 +15,6 @@
 #include "similarity_kl/problem.h"
 
 namespace kdops::similarity_kl::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 inline constexpr double kNormPadding = 1e-7;  // of Norm::padded, as published
 

@@ -6,7 +6,6 @@
 #include "similarity_kl/tiles.h"
 
 namespace kdops::similarity_kl::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class In>
 void kl_measure(const Given<In>& given, Norm norm, int64_t begin, int64_t end) {
@@ -78,14 +77,9 @@ void pull_blocks(const Pull<In, T>& q, int64_t begin, int64_t end) {
 
 template <class In, class T>
 void kl_pull(const Pull<In, T>& problem, int64_t begin, int64_t end) {
-  switch (problem.sides) {
-    case Sides::rows:
-      return pull_blocks<Sides::rows>(problem, begin, end);
-    case Sides::keys:
-      return pull_blocks<Sides::keys>(problem, begin, end);
-    default:
-      return pull_blocks<Sides::both>(problem, begin, end);
-  }
+  if (problem.sides == Sides::rows) pull_blocks<Sides::rows>(problem, begin, end);
+  if (problem.sides == Sides::keys) pull_blocks<Sides::keys>(problem, begin, end);
+  if (problem.sides == Sides::both) pull_blocks<Sides::both>(problem, begin, end);
 }
 
 #define KDOPS_COMPILE_BOTH(In, T)                                         \

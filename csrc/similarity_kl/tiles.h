@@ -16,7 +16,6 @@
 #include "similarity_kl/problem.h"
 
 namespace kdops::similarity_kl::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // The placed rows of one batch entry.
 template <class T>

@@ -91,9 +91,7 @@ struct MatrixBatch {
 inline std::optional<Tensor> cotangent(const char* op, const char* name,
                                        const std::optional<Tensor>& grad, const Tensor& output) {
   if (!grad) return std::nullopt;
-  check_like(op, name, *grad, output);
-  check_dim(op, name, *grad, output.dim());
-  for (int64_t i = 0; i < output.dim(); ++i) check_size(op, name, *grad, i, output.size(i));
+  check_sizes(op, name, *grad, output, output.sizes());
   return contiguous_of(*grad);
 }
 

@@ -6,7 +6,6 @@
 #include "token_gram/units.h"
 
 namespace kdops::token_gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Tiles of equal size and whole registers and groups, not deeper than gemm multiplies at once, and
 // rather many than large: the pairs of a round are shared among threads.

@@ -8,7 +8,6 @@
 #include "token_gram/cka_simd.h"
 
 namespace kdops::token_gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Columns first.. of the rows that count, scaled, as rows of their own.
 template <class T>

@@ -6,7 +6,6 @@
 #include "token_gram/features.h"
 
 namespace kdops::token_gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 void cka_largest(const Cka<T>& p, int64_t begin, int64_t end) {

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
-#include <vector>
 
 #include "common/shared/power_of_two.h"
 #include "token_gram/cka_simd.h"
@@ -65,7 +63,7 @@ void prepare_rows(Cka<T>& p, const CkaWork<T>& work, const Run& run) {
   run(2 * groups, static_cast<double>(kTokenGroup * (a + b)), KDOPS_BEST(cka_largest<T>), p);
   const auto scale_of = [&](int64_t first) {
     const double* of = p.sums + first;
-    return kdops::KDOPS_WHERE::row_scale(static_cast<T>(*std::max_element(of, of + groups)));
+    return row_scale(static_cast<T>(*std::max_element(of, of + groups)));
   };
   p.student.scale = scale_of(0);
   p.teacher.scale = scale_of(groups);

@@ -8,7 +8,6 @@
 #include "token_gram/anchoring_simd.h"
 
 namespace kdops::token_gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // `count` rows of `depth` numbers.
 template <class T>

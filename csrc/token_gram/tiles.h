@@ -10,7 +10,6 @@
 #include "token_gram/anchoring_simd.h"
 
 namespace kdops::token_gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Two tiles of tokens: the first ones and how many.
 struct TilePair {

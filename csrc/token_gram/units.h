@@ -10,7 +10,6 @@
 #include "token_gram/anchoring_simd.h"
 
 namespace kdops::token_gram::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // `count` tokens, whose entries lie `col` and which lie `row` apart, as contiguous rows.
 template <class T>

@@ -7,6 +7,7 @@
 namespace {
 
 using namespace kdops::gram::gpu;
+using namespace kdops::gpu;
 using Strides = std::array<int64_t, 3>;  // item, row, depth
 using Map = std::pair<py::array, Strides>;
 

@@ -7,6 +7,7 @@
 namespace {
 
 using namespace kdops::rbf::gpu;
+using namespace kdops::gpu;
 using Strides = std::array<int64_t, 3>;  // sample, row, component
 
 // loss () and gradients (B, D, k), written in place; gradients None: only the loss.

@@ -17,17 +17,6 @@ template <class T>
 inline constexpr int kDotSums =
     (kDotRows * kDotColumns + Pack<T>::kLanes - 1) / Pack<T>::kLanes * Pack<T>::kLanes;
 
-// Lane l of the result is lane index[l] of the pair (a, b), b's lanes counted from kLanes on.
-template <int... kIndex, class T>
-inline Pack<T> shuffle(Pack<T> a, Pack<T> b) {
-#if defined(__clang__) || __GNUC__ >= 12
-  return Pack<T>(__builtin_shufflevector(a.r, b.r, kIndex...));
-#else
-  using Bits = typename PackTraits<T>::Bits;
-  return Pack<T>(__builtin_shuffle(a.r, b.r, Bits{kIndex...}));
-#endif
-}
-
 // Lanes at distance kStep added: lanes with bit kStep clear hold sums of a, the others of b.
 template <int kStep, class T, size_t... I>
 inline Pack<T> add_neighbours(Pack<T> a, Pack<T> b, std::index_sequence<I...>) {

@@ -50,12 +50,12 @@ struct TileJob {
   const T* b;       // depth x kPacks packs, rows b_row apart
   int64_t b_row, depth;
   const T* ahead;  // what the next strip will read from memory, fetched meanwhile
-  int64_t ahead_row;
+  int64_t ahead_row = 0;
   T alpha;
   bool accumulate;
-  T* c;  // rows c_row apart, contiguous columns
+  T* c = nullptr;  // rows c_row apart, contiguous columns
   int64_t c_row;
-  int last;  // valid lanes of the last pack, 1..kLanes
+  int last = 0;  // valid lanes of the last pack, 1..kLanes
 };
 
 template <class T, int kRows, int kPacks, bool kPartial>
@@ -203,12 +203,9 @@ void gemm(int64_t rows, int64_t cols, int64_t depth, T alpha, View<const T> a, V
                      .b_row = strip_cols,
                      .depth = now,
                      .ahead = strip.get(),
-                     .ahead_row = 0,
                      .alpha = alpha,
                      .accumulate = accumulate || k0 > 0,
-                     .c = nullptr,
-                     .c_row = c.row,
-                     .last = 0};
+                     .c_row = c.row};
       if (direct) job.b = right.data, job.b_row = b.row, job.ahead = right.data;
       const bool more = j + strip_cols < cols;
       if (b.col == 1 && more) job.ahead = right.data + strip_cols, job.ahead_row = b.row;

@@ -168,3 +168,7 @@ KDOPS_DEVICE float rsqrt(float x) {
 KDOPS_DEVICE double rsqrt(double x) { return 1.0 / ::sqrt(x); }
 
 }  // namespace kdops::gpu
+
+namespace kdops {
+using namespace gpu;  // the vocabulary of every room, kdops::<room>::gpu
+}

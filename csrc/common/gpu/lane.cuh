@@ -2,8 +2,8 @@
 //
 // The same source is compiled by nvcc (sm_75 and later) and, with KDOPS_SIM defined, by g++ against
 // tests/sim/cusim.h, where every CUDA thread is a fibre. To write a kernel that works in both:
-//   - put it in namespace kdops::<room>::gpu, say `using namespace kdops::gpu` for this vocabulary,
-//     and write ordinary CUDA: __global__, __launch_bounds__, threadIdx, __syncthreads(),
+//   - put it in namespace kdops::<room>::gpu, where this vocabulary is at hand, and write ordinary
+//     CUDA: __global__, __launch_bounds__, threadIdx, __syncthreads(),
 //     __restrict__, `#pragma unroll`;
 //   - declare shared memory with KDOPS_SHARED(float, tile, [32][33]) or, sized by the launch,
 //     KDOPS_DYNAMIC_SHARED(float, pool); 16-byte aligned, in the simulator NaN until written;

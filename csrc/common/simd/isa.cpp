@@ -33,14 +33,8 @@ Isa choose() {
 }  // namespace
 
 const char* isa_name(Isa isa) {
-  switch (isa) {
-    case Isa::avx512:
-      return "avx512";
-    case Isa::avx2:
-      return "avx2";
-    default:
-      return "baseline";
-  }
+  if (isa == Isa::avx512) return "avx512";
+  return isa == Isa::avx2 ? "avx2" : "baseline";
 }
 
 Isa active_isa() {

@@ -2,8 +2,8 @@
 //
 // CMake compiles every csrc/<op>/<op>_simd.cpp once per instruction set, each time with another
 // KDOPS_ISA (baseline, avx2, avx512). Such a file puts all it defines into namespace
-// kdops::<room>::KDOPS_ISA, beside `using namespace kdops::KDOPS_ISA` for the common vocabulary,
-// so that no room's name meets another's. It includes no torch header, so that no inline function
+// kdops::<room>::KDOPS_ISA, so that no room's name meets another's; the common vocabulary,
+// kdops::KDOPS_ISA, is at hand there. It includes no torch header, so that no inline function
 // of torch is ever compiled with wider instructions than the machine may have. Its entry points are
 // declared in kdops::<room> by <op>_simd.h, with KDOPS_ENTRY where a struct holds the problem (else
 // with KDOPS_KERNEL or KDOPS_PER_ISA), compiled for each type with KDOPS_COMPILE beside their
@@ -17,22 +17,15 @@
 #endif
 
 // Declares an entry point in the namespace of every instruction set that this build contains.
+#define KDOPS_IN(isa, ...) \
+  namespace isa {          \
+  __VA_ARGS__              \
+  }
 #ifdef KDOPS_X86
 #define KDOPS_PER_ISA(...) \
-  namespace baseline {     \
-  __VA_ARGS__              \
-  }                        \
-  namespace avx2 {         \
-  __VA_ARGS__              \
-  }                        \
-  namespace avx512 {       \
-  __VA_ARGS__              \
-  }
+  KDOPS_IN(baseline, __VA_ARGS__) KDOPS_IN(avx2, __VA_ARGS__) KDOPS_IN(avx512, __VA_ARGS__)
 #else
-#define KDOPS_PER_ISA(...) \
-  namespace baseline {     \
-  __VA_ARGS__              \
-  }
+#define KDOPS_PER_ISA(...) KDOPS_IN(baseline, __VA_ARGS__)
 #endif
 
 // The usual one, on items begin..end: of a problem, or of what other arguments say.
@@ -54,7 +47,9 @@
 #define KDOPS_BEST(...) (&baseline::__VA_ARGS__)
 #endif
 
+namespace kdops::KDOPS_ISA {}
 namespace kdops {
+using namespace KDOPS_ISA;
 
 enum class Isa { baseline, avx2, avx512 };
 

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cmath>
-#include <cstdint>
 #include <limits>
 #include <type_traits>
 
@@ -38,24 +37,12 @@ template <class T>
 concept Real = std::is_same_v<T, float> || std::is_same_v<T, double>;
 
 template <Real T>
-inline T load(const T* p, T) {
-  return *p;
-}
-template <Real T>
 inline T select(bool m, T a, T b) {
   return m ? a : b;
 }
 template <Real T>
 inline T fma(T a, T b, T c) {
   return a * b + c;
-}
-template <Real T>
-inline T sqrt(T a) {
-  return std::sqrt(a);
-}
-template <Real T>
-inline T abs(T a) {
-  return std::fabs(a);
 }
 template <Real T>
 inline T min(T a, T b) {
@@ -65,10 +52,7 @@ template <Real T>
 inline T max(T a, T b) {
   return a > b ? a : b;
 }
-template <Real T>
-inline T copysign(T a, T b) {
-  return std::copysign(a, b);
-}
+using std::abs, std::copysign, std::sqrt;
 inline bool any(bool m) { return m; }
 inline bool all(bool m) { return m; }
 
@@ -94,32 +78,22 @@ inline Pack<T> fma(Pack<T> a, Pack<T> b, Pack<T> c) {
 // of the conditional.
 template <class T>
 inline Pack<T> min(Pack<T> a, Pack<T> b) {
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
   if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm512_min_ps(a.r, b.r));
+    return Pack<T>(KDOPS_INTRINSIC(min_ps)(a.r, b.r));
   else
-    return Pack<T>(_mm512_min_pd(a.r, b.r));
-#elif defined(__AVX2__)
-  if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm256_min_ps(a.r, b.r));
-  else
-    return Pack<T>(_mm256_min_pd(a.r, b.r));
+    return Pack<T>(KDOPS_INTRINSIC(min_pd)(a.r, b.r));
 #else
   return Pack<T>(a.r < b.r ? a.r : b.r);
 #endif
 }
 template <class T>
 inline Pack<T> max(Pack<T> a, Pack<T> b) {
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
   if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm512_max_ps(a.r, b.r));
+    return Pack<T>(KDOPS_INTRINSIC(max_ps)(a.r, b.r));
   else
-    return Pack<T>(_mm512_max_pd(a.r, b.r));
-#elif defined(__AVX2__)
-  if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm256_max_ps(a.r, b.r));
-  else
-    return Pack<T>(_mm256_max_pd(a.r, b.r));
+    return Pack<T>(KDOPS_INTRINSIC(max_pd)(a.r, b.r));
 #else
   return Pack<T>(a.r > b.r ? a.r : b.r);
 #endif
@@ -127,16 +101,11 @@ inline Pack<T> max(Pack<T> a, Pack<T> b) {
 
 template <class T>
 inline Pack<T> sqrt(Pack<T> a) {
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
   if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm512_sqrt_ps(a.r));
+    return Pack<T>(KDOPS_INTRINSIC(sqrt_ps)(a.r));
   else
-    return Pack<T>(_mm512_sqrt_pd(a.r));
-#elif defined(__AVX2__)
-  if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm256_sqrt_ps(a.r));
-  else
-    return Pack<T>(_mm256_sqrt_pd(a.r));
+    return Pack<T>(KDOPS_INTRINSIC(sqrt_pd)(a.r));
 #else
   for (int i = 0; i < Pack<T>::kLanes; ++i) a.r[i] = std::sqrt(a.r[i]);
   return a;
@@ -212,6 +181,17 @@ inline T reduce_max(Pack<T> a) {
   T best = a.r[0];
   for (int i = 1; i < Pack<T>::kLanes; ++i) best = a.r[i] > best ? a.r[i] : best;
   return best;
+}
+
+// Lane l of the result is lane index[l] of the pair (a, b), b's lanes counted from kLanes on.
+template <int... kIndex, class T>
+inline Pack<T> shuffle(Pack<T> a, Pack<T> b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return Pack<T>(__builtin_shufflevector(a.r, b.r, kIndex...));
+#else
+  using Bits = typename PackTraits<T>::Bits;
+  return Pack<T>(__builtin_shuffle(a.r, b.r, Bits{kIndex...}));
+#endif
 }
 
 }  // namespace kdops::KDOPS_ISA

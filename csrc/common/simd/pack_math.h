@@ -10,32 +10,22 @@ namespace kdops::KDOPS_ISA {
 // compiler may contract differently, c is the operand that waits for one instruction only.
 template <class T>
 inline Pack<T> add_product(Pack<T> c, Pack<T> a, Pack<T> b) {
-#if defined(__AVX512F__)
+#if defined(__FMA__)
   if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm512_fmadd_ps(a.r, b.r, c.r));
+    return Pack<T>(KDOPS_INTRINSIC(fmadd_ps)(a.r, b.r, c.r));
   else
-    return Pack<T>(_mm512_fmadd_pd(a.r, b.r, c.r));
-#elif defined(__FMA__)
-  if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm256_fmadd_ps(a.r, b.r, c.r));
-  else
-    return Pack<T>(_mm256_fmadd_pd(a.r, b.r, c.r));
+    return Pack<T>(KDOPS_INTRINSIC(fmadd_pd)(a.r, b.r, c.r));
 #else
   return c + a * b;
 #endif
 }
 template <class T>
 inline Pack<T> subtract_product(Pack<T> c, Pack<T> a, Pack<T> b) {
-#if defined(__AVX512F__)
+#if defined(__FMA__)
   if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm512_fnmadd_ps(a.r, b.r, c.r));
+    return Pack<T>(KDOPS_INTRINSIC(fnmadd_ps)(a.r, b.r, c.r));
   else
-    return Pack<T>(_mm512_fnmadd_pd(a.r, b.r, c.r));
-#elif defined(__FMA__)
-  if constexpr (sizeof(T) == 4)
-    return Pack<T>(_mm256_fnmadd_ps(a.r, b.r, c.r));
-  else
-    return Pack<T>(_mm256_fnmadd_pd(a.r, b.r, c.r));
+    return Pack<T>(KDOPS_INTRINSIC(fnmadd_pd)(a.r, b.r, c.r));
 #else
   return c - a * b;
 #endif

@@ -18,6 +18,8 @@ struct TwinMask {
   friend TwinMask operator&(TwinMask a, TwinMask b) { return {a.low & b.low, a.high & b.high}; }
   friend TwinMask operator|(TwinMask a, TwinMask b) { return {a.low | b.low, a.high | b.high}; }
   friend TwinMask operator!(TwinMask a) { return {!a.low, !a.high}; }
+  friend bool any(TwinMask m) { return any(m.low | m.high); }
+  friend bool all(TwinMask m) { return all(m.low & m.high); }
 };
 
 template <class V>
@@ -47,6 +49,29 @@ struct Twin {
   friend Mask operator>(Twin a, Twin b) { return {a.low > b.low, a.high > b.high}; }
   friend Mask operator>=(Twin a, Twin b) { return {a.low >= b.low, a.high >= b.high}; }
   friend Mask operator==(Twin a, Twin b) { return {a.low == b.low, a.high == b.high}; }
+
+  friend Twin select(Mask m, Twin a, Twin b) {
+    return {select(m.low, a.low, b.low), select(m.high, a.high, b.high)};
+  }
+  friend Twin fma(Twin a, Twin b, Twin c) {
+    return {fma(a.low, b.low, c.low), fma(a.high, b.high, c.high)};
+  }
+  friend Twin add_product(Twin c, Twin a, Twin b) {
+    return {add_product(c.low, a.low, b.low), add_product(c.high, a.high, b.high)};
+  }
+  friend Twin subtract_product(Twin c, Twin a, Twin b) {
+    return {subtract_product(c.low, a.low, b.low), subtract_product(c.high, a.high, b.high)};
+  }
+  friend Twin min(Twin a, Twin b) { return {min(a.low, b.low), min(a.high, b.high)}; }
+  friend Twin max(Twin a, Twin b) { return {max(a.low, b.low), max(a.high, b.high)}; }
+  friend Twin sqrt(Twin a) { return {sqrt(a.low), sqrt(a.high)}; }
+  friend Twin abs(Twin a) { return {abs(a.low), abs(a.high)}; }
+  friend Twin copysign(Twin a, Twin b) {
+    return {copysign(a.low, b.low), copysign(a.high, b.high)};
+  }
+  friend Twin multiply_sign(Twin a, Twin b) {
+    return {multiply_sign(a.low, b.low), multiply_sign(a.high, b.high)};
+  }
 };
 
 template <class V>
@@ -56,54 +81,6 @@ struct NumberTraits<Twin<V>> {
   static constexpr int kLanes = Twin<V>::kLanes;
 };
 
-template <class M>
-inline bool any(TwinMask<M> m) {
-  return any(m.low | m.high);
-}
-template <class M>
-inline bool all(TwinMask<M> m) {
-  return all(m.low & m.high);
-}
-template <class V>
-inline Twin<V> select(typename Twin<V>::Mask m, Twin<V> a, Twin<V> b) {
-  return {select(m.low, a.low, b.low), select(m.high, a.high, b.high)};
-}
-template <class V>
-inline Twin<V> fma(Twin<V> a, Twin<V> b, Twin<V> c) {
-  return {fma(a.low, b.low, c.low), fma(a.high, b.high, c.high)};
-}
-template <class V>
-inline Twin<V> add_product(Twin<V> c, Twin<V> a, Twin<V> b) {
-  return {add_product(c.low, a.low, b.low), add_product(c.high, a.high, b.high)};
-}
-template <class V>
-inline Twin<V> subtract_product(Twin<V> c, Twin<V> a, Twin<V> b) {
-  return {subtract_product(c.low, a.low, b.low), subtract_product(c.high, a.high, b.high)};
-}
-template <class V>
-inline Twin<V> min(Twin<V> a, Twin<V> b) {
-  return {min(a.low, b.low), min(a.high, b.high)};
-}
-template <class V>
-inline Twin<V> max(Twin<V> a, Twin<V> b) {
-  return {max(a.low, b.low), max(a.high, b.high)};
-}
-template <class V>
-inline Twin<V> sqrt(Twin<V> a) {
-  return {sqrt(a.low), sqrt(a.high)};
-}
-template <class V>
-inline Twin<V> abs(Twin<V> a) {
-  return {abs(a.low), abs(a.high)};
-}
-template <class V>
-inline Twin<V> copysign(Twin<V> a, Twin<V> b) {
-  return {copysign(a.low, b.low), copysign(a.high, b.high)};
-}
-template <class V>
-inline Twin<V> multiply_sign(Twin<V> a, Twin<V> b) {
-  return {multiply_sign(a.low, b.low), multiply_sign(a.high, b.high)};
-}
 template <class V>
 inline ReciprocalRoot<Twin<V>> reciprocal_root(Twin<V> a) {
   const ReciprocalRoot<V> low = reciprocal_root(a.low), high = reciprocal_root(a.high);

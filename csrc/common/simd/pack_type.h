@@ -14,9 +14,12 @@
 
 namespace kdops::KDOPS_ISA {
 
+// KDOPS_INTRINSIC(min_ps)(a, b): the intrinsic for the whole of a register.
 #if defined(__AVX512F__)
+#define KDOPS_INTRINSIC(name) _mm512_##name
 inline constexpr int kPackBytes = 64;
 #elif defined(__AVX2__)
+#define KDOPS_INTRINSIC(name) _mm256_##name
 inline constexpr int kPackBytes = 32;
 #else
 inline constexpr int kPackBytes = 16;

@@ -13,14 +13,7 @@ namespace kdops::KDOPS_ISA {
 template <int kOffset, class T, size_t... I>
 inline Pack<T> interleave_halves(Pack<T> a, Pack<T> b, std::index_sequence<I...>) {
   constexpr int kLanes = Pack<T>::kLanes;
-#if defined(__clang__) || __GNUC__ >= 12
-  return Pack<T>(__builtin_shufflevector(
-      a.r, b.r, (static_cast<int>(I) / 2 + kOffset + (I % 2 == 0 ? 0 : kLanes))...));
-#else
-  using Bits = typename PackTraits<T>::Bits;
-  return Pack<T>(__builtin_shuffle(
-      a.r, b.r, Bits{(static_cast<int>(I) / 2 + kOffset + (I % 2 == 0 ? 0 : kLanes))...}));
-#endif
+  return shuffle<(static_cast<int>(I) / 2 + kOffset + (I % 2 == 0 ? 0 : kLanes))...>(a, b);
 }
 
 #if defined(__AVX2__) && !defined(__AVX512F__)

@@ -5,7 +5,6 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include <initializer_list>
 #include <sstream>
 #include <string>
 
@@ -44,7 +43,7 @@ inline void check_like(const char* op, const char* name, const Tensor& tensor,
 // All of it: like `first`, and of these sizes; kAnySize where anything goes.
 inline constexpr int64_t kAnySize = -1;
 inline void check_sizes(const char* op, const char* name, const Tensor& tensor, const Tensor& first,
-                        std::initializer_list<int64_t> sizes) {
+                        torch::headeronly::IntHeaderOnlyArrayRef sizes) {
   check_dim(op, name, tensor, static_cast<int64_t>(sizes.size()));
   check_like(op, name, tensor, first);
   int64_t axis = 0;

@@ -29,18 +29,12 @@ auto for_real_type(const char* op, const Tensor& x, const Body& body) {
 // device's own).
 template <class Fp16, class Bf16, class Body>
 void for_storage_type(const char* op, const Tensor& x, const Body& body) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      return body(float{});
-    case ScalarType::Double:
-      return body(double{});
-    case ScalarType::Half:
-      return body(Fp16{});
-    case ScalarType::BFloat16:
-      return body(Bf16{});
-    default:
-      STD_TORCH_CHECK(false, op, ": expected float64, float32, float16 or bfloat16");
-  }
+  const ScalarType dtype = x.scalar_type();
+  if (dtype == ScalarType::Float) return body(float{});
+  if (dtype == ScalarType::Double) return body(double{});
+  if (dtype == ScalarType::Half) return body(Fp16{});
+  if (dtype == ScalarType::BFloat16) return body(Bf16{});
+  STD_TORCH_CHECK(false, op, ": expected float64, float32, float16 or bfloat16");
 }
 
 }  // namespace kdops

@@ -62,4 +62,11 @@ T* pointer_or_null(const std::optional<Tensor>& x) {
   return x && x->numel() ? pointer<T>(*x) : nullptr;
 }
 
+// The data and the strides of a tensor of three dimensions, as a room's struct of both.
+template <class Strided>
+Strided strided(const Tensor& x) {
+  return {static_cast<decltype(Strided::data)>(x.data_ptr()), x.stride(0), x.stride(1),
+          x.stride(2)};
+}
+
 }  // namespace kdops

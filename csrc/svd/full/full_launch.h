@@ -10,7 +10,6 @@
 #include "svd/full/gpu/gram_kernels.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // Static shared memory of the kernels and the runtime's own kilobyte come off the device's limit.
 inline constexpr int64_t kSharedReserve = 2048;

@@ -10,7 +10,6 @@
 #include "svd/full/cpu/qr_route.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 namespace {
 
@@ -57,14 +56,6 @@ void svd_full(const SvdProblem<T>& problem, int64_t begin, int64_t end) {
     run_by_columns(part, end - begin);
   else
     FullSvd<T>(part).run(end - begin);
-}
-
-template <class T>
-void eigh(const EighProblem<T>& problem, int64_t begin, int64_t end) {
-  if (begin >= end) return;
-  const int64_t n = problem.n;
-  symmetric_eigen(problem.a + begin * n * n, problem.values + begin * n,
-                  problem.vectors + begin * n * n, end - begin, problem.n);
 }
 
 template <class T>

@@ -17,7 +17,7 @@ struct SvdProblem {
   const T* a;
   T *u, *s, *vh;  // u null: not wanted; vh null too: singular values only
   int m, n;
-  bool by_columns;
+  bool by_columns = false;
   bool canonical = false;  // max(v) + min(v) > 0 for each row v of vh
   bool fast = false;       // from the Gram matrix alone
 };

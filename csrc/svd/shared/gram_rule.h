@@ -8,7 +8,6 @@
 #include "common/shared/vocabulary.h"
 
 namespace kdops::svd::KDOPS_WHERE {
-using namespace kdops::KDOPS_WHERE;
 
 // Nearly square random matrices would be refused: not tried.
 KDOPS_FN constexpr bool worth_a_gram(int64_t long_side, int64_t small_side) {

@@ -5,7 +5,6 @@
 #include "common/shared/vocabulary.h"
 
 namespace kdops::svd::KDOPS_WHERE {
-using namespace kdops::KDOPS_WHERE;
 
 // The basis is judged from the first size on, at every further step.
 inline constexpr int kFirstJudged = 64, kJudgedStep = 32;

@@ -6,7 +6,6 @@
 #include "common/shared/vocabulary.h"
 
 namespace kdops::svd::KDOPS_WHERE {
-using namespace kdops::KDOPS_WHERE;
 
 // A matrix whose largest singular value is smaller counts as zero: its vectors pass no gradient. Above
 // it no reciprocal under the policy leaves the range of the type, not at the closest values either,

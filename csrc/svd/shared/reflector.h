@@ -4,7 +4,6 @@
 #include "common/shared/vocabulary.h"
 
 namespace kdops::svd::KDOPS_WHERE {
-using namespace kdops::KDOPS_WHERE;
 
 // Squares below this are lost: matrices were scaled to about one or more, so that their roots are
 // far below one rounding error, and a root of a denormal number would not be accurate enough to

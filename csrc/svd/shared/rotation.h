@@ -5,7 +5,6 @@
 #include "common/shared/vocabulary.h"
 
 namespace kdops::svd::KDOPS_WHERE {
-using namespace kdops::KDOPS_WHERE;
 
 // t = tan of the smaller angle that makes [aa, ab; ab, bb] diagonal, for ab != 0: a becomes
 // c (a - t b) and b becomes c (b + t a), c = 1 / sqrt(1 + t^2); aa loses t ab, which bb gains.

@@ -6,7 +6,6 @@
 #include "common/shared/vocabulary.h"
 
 namespace kdops::svd::KDOPS_WHERE {
-using namespace kdops::KDOPS_WHERE;
 
 template <class T>
 inline constexpr T kSignSlack = 8 * std::numeric_limits<T>::epsilon();

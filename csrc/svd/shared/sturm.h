@@ -4,7 +4,6 @@
 #include "common/shared/vocabulary.h"
 
 namespace kdops::svd::KDOPS_WHERE {
-using namespace kdops::KDOPS_WHERE;
 
 // How many eigenvalues lie above each of N shifts x: the positive pivots of T - x I. t.diagonal(i)
 // and t.square(i), the squared coupling of i and i + 1, are T's. Pivots below `tiny` would overflow

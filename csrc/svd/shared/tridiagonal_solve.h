@@ -8,7 +8,6 @@
 #include "common/shared/vocabulary.h"
 
 namespace kdops::svd::KDOPS_WHERE {
-using namespace kdops::KDOPS_WHERE;
 
 // Row i of P (T - shift I) = L U: the pivot's inverse and two entries right of it, the multiplier
 // of the row below, and whether that row came in this one's place.

@@ -15,24 +15,13 @@
 namespace kdops::svd {
 namespace {
 
-// One block per matrix; the workspace lives until the launch, in stream order.
-template <class T, class Kernel, class Arguments, class Plan>
+// A block per matrix for what plan_... of topk_launch.h has found; before: the kernel's arguments
+// before its workspace, which lives until the launch, in stream order.
+template <class T, class Kernel, class Geometry, class... Arguments>
 void launch(const char* op, const OnDevice& device, const MatrixBatch& batch, Kernel* kernel,
-            const Arguments& args, const gpu::TopkLaunch<Plan>& geometry) {
+            const Geometry& geometry, const Arguments&... before) {
   const int64_t matrices = geometry.workspace > 0 ? batch.count : 0;
   const Tensor workspace = empty_for(batch.A, {matrices, std::max<int64_t>(geometry.workspace, 1)});
-  allow_shared_memory(op, kernel, static_cast<int64_t>(geometry.shared_bytes));
-  kernel<<<grid_of(op, batch.count), gpu::kTopkThreads, geometry.shared_bytes, device.stream()>>>(
-      args, geometry.plan, pointer<T>(workspace));
-  check_launch(op);
-}
-
-// A block per matrix of a kernel for a small side above 128; before: further arguments.
-template <class T, class Kernel, class... Arguments>
-void launch_large(const char* op, const OnDevice& device, const MatrixBatch& batch, Kernel* kernel,
-                  gpu::LargeLaunch geometry, const Arguments&... before) {
-  const Tensor workspace =
-      empty_for(batch.A, {batch.count, std::max<int64_t>(geometry.workspace, 1)});
   allow_shared_memory(op, kernel, static_cast<int64_t>(geometry.shared_bytes));
   kernel<<<grid_of(op, batch.count), gpu::kTopkThreads, geometry.shared_bytes, device.stream()>>>(
       before..., pointer<T>(workspace));
@@ -55,10 +44,10 @@ void large_forward(const OnDevice& device, const MatrixBatch& batch,
       <<<grid_of(op, batch.count * tiles), gpu::GramShape<T>::kThreads, 0, device.stream()>>>(
           args, largest);
   check_launch(op);
-  launch_large<T>(op, device, batch, &gpu::large_krylov_kernel<T>,
-                  gpu::plan_large_krylov<T>(batch.m, batch.n, args.k), args, largest);
-  launch_large<T>(op, device, batch, &gpu::large_topk_kernel<T>,
-                  gpu::plan_large_forward<T>(batch.m, batch.n, args.k), args, largest);
+  launch<T>(op, device, batch, &gpu::large_krylov_kernel<T>,
+            gpu::plan_large_krylov<T>(batch.m, batch.n, args.k), args, largest);
+  launch<T>(op, device, batch, &gpu::large_topk_kernel<T>,
+            gpu::plan_large_forward<T>(batch.m, batch.n, args.k), args, largest);
 }
 
 // k triples of matrices with a small side of p.
@@ -82,10 +71,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> topk_cuda(const Tensor& input, int64_
     args.k = static_cast<int>(k), args.canonical = canonical;
     if (p > kLargestSmallSide) return large_forward<T>(device, batch, args);
     const int64_t shared = device.shared_memory_per_block() - gpu::kSharedReserve;
-    launch<T>("svd_topk", device, batch, &gpu::svd_topk_kernel<T>, args,
-              gpu::plan_topk_forward<T>(m, n, args.k, shared));
-    launch<T>("svd_topk", device, batch, &gpu::svd_topk_dense_kernel<T>, args,
-              gpu::plan_topk_dense<T>(m, n, args.k, shared));
+    const auto forward = gpu::plan_topk_forward<T>(m, n, args.k, shared);
+    launch<T>("svd_topk", device, batch, &gpu::svd_topk_kernel<T>, forward, args, forward.plan);
+    const auto dense = gpu::plan_topk_dense<T>(m, n, args.k, shared);
+    launch<T>("svd_topk", device, batch, &gpu::svd_topk_dense_kernel<T>, dense, args, dense.plan);
   });
   return {U, S, Vh, saved};
 }
@@ -115,11 +104,11 @@ Tensor topk_backward_cuda(const std::optional<Tensor>& gU, const std::optional<T
     args.gVh = pointer_or_null<T>(vh);
     args.k = static_cast<int>(k), args.lorentz = lorentz;
     if (p > kLargestSmallSide)
-      return launch_large<T>(op, device, batch, &gpu::large_backward_kernel<T>,
-                             gpu::plan_large_backward<T>(m, n, args.k), args);
+      return launch<T>(op, device, batch, &gpu::large_backward_kernel<T>,
+                       gpu::plan_large_backward<T>(m, n, args.k), args);
     const int64_t shared = device.shared_memory_per_block() - gpu::kSharedReserve;
-    launch<T>(op, device, batch, &gpu::svd_topk_backward_kernel<T>, args,
-              gpu::plan_topk_backward<T>(m, n, args.k, shared));
+    const auto plan = gpu::plan_topk_backward<T>(m, n, args.k, shared);
+    launch<T>(op, device, batch, &gpu::svd_topk_backward_kernel<T>, plan, args, plan.plan);
   });
   return gA;
 }

@@ -16,7 +16,6 @@
 #include "svd/topk/gpu/topk_kernels.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 template <class Plan>
 struct TopkLaunch {

@@ -7,7 +7,6 @@
 #include "svd/topk/cpu/large_gradient.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 void svd_topk_forward(const TopkForwardProblem<T>& problem, int64_t begin, int64_t end) {

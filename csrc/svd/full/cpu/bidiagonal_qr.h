@@ -9,12 +9,9 @@
 // is handed over while the root of the next one is on its way: that is when the sink has time.
 #pragma once
 
-#include <algorithm>
-
 #include "common/simd/pack_math.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // What a sweep may drop: couplings below 2 eps times the root of the two entries beside them, so
 // that the small values of graded and nearly diagonal matrices, and their vectors, keep their own

@@ -19,7 +19,6 @@
 #include "svd/shared/gram_rule.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 class FullSvd {

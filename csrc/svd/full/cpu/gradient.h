@@ -14,7 +14,6 @@
 #include "svd/shared/policy.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // c = a b for a b of a few registers' width: no packing, kRows rows of c at a time in registers.
 template <class T>

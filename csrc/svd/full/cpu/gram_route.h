@@ -5,7 +5,6 @@
 #include "svd/full/cpu/full.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // x xT for `rows` rows of `length` contiguous numbers: sixteen dot products at a time.
 template <class T>

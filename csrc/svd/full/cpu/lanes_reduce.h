@@ -5,7 +5,6 @@
 #include "svd/shared/reflector.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // x[0], x[stride], ... ; the tail of a row or a column.
 template <class V>

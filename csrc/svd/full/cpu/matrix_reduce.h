@@ -9,7 +9,6 @@
 #include "svd/shared/reflector.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Vectors of one reduction, all `stride` long (a multiple of kLanes).
 template <class T>

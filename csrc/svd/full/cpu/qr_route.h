@@ -5,7 +5,6 @@
 #include "svd/full/cpu/full.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // tall (padded rows) = factor * A, or its transpose; zero for a matrix with NaN or Inf.
 template <class T>

@@ -6,7 +6,6 @@
 #include "common/simd/transpose.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // A rank-one or rank-two update of rows first..rows-1 and, in the same pass, the combination of
 // the updated rows that the next step needs:

@@ -6,7 +6,6 @@
 #include "common/simd/pack_math.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class V>
 struct Magnitude {

@@ -8,7 +8,6 @@
 #include "svd/shared/sign.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // +1 or -1, by the rule of shared/sign.h.
 template <class T>

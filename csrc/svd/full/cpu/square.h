@@ -17,7 +17,6 @@
 #include "svd/full/cpu/tridiagonal_qr.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 inline constexpr int kLanesOrder = 16, kLanesReduceOrder = 32;
 // Above this order a matrix has the lanes to itself: memory for more would cost more than the idle

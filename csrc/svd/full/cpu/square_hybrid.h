@@ -4,7 +4,6 @@
 #include "svd/full/cpu/square.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Copies matrix `lane` scaled into padded rows; one with NaN or Inf becomes zero.
 template <class T>

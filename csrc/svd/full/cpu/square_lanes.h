@@ -5,7 +5,6 @@
 #include "svd/full/cpu/square.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Interleaves, scales, and replaces matrices with NaN or Inf by zero.
 template <class T>

@@ -8,7 +8,6 @@
 #include "common/simd/scratch.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 #if defined(__AVX512F__)
 inline constexpr int kProductRows = 8, kProductPacks = 2;
@@ -81,20 +80,17 @@ inline void gram_tile(const GramChunk<T>& chunk, int first, int column, int safe
 // Rows 0..last-1 of the columns from c on, kProductPacks registers or one.
 template <class T>
 inline void gram_columns(const GramChunk<T>& chunk, int c, int packs, int safe, int last) {
-  const auto tile = [&]<int kRows, int kPacks>(int i) {
-    gram_tile<kRows, kPacks>(chunk, i, c, safe);
-  };
   int i = 0;
   if (packs == 1) {
     for (; i + 2 * kProductRows <= last; i += 2 * kProductRows)
-      tile.template operator()<2 * kProductRows, 1>(i);
-    for (; i + 4 <= last; i += 4) tile.template operator()<4, 1>(i);
-    for (; i < last; ++i) tile.template operator()<1, 1>(i);
+      gram_tile<2 * kProductRows, 1>(chunk, i, c, safe);
+    for (; i + 4 <= last; i += 4) gram_tile<4, 1>(chunk, i, c, safe);
+    for (; i < last; ++i) gram_tile<1, 1>(chunk, i, c, safe);
     return;
   }
   for (; i + kProductRows <= last; i += kProductRows)
-    tile.template operator()<kProductRows, kProductPacks>(i);
-  for (; i < last; ++i) tile.template operator()<1, kProductPacks>(i);
+    gram_tile<kProductRows, kProductPacks>(chunk, i, c, safe);
+  for (; i < last; ++i) gram_tile<1, kProductPacks>(chunk, i, c, safe);
 }
 
 // gram (n x n, rows padded to gram_stride, a multiple of 2 kLanes) = xT x for m x n x, rows

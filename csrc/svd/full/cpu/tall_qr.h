@@ -10,7 +10,6 @@
 #include "svd/shared/reflector.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct TallQr {

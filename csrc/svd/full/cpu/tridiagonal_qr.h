@@ -5,7 +5,6 @@
 #include "svd/full/cpu/bidiagonal_qr.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Wilkinson's shift: the eigenvalue of the trailing 2x2 that is closer to its last entry.
 template <class V>

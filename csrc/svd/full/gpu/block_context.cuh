@@ -10,7 +10,6 @@
 #include "svd/full/gpu/device.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // Host and device read the same plan; full_launch.h fills it.
 struct BlockPlan {

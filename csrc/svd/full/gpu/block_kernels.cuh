@@ -7,7 +7,6 @@
 #include "svd/full/gpu/long_factor.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // Fills the missing columns of W (value not above the floor) with unit vectors orthogonal to all
 // the others: a coordinate axis, the one farthest from them, made orthogonal twice.

@@ -11,7 +11,6 @@
 #include "svd/shared/sign.h"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 template <class T>
 inline constexpr T kLargestFinite = std::numeric_limits<T>::max();

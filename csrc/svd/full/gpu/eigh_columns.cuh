@@ -5,7 +5,6 @@
 #include "svd/full/gpu/block_context.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kMaxSteps = 7;
 

@@ -11,7 +11,6 @@
 #include "svd/full/gpu/small_kernels.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // Couplings above `settled`, some rounding errors of |A|, ask for another sweep. Those below
 // `floor`, far below one, are left; the others are turned away, even where they matter to small

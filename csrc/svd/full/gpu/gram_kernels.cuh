@@ -11,7 +11,6 @@
 #include "svd/shared/gram_rule.h"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 template <class T, int kSide>
 inline constexpr int kGramNumbers = TallShape<T, kSide>::kChunk + TallShape<T, kSide>::kPartial;

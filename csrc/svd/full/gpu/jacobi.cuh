@@ -8,7 +8,6 @@
 #include "svd/full/gpu/block_context.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // A step turns four pairs of the eight columns: (c, c ^ kBits). With 4 <= kBits < 8 they lie in
 // different blocks, with kBits < 4 in the same one. Lanes 8 q .. 8 q + 7 find the angle of pair q.

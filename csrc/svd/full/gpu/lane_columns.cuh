@@ -5,7 +5,6 @@
 #include "svd/full/gpu/device.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 template <class T, int N>
 struct LaneColumns {

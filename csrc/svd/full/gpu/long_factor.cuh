@@ -5,7 +5,6 @@
 #include "svd/full/gpu/qr.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // tau of the staged reflectors of kTile rows each, behind them: a warp each.
 template <bool kSquare, int kTile, class T>

@@ -10,7 +10,6 @@
 #include "svd/shared/reflector.h"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // kSide columns by kBlockThreads / kSide slices of kRows rows, four neighbours at a time.
 template <class T, int kSide, int kRows>

@@ -6,7 +6,6 @@
 #include "svd/full/gpu/lane_columns.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // Lanes without `bit` give their second column for the first of lane ^ bit. With N / 2 this turns
 // whole columns into halves of two and back; below it gathers the columns that have not met.

@@ -7,7 +7,6 @@
 #include "svd/full/gpu/small_jacobi.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kSmallThreads = 32;  // one warp: few matrices reach many multiprocessors
 

@@ -5,7 +5,6 @@
 #include "svd/full/gpu/device.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kGramThreads = 128, kGramWarps = kGramThreads / kWarp;
 

@@ -15,7 +15,6 @@
 #include "svd/topk/cpu/refine.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // One right-hand side's way through the iteration.
 template <class T>

@@ -15,7 +15,6 @@
 #include "svd/topk/topk_simd.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 TopkOutputs<T> matrix_of(const TopkOutputs<T>& all, const TopkShape& shape, int64_t b) {
@@ -41,7 +40,6 @@ class TopkDense {
                              .vh = vh.get(),
                              .m = static_cast<int>(m),
                              .n = static_cast<int>(n),
-                             .by_columns = false,
                              .canonical = canonical_};
     svd_full(full, 0, count);
     for (int i = 0; i < count; ++i)

@@ -5,7 +5,6 @@
 #include "svd/topk/cpu/few_vectors.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // `count` orthonormal vectors, rows `apart` apart.
 template <class T>

@@ -12,7 +12,6 @@
 #include "svd/limits.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // `count` rows, `apart` from each other.
 template <class T>
@@ -114,20 +113,12 @@ template <class T>
 inline void short_row_dots(const T* A, int64_t lda, int rows, int n, const T* v, int k,
                            Pack<T>* out) {
   for (int j = 0; j < k; j += dots_group(k - j)) {
+    const int count = dots_group(k - j);
     const T* group = v + j * n;
-    switch (dots_group(k - j)) {
-      case 8:
-        transposed_dots<8>(A, lda, rows, n, group, out + j);
-        break;
-      case 4:
-        transposed_dots<4>(A, lda, rows, n, group, out + j);
-        break;
-      case 2:
-        transposed_dots<2>(A, lda, rows, n, group, out + j);
-        break;
-      default:
-        transposed_dots<1>(A, lda, rows, n, group, out + j);
-    }
+    if (count == 8) transposed_dots<8>(A, lda, rows, n, group, out + j);
+    if (count == 4) transposed_dots<4>(A, lda, rows, n, group, out + j);
+    if (count == 2) transposed_dots<2>(A, lda, rows, n, group, out + j);
+    if (count == 1) transposed_dots<1>(A, lda, rows, n, group, out + j);
   }
 }
 
@@ -136,10 +127,8 @@ template <int J, int C, class T>
 inline void row_sums_tile(RowSpan<T> A, int width, View<const T> w, bool first, T* out,
                           int64_t ldo) {
   constexpr int kLanes = Pack<T>::kLanes;
-  const bool partial = C == 1 && width < kLanes;
-  const auto fetch = [&](const T* p) {
-    return partial ? Pack<T>::load_partial(p, width) : Pack<T>::load(p);
-  };
+  const int lanes = C == 1 ? width : kLanes;  // one register may be partial, more are whole
+  const auto fetch = [&](const T* p) { return load_some(p, lanes); };
   Pack<T> sum[J][C];
   for (int j = 0; j < J; ++j)
     for (int c = 0; c < C; ++c)
@@ -155,15 +144,8 @@ inline void row_sums_tile(RowSpan<T> A, int width, View<const T> w, bool first, 
       for (int c = 0; c < C; ++c) sum[j][c] = fma(weight, x[c], sum[j][c]);
     }
   }
-  for (int j = 0; j < J; ++j) {
-    for (int c = 0; c < C; ++c) {
-      T* to = out + j * ldo + c * kLanes;
-      if (partial)
-        sum[j][c].store_partial(to, width);
-      else
-        sum[j][c].store(to);
-    }
-  }
+  for (int j = 0; j < J; ++j)
+    for (int c = 0; c < C; ++c) store_some(sum[j][c], out + j * ldo + c * kLanes, lanes);
 }
 
 template <int J, class T>

@@ -14,7 +14,6 @@
 #include "svd/topk/cpu/refine.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct TopkFinish {

@@ -6,8 +6,6 @@
 // Gram matrix squared the condition. What that cannot resolve goes to the dense route (dense.h).
 #pragma once
 
-#include <cstring>
-
 #include "common/simd/scratch.h"
 #include "svd/topk/cpu/dense.h"
 #include "svd/topk/cpu/finish.h"
@@ -17,7 +15,6 @@
 #include "svd/topk/cpu/multisection.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct TopkForward : TopkFinish<T> {

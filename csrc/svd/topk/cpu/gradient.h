@@ -5,7 +5,6 @@
 #include "svd/topk/cpu/long_side.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 struct TopkBackward : TopkLongSide<T> {

@@ -20,7 +20,6 @@
 #include "svd/topk/cpu/layout.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // One group's numbers, lane by lane; the order is that of the row that a matrix contributes.
 template <class V>

@@ -15,7 +15,6 @@
 #include "svd/topk/cpu/layout.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 inline constexpr int kGramTile = kPackBytes == 64 ? 16 : 8;
 
@@ -129,14 +128,6 @@ void small_gram(const T* A, const TopkShape& shape, T factor, T* sums, T* stage)
                });
 }
 
-template <class T>
-inline T gram_trace(const T* sums, int p) {
-  const int width = gram_width<T>(p);
-  T trace(0);
-  for (int i = 0; i < p; ++i) trace += sums[i * width + i];
-  return trace;
-}
-
 // max |A|, or NaN when an entry is not finite.
 template <class T>
 inline T largest_entry(const T* A, int64_t count) {
@@ -184,7 +175,9 @@ T scaled_gram(const T* A, const TopkShape& shape, T* packed, T* sums, T* stage) 
   const int p = shape.p, width = gram_width<T>(p);
   const GramScale<T> scale = gram_scale(A, shape.m * shape.n, [&](T factor) {
     small_gram(A, shape, factor, sums, stage);
-    return gram_trace(sums, p);
+    T trace(0);
+    for (int i = 0; i < p; ++i) trace += sums[i * width + i];
+    return trace;
   });
   T* out = packed;
   for (int j = 0; j < p; ++j)

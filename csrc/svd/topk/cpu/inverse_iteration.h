@@ -8,7 +8,6 @@
 #include "svd/shared/tridiagonal_solve.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class V>
 struct TridiagonalBand {

@@ -18,7 +18,6 @@
 #include "svd/topk/cpu/refine.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // From here on the tridiagonal form costs less. It grows faster with p than the basis does.
 inline int most_basis(int p) { return std::clamp(p * 3 / 8 / kJudgedStep * kJudgedStep, 128, 256); }

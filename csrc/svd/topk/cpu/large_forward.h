@@ -13,7 +13,6 @@
 #include "svd/topk/cpu/large_gram.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // Where a Krylov basis costs less than the tridiagonal form.
 inline bool prefers_krylov(int p, int wanted) {

@@ -9,7 +9,6 @@
 #include "svd/topk/cpu/long_side.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 class LargeBackward : TopkLongSide<T> {

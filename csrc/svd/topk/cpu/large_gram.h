@@ -11,7 +11,6 @@
 #include "svd/topk/cpu/gram.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 inline constexpr int spread_width(int p) {

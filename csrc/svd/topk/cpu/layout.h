@@ -12,7 +12,6 @@
 #include "svd/topk/cpu/tridiagonal.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 struct TopkShape : TopkSaved {
   int64_t m, n;

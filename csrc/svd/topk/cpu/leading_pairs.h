@@ -13,7 +13,6 @@
 #include "svd/topk/cpu/multisection.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 // N vectors z, ldz apart: z <- (I - tau v vᵀ) z, where v is zero before `at`.
 template <int N, class T>

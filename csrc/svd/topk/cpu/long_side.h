@@ -14,7 +14,6 @@
 #include "svd/topk/topk_simd.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 TopkInputs<T> from_matrix(const TopkInputs<T>& all, const TopkShape& shape, int64_t b) {

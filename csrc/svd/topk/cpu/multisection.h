@@ -9,7 +9,6 @@
 #include "svd/shared/sturm.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class V>
 struct SquaredBand {

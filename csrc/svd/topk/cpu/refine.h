@@ -5,14 +5,12 @@
 // W's rows orthogonal to rounding although P came from a Gram matrix. Then signs and order.
 #pragma once
 
-#include <algorithm>
 #include <utility>
 
 #include "svd/shared/rotation.h"
 #include "svd/topk/cpu/few_vectors.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 template <class T>
 inline T dot_rows(const T* a, const T* b, int64_t n) {

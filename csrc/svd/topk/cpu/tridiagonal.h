@@ -9,7 +9,6 @@
 #include "svd/full/cpu/lanes_reduce.h"
 
 namespace kdops::svd::KDOPS_ISA {
-using namespace kdops::KDOPS_ISA;
 
 inline constexpr int packed_size(int p) { return p * (p + 1) / 2; }
 inline constexpr int packed_column(int j, int p) { return j * p - j * (j - 1) / 2; }

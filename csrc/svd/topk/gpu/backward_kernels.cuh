@@ -11,7 +11,6 @@
 #include "svd/topk/gpu/write_gradient.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // t.x += B^T R for the long-side rows R that row(i, out) computes.
 template <class T, class Row>

@@ -12,7 +12,6 @@
 #include "svd/topk/gpu/rows.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 template <class T>
 struct TopkArguments : BatchShape {

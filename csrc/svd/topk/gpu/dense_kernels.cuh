@@ -9,7 +9,6 @@
 #include "svd/topk/gpu/topk_kernels.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 static_assert(kBlockThreads == kTopkThreads);
 

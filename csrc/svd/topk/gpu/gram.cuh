@@ -4,7 +4,6 @@
 #include "svd/topk/gpu/context.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // Adds the tiles of `splits` neighbouring threads; a thread keeps 64 / splits of the sums, from
 // tile[0] on, and the place of the first of them is returned.

@@ -6,7 +6,6 @@
 #include "svd/topk/gpu/multisection.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // Factors of k matrices: entry q of row i of matrix c at data[(i * k + c) * 4 + q]; q: 0 the
 // inverse pivot, 1 and 2 the entries right of it, 3 the multiplier. swapped: rows i and i + 1 were.

@@ -12,7 +12,6 @@
 #include "svd/topk/gpu/large_ritz.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int64_t large_gradient_numbers(int p, int k, int64_t length) {
   return large_resolvent_numbers(p, k) + int64_t(3) * p * k + 2 * k * length;

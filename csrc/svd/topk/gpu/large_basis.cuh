@@ -7,7 +7,6 @@
 #include "svd/topk/gpu/large_product.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // The largest basis: the tridiagonal form of a block's only matrix waits for every column, so that
 // a basis may grow farther here than on the CPU before that costs less.

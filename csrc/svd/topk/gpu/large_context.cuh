@@ -19,7 +19,6 @@
 #include "svd/topk/gpu/large_tile.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kMostVectors = 32;
 inline constexpr int kExtraPairs = 4;  // that a Krylov basis looks for beyond the wanted ones

@@ -8,7 +8,6 @@
 #include "svd/topk/gpu/large_product.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kMostKept = kLargestKrylovK + kExtraPairs;
 

@@ -4,7 +4,6 @@
 #include "svd/topk/gpu/large_reduce.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // A tile of 64 x 64 sums, kEach x kEach in a thread: as many as registers hold twice.
 template <class T>

@@ -9,7 +9,6 @@
 #include "svd/topk/gpu/large_ritz.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // A matrix's part of the workspace.
 template <class T>

@@ -6,7 +6,6 @@
 #include "svd/topk/gpu/tridiagonal.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // The tridiagonal form of the projected matrix and its t.k largest values. Its norm.
 template <class T>

@@ -4,7 +4,6 @@
 #include "svd/topk/gpu/large_context.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // kRows rows of B and kDepth columns are staged at a time: a lane has kEach rows, a warp kOf columns.
 struct LongTile {

@@ -7,7 +7,6 @@
 #include "svd/topk/gpu/tridiagonal.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // Global memory: vectors of the tridiagonal matrix, factors of its shifted forms.
 template <class T>

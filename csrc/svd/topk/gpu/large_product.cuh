@@ -5,7 +5,6 @@
 #include "svd/topk/gpu/large_context.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 template <class T>
 inline constexpr int kRowsAhead = 16 / sizeof(T);  // that are loaded before the first is used

@@ -5,7 +5,6 @@
 #include "svd/topk/gpu/large_context.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kScanParts = 32;
 

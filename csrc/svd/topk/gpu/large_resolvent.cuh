@@ -15,7 +15,6 @@
 #include "svd/topk/gpu/large_reduce.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // What the shifted solves of shared/ ask of a number. Comparisons are for sizes: see abs().
 template <class T>
@@ -38,7 +37,9 @@ struct Complex {
   }
   KDOPS_DEVICE friend bool operator<(Complex a, Complex b) { return a.re < b.re; }
   KDOPS_DEVICE friend bool operator>(Complex a, Complex b) { return a.re > b.re; }
-  KDOPS_DEVICE friend Complex abs(Complex x) { return Complex(gpu::abs(x.re) + gpu::abs(x.im)); }
+  KDOPS_DEVICE friend Complex abs(Complex x) {
+    return Complex(kdops::gpu::abs(x.re) + kdops::gpu::abs(x.im));
+  }
   KDOPS_DEVICE friend Complex copysign(Complex size, Complex) { return size; }
 };
 

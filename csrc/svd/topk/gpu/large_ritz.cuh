@@ -7,7 +7,6 @@
 #include "svd/topk/gpu/large_product.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // M <- R^T M R and turn <- turn R for the rotation R that clears M[i][j], by one warp. False, the
 // same in all lanes, if that is clear.

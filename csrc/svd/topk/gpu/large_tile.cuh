@@ -5,7 +5,6 @@
 #include "svd/topk/gpu/rows.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // Entries get(i, l), i < count, zero outside. along_depth: neighbours in memory are neighbours in l.
 template <class Get>

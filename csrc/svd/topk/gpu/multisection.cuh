@@ -5,7 +5,6 @@
 #include "svd/topk/gpu/context.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 template <class T>
 struct TridiagonalBand {

@@ -7,7 +7,6 @@
 #include "svd/topk/gpu/context.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // product (16 numbers) = row of the staged chunk times `columns` (p x kp, in shared memory), four
 // columns and four entries at a time.

@@ -11,7 +11,6 @@
 #include "svd/topk/gpu/tridiagonal.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // t.x = resolvent of t.x from all vectors and values of the dense route; along: columns like x's.
 template <class T>

@@ -8,7 +8,6 @@
 #include "svd/limits.h"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 inline constexpr int kTopkThreads = 256, kGramTile = 8;
 

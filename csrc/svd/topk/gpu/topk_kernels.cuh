@@ -10,7 +10,6 @@
 #include "svd/topk/gpu/tridiagonal.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // X = the k leading eigenvectors of B^T B; reflectors, d, tau, e, route and scale go to `saved`.
 // False, and nothing of use in X: the Gram matrix has lost the smallest of the values, or the

@@ -7,7 +7,6 @@
 #include "svd/topk/gpu/context.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 // What warps tell each other in a step: their parts of y = G x and of x^T y, and the next column.
 template <int kRows, int kWarps, class T>

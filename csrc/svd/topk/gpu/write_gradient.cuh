@@ -4,7 +4,6 @@
 #include "svd/topk/gpu/topk_kernels.cuh"
 
 namespace kdops::svd::gpu {
-using namespace kdops::gpu;
 
 template <class T>
 struct TopkGradientArguments : BatchShape {
