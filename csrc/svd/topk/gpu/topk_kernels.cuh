@@ -72,8 +72,9 @@ KDOPS_DEVICE void write_topk(const TopkContext<T>& t, const TopkArguments<T>& ar
   __syncthreads();
   if (args.canonical) {
     for (int c = warp_id(); c < t.k; c += kTopkThreads / kWarp) {
-      const T sign = args.wide() ? canonical_sign(&w.at(0, c), w.length, 1)
-                                 : canonical_sign(t.x + c, t.p, t.kx);
+      const bool of_w = args.wide();
+      const T sign = canonical_sign(of_w ? &w.at(0, c) : t.x + c, of_w ? w.length : int64_t(t.p),
+                                    of_w ? int64_t(1) : int64_t(t.kx));
       if (lane_id() == 0) t.sign[c] = sign;
     }
     __syncthreads();
