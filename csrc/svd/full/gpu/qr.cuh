@@ -130,8 +130,14 @@ KDOPS_DEVICE void factor(const BlockContext<T>& b, Slices<T, kSide, kRows>& own,
   using Own = Slices<T, kSide, kRows>;
   const auto buffer = [&](int k) { return buffers + (k & 1) * (Own::kTile + 4); };
   const auto make = [&](int k) { publish<kSquare>(own, k, w + k * b.ld + k, buffer(k)); };
+  // A round before the first only makes a reflector; doubles leave no registers for that.
+  constexpr int kFirst = sizeof(T) == 8 ? 0 : -1;
+  if (kFirst == 0) {
+    if (own.column == 0) make(0);
+    __syncthreads();
+  }
 #pragma unroll 1
-  for (int k = -1; k < b.p; ++k) {  // a round before the first only makes a reflector
+  for (int k = kFirst; k < b.p; ++k) {
     const T* v = buffer(k);
     if (own.column > k && own.column < b.p) {
       if (k >= 0) {

@@ -47,6 +47,7 @@ KDOPS_DEVICE void row_product(const TopkContext<T>& t, const T* row, const T* co
 // X to `columns`, padded with zero columns. Ends with a barrier.
 template <class T>
 KDOPS_DEVICE void spread_columns(const TopkContext<T>& t, T* columns) {
+#pragma unroll 1
   for (int at = static_cast<int>(threadIdx.x); at < t.p * t.kp; at += kTopkThreads) {
     const int i = at / t.kp, c = at % t.kp;
     columns[at] = c < t.k ? t.x[i * t.kx + c] : T(0);
@@ -216,16 +217,20 @@ KDOPS_DEVICE void sort_small_side(const TopkContext<T>& t) {
 // W's columns at their ranks, of length one; zero where the norm is below the floor.
 template <class T>
 KDOPS_DEVICE void normalise_long(const TopkContext<T>& t, const LongSide<T>& w, T floor) {
-  for (int64_t row = threadIdx.x; row < w.length; row += kTopkThreads) {
+  const int thread = static_cast<int>(threadIdx.x);
+  T* factor = t.line;  // of a column before it moves
+  if (thread < t.k) {
+    const T norm = t.value[t.rank[thread]];
+    factor[thread] = norm > floor ? T(1) / norm : T(0);
+  }
+  __syncthreads();
+  for (int64_t row = thread; row < w.length; row += kTopkThreads) {
     T in[kLargestK];
 #pragma unroll
     for (int c = 0; c < kLargestK; ++c) in[c] = c < t.k ? w.at(row, c) : T(0);
 #pragma unroll
-    for (int c = 0; c < kLargestK; ++c) {
-      if (c >= t.k) continue;
-      const T norm = t.value[t.rank[c]];
-      w.at(row, t.rank[c]) = norm > floor ? in[c] / norm : T(0);
-    }
+    for (int c = 0; c < kLargestK; ++c)
+      if (c < t.k) w.at(row, t.rank[c]) = in[c] * factor[c];
   }
   __syncthreads();
 }
