@@ -51,7 +51,8 @@ KDOPS_DEVICE bool small_sweep(LaneColumns<T, N>& own, bool done, bool with_v,
     for (int i = 0; i < N; ++i) own.b[i] = fma(x, own.b[i], y * other[i]);
     if (!with_v) continue;
 #pragma unroll
-    for (int i = 0; i < N; ++i) own.v[i] = fma(x, own.v[i], y * shuffle_xor<N, kWarp>(own.v[i], bits));
+    for (int i = 0; i < N; ++i)
+      own.v[i] = fma(x, own.v[i], y * shuffle_xor<N, kWarp>(own.v[i], bits));
   }
   return warp_any<N>(again);
 }

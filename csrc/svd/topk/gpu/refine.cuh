@@ -105,7 +105,8 @@ KDOPS_DEVICE void ritz_rotation(const TopkContext<T>& t, const JacobiLimits<T>& 
     if (i < lane && lane < t.k) entry = t.matrix[i * kLargestK + lane] * inverse * other;
     if (i == lane) entry = T(1);
 #pragma unroll
-    for (int l = 0; l < i; ++l) entry = fma(-shuffle<kLargestK, kWarp>(own.b[l], i), own.b[l], entry);
+    for (int l = 0; l < i; ++l)
+      entry = fma(-shuffle<kLargestK, kWarp>(own.b[l], i), own.b[l], entry);
     const T pivot = sqrt(max(shuffle<kLargestK, kWarp>(entry, i), kEpsilon<T>));
     own.b[i] = lane >= i ? entry / pivot : T(0);
     own.v[i] = i == lane ? T(1) : T(0);
