@@ -2,6 +2,8 @@
 // align_cuda.cu.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
+
 #include <tuple>
 
 #include "align/align.h"

@@ -2,6 +2,7 @@
 // threads, the items' losses added in order.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 

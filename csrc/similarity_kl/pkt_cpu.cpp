@@ -1,5 +1,6 @@
 // CPU glue of PKT's loss. Blocks depend on sizes only, and their losses are added in order.
 #include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <tuple>

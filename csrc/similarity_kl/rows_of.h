@@ -1,6 +1,7 @@
 // Tensors to the rows that the kernels see, and the memory these need. Callers: the glue of the room.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 

@@ -3,6 +3,7 @@
 // so that results do not depend on the number of threads.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 #include <vector>

@@ -73,14 +73,16 @@ KDOPS_DEVICE void sync_warp(KDOPS_CALLER) {
 }
 
 // Value of lane (own ^ bits), of lane `source`, of lane (own + delta), of lane (own - delta), all
-// counted inside the group; down and up return the caller's own value past the group's end.
-template <int W = kWarp, class T>
+// counted inside the group; down and up return the caller's own value past the group's end. kHere:
+// lanes that call together. With kWarp, where groups of a warp stay together, the mask is a constant,
+// and a shuffle one instruction instead of a dozen.
+template <int W = kWarp, int kHere = W, class T>
 KDOPS_DEVICE T shuffle_xor(T value, int bits KDOPS_AND_CALLER) {
-  return __shfl_xor_sync(group_mask<W>(), value, bits, W KDOPS_FROM_CALLER);
+  return __shfl_xor_sync(group_mask<kHere>(), value, bits, W KDOPS_FROM_CALLER);
 }
-template <int W = kWarp, class T>
+template <int W = kWarp, int kHere = W, class T>
 KDOPS_DEVICE T shuffle(T value, int source KDOPS_AND_CALLER) {
-  return __shfl_sync(group_mask<W>(), value, source, W KDOPS_FROM_CALLER);
+  return __shfl_sync(group_mask<kHere>(), value, source, W KDOPS_FROM_CALLER);
 }
 template <int W = kWarp, class T>
 KDOPS_DEVICE T shuffle_down(T value, int delta KDOPS_AND_CALLER) {
@@ -128,20 +130,20 @@ struct Min {
 };
 
 // Butterfly: both partners of a step compute a + b of the same two numbers, so all lanes agree.
-template <int W = kWarp, class T, class Op>
+template <int W = kWarp, int kHere = W, class T, class Op>
 KDOPS_DEVICE T warp_reduce(T value, Op op KDOPS_AND_CALLER) {
 #pragma unroll
   for (int bits = W / 2; bits > 0; bits /= 2)
-    value = op(value, shuffle_xor<W>(value, bits KDOPS_FROM_CALLER));
+    value = op(value, shuffle_xor<W, kHere>(value, bits KDOPS_FROM_CALLER));
   return value;
 }
-template <int W = kWarp, class T>
+template <int W = kWarp, int kHere = W, class T>
 KDOPS_DEVICE T warp_sum(T value KDOPS_AND_CALLER) {
-  return warp_reduce<W>(value, Add() KDOPS_FROM_CALLER);
+  return warp_reduce<W, kHere>(value, Add() KDOPS_FROM_CALLER);
 }
-template <int W = kWarp, class T>
+template <int W = kWarp, int kHere = W, class T>
 KDOPS_DEVICE T warp_max(T value KDOPS_AND_CALLER) {
-  return warp_reduce<W>(value, Max() KDOPS_FROM_CALLER);
+  return warp_reduce<W, kHere>(value, Max() KDOPS_FROM_CALLER);
 }
 template <int W = kWarp, class T>
 KDOPS_DEVICE T warp_min(T value KDOPS_AND_CALLER) {

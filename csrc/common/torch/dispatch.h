@@ -4,7 +4,6 @@
 
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 namespace kdops {
 
@@ -16,14 +15,15 @@ T* pointer(const Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
-// The types that are computed in.
+// Whether x is of double; float is the only other type that is computed in.
+bool is_double(const char* op, const Tensor& x);
+
 template <class Body>
 auto for_real_type(const char* op, const Tensor& x, const Body& body) {
-  const ScalarType dtype = x.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, op,
-                  ": expected float32 or float64");
-  return dtype == ScalarType::Float ? body(float{}) : body(double{});
+  return is_double(op, x) ? body(double{}) : body(float{});
 }
+
+[[noreturn]] void refuse_storage_type(const char* op);
 
 // The types that are read and written; the half types are the caller's (common/simd/half.h, or the
 // device's own).
@@ -34,7 +34,7 @@ void for_storage_type(const char* op, const Tensor& x, const Body& body) {
   if (dtype == ScalarType::Double) return body(double{});
   if (dtype == ScalarType::Half) return body(Fp16{});
   if (dtype == ScalarType::BFloat16) return body(Bf16{});
-  STD_TORCH_CHECK(false, op, ": expected float64, float32, float16 or bfloat16");
+  refuse_storage_type(op);
 }
 
 }  // namespace kdops

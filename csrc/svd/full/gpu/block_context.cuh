@@ -95,6 +95,7 @@ KDOPS_DEVICE T scan_entries(const T* A, int64_t count, T* scratch, const Skip& s
 // `count` numbers of the results of matrix `index`, if they are wanted, become NaN.
 template <class T>
 KDOPS_DEVICE void fill_nan(T* out, int64_t index, int64_t count) {
+#pragma unroll 1
   for (int64_t i = threadIdx.x; out != nullptr && i < count; i += kBlockThreads)
     out[index * count + i] = kNaN<T>;
 }

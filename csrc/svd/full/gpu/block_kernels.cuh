@@ -17,40 +17,53 @@ KDOPS_DEVICE void complete_columns(const BlockContext<T>& shared) {
   T *candidate = b.scratch, *outside = candidate + b.p, *parts = outside + b.p;
   const auto present = [&](int c) { return b.value[c] * b.value[c] > b.limits.floor_squared; };
   if (!block_any(thread < b.p && !present(thread))) return;
+#pragma unroll 1
   for (int i = thread; i < b.p; i += b.threads) {
     T inside = T(0);
+#pragma unroll 1
     for (int c = 0; c < b.p; ++c)
       if (present(c)) inside = fma(b.w[c * b.ld + i], b.w[c * b.ld + i], inside);
     outside[i] = T(1) - inside;
   }
   __syncthreads();
+#pragma unroll 1
   for (int target = 0; target < b.p; ++target) {
     if (present(target)) continue;
     Indexed<T> best{T(-2), 0};
+#pragma unroll 1
     for (int i = lane_id(); i < b.p; i += kWarp)
       if (outside[i] > best.value) best = {outside[i], i};
     const int axis = warp_argmax(best.value, best.index).index;
+#pragma unroll 1
     for (int i = thread; i < b.p; i += b.threads) candidate[i] = i == axis ? T(1) : T(0);
     __syncthreads();
 #pragma unroll 1
     for (int pass = 0; pass < 2; ++pass) {
+#pragma unroll 1
       for (int i = lane_id(); i < b.p; i += kWarp) parts[warp_id() * b.p + i] = T(0);
+#pragma unroll 1
       for (int c = warp_id(); c < b.p; c += warps) {
         if (!present(c) && c >= target) continue;  // missing ones before target are filled by now
         const T* column = b.w + c * b.ld;
         T dot = T(0);
+#pragma unroll 1
         for (int i = lane_id(); i < b.p; i += kWarp) dot = fma(column[i], candidate[i], dot);
         dot = warp_sum(dot);
+#pragma unroll 1
         for (int i = lane_id(); i < b.p; i += kWarp) parts[warp_id() * b.p + i] += dot * column[i];
       }
       __syncthreads();
+#pragma unroll 1
       for (int i = thread; i < b.p; i += b.threads)
+#pragma unroll 1
         for (int w = 0; w < warps; ++w) candidate[i] -= parts[w * b.p + i];
       __syncthreads();
     }
     T square = T(0);
+#pragma unroll 1
     for (int i = lane_id(); i < b.p; i += kWarp) square = fma(candidate[i], candidate[i], square);
     const T scale = T(1) / sqrt(warp_sum(square));
+#pragma unroll 1
     for (int i = thread; i < b.p; i += b.threads) {
       const T entry = candidate[i] * scale;
       b.w[target * b.ld + i] = entry;

@@ -64,12 +64,12 @@ KDOPS_DEVICE bool small_symmetric_sweep(LaneColumns<T, N>& own, bool done,
     T other[N], dot[2] = {T(0), T(0)};
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      other[i] = shuffle_xor<N>(own.b[i], bits);
+      other[i] = shuffle_xor<N, kWarp>(own.b[i], bits);
       dot[i % 2] = fma(own.v[i], other[i], dot[i % 2]);
     }
     // v_i . w_j and v_j . w_i differ by rounding: both lanes take their mean.
-    const T mine = dot[0] + dot[1], coupling = (mine + shuffle_xor<N>(mine, bits)) / 2;
-    const T other_value = shuffle_xor<N>(value, bits);
+    const T mine = dot[0] + dot[1], coupling = (mine + shuffle_xor<N, kWarp>(mine, bits)) / 2;
+    const T other_value = shuffle_xor<N, kWarp>(value, bits);
     const bool first = lane < (lane ^ bits);
     const SymmetricTurn<T> turn =
         symmetric_turn(first ? value : other_value, first ? other_value : value, coupling, limits);
@@ -83,7 +83,7 @@ KDOPS_DEVICE bool small_symmetric_sweep(LaneColumns<T, N>& own, bool done,
     for (int i = 0; i < N; ++i) own.b[i] = fma(sine, fma(tangent, own.b[i], other[i]), own.b[i]);
 #pragma unroll
     for (int i = 0; i < N; ++i)
-      own.v[i] = fma(sine, fma(tangent, own.v[i], shuffle_xor<N>(own.v[i], bits)), own.v[i]);
+      own.v[i] = fma(sine, fma(tangent, own.v[i], shuffle_xor<N, kWarp>(own.v[i], bits)), own.v[i]);
   }
   return warp_any<N>(again);
 }
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kSmallThreads) eigh_small_kernel(SvdArguments<
   LaneColumns<T, N> own;
   const SmallProblem<T, N> problem = load_small(args, own);
   const int lane = group_lane<N>(), p = args.p();
-  const SymmetricLimits<T> limits = symmetric_limits(warp_sum<N>(squared_norm(own.b)));
+  const SymmetricLimits<T> limits = symmetric_limits(warp_sum<N, kWarp>(squared_norm(own.b)));
   bool done = false;
 #pragma unroll 1
   for (int sweep = 0; sweep < kMaxSweeps && !warp_all(done); ++sweep)

@@ -1,5 +1,6 @@
 // A column of a small matrix per lane, in registers, and one-sided Jacobi on such columns: partners
-// are lane ^ 1, lane ^ 2, ... lane ^ (N - 1), their columns arrive by shuffle.
+// are lane ^ 1, lane ^ 2, ... lane ^ (N - 1), their columns arrive by shuffle. The groups of a warp
+// stay together in all that is done with such columns.
 #pragma once
 
 #include "svd/full/gpu/device.cuh"
@@ -32,10 +33,10 @@ KDOPS_DEVICE bool small_sweep(LaneColumns<T, N>& own, bool done, bool with_v,
     T other[N], dot[2] = {T(0), T(0)};
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      other[i] = shuffle_xor<N>(own.b[i], bits);
+      other[i] = shuffle_xor<N, kWarp>(own.b[i], bits);
       dot[i % 2] = fma(own.b[i], other[i], dot[i % 2]);
     }
-    const T other_norm = shuffle_xor<N>(norm, bits);
+    const T other_norm = shuffle_xor<N, kWarp>(norm, bits);
     const bool first = lane < (lane ^ bits);
     Rotation<T> turn = jacobi_rotation(first ? norm : other_norm, first ? other_norm : norm,
                                        dot[0] + dot[1], limits);
@@ -49,7 +50,8 @@ KDOPS_DEVICE bool small_sweep(LaneColumns<T, N>& own, bool done, bool with_v,
     for (int i = 0; i < N; ++i) own.b[i] = fma(x, own.b[i], y * other[i]);
     if (!with_v) continue;
 #pragma unroll
-    for (int i = 0; i < N; ++i) own.v[i] = fma(x, own.v[i], y * shuffle_xor<N>(own.v[i], bits));
+    for (int i = 0; i < N; ++i)
+      own.v[i] = fma(x, own.v[i], y * shuffle_xor<N, kWarp>(own.v[i], bits));
   }
   return warp_any<N>(again);
 }

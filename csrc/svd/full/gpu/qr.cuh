@@ -94,7 +94,7 @@ KDOPS_DEVICE Reflector<T> readable_reflector(T alpha, T tail_squared) {
 template <bool kSquare, class T, int kSide, int kRows>
 KDOPS_DEVICE void publish(Slices<T, kSide, kRows>& own, int k, T* diagonal, T* to) {
   using Own = Slices<T, kSide, kRows>;
-  constexpr int kSums = sizeof(own.y) > 256 ? 2 : 4;
+  constexpr int kSums = sizeof(own.y) >= 256 ? 2 : 4;
   T alpha = !kSquare && own.keeps(k) ? *diagonal : T(0), squares[4] = {};
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
@@ -107,11 +107,11 @@ KDOPS_DEVICE void publish(Slices<T, kSide, kRows>& own, int k, T* diagonal, T* t
   const T square = warp_sum<Own::kSlices>((squares[0] + squares[1]) + (squares[2] + squares[3]));
   const Reflector<T> h = readable_reflector(alpha, square);
   // a k of its own, and in parts, or the compiler keeps from the first loop what it cannot hold
-  const int here = sizeof(own.y) > 256 ? shuffle<Own::kSlices>(k, 0) : k;
+  const int here = sizeof(own.y) >= 256 ? shuffle<Own::kSlices>(k, 0) : k;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const int row = own.row(r);
-    if (sizeof(own.y) > 256 && r % 8 == 0) sync_warp<Own::kSlices>();
+    if (sizeof(own.y) >= 256 && r % 8 == 0) sync_warp<Own::kSlices>();
     T v = own.y[r] * h.scale;
     if (kSquare && row <= here) v = row == here ? T(1) : T(0);
     to[row] = v;
@@ -127,21 +127,28 @@ template <bool kSquare, class T, int kSide, int kRows>
 KDOPS_DEVICE void factor(const BlockContext<T>& b, Slices<T, kSide, kRows>& own, T* w, T* buffers,
                          int64_t row0, int rows) {
   using Own = Slices<T, kSide, kRows>;
-  const auto buffer = [&](int k) { return buffers + k % 2 * (Own::kTile + 4); };
+  const auto buffer = [&](int k) { return buffers + (k & 1) * (Own::kTile + 4); };
   const auto make = [&](int k) { publish<kSquare>(own, k, w + k * b.ld + k, buffer(k)); };
-  if (own.column == 0) make(0);
-  __syncthreads();
+  // A round before the first only makes a reflector; doubles leave no registers for that.
+  constexpr int kFirst = sizeof(T) == 8 ? 0 : -1;
+  if (kFirst == 0) {
+    if (own.column == 0) make(0);
+    __syncthreads();
+  }
 #pragma unroll 1
-  for (int k = 0; k < b.p; ++k) {
+  for (int k = kFirst; k < b.p; ++k) {
     const T* v = buffer(k);
     if (own.column > k && own.column < b.p) {
-      T* entry = w + k * b.ld + own.column;
-      const bool heads = !kSquare && own.keeps(k);
-      const T head = heads ? *entry : T(0), shift = own.reflect(v, v[Own::kTile], head);
-      if (heads) *entry = head - shift;
+      if (k >= 0) {
+        T* entry = w + k * b.ld + own.column;
+        const bool heads = !kSquare && own.keeps(k);
+        const T head = heads ? *entry : T(0), shift = own.reflect(v, v[Own::kTile], head);
+        if (heads) *entry = head - shift;
+      }
       if (own.column == k + 1) make(k + 1);
     }
-    T* kept = b.long_out == nullptr ? nullptr : b.reflector(k, row0, rows);
+    T* kept = b.long_out == nullptr || k < 0 ? nullptr : b.reflector(k, row0, rows);
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); kept != nullptr && i < rows; i += kBlockThreads)
       kept[i] = v[i];
     __syncthreads();

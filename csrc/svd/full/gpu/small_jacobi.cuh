@@ -12,7 +12,7 @@ namespace kdops::svd::gpu {
 template <int N, class T>
 KDOPS_DEVICE void trade(T& first, T& second, int bit) {
   const bool upper = (group_lane<N>() & bit) != 0;
-  const T got = shuffle_xor<N>(upper ? first : second, bit);
+  const T got = shuffle_xor<N, kWarp>(upper ? first : second, bit);
   first = upper ? got : first;
   second = upper ? second : got;
 }
@@ -25,7 +25,7 @@ KDOPS_DEVICE void trade_halves(T (&c)[N], int bit) {
 template <class T, int N>
 KDOPS_DEVICE void move_second(T (&c)[N], int bits) {
 #pragma unroll
-  for (int i = N / 2; i < N; ++i) c[i] = shuffle_xor<N>(c[i], bits);
+  for (int i = N / 2; i < N; ++i) c[i] = shuffle_xor<N, kWarp>(c[i], bits);
 }
 
 // A turn without its cosine, which the columns' factors take: one instruction a number, not two.
@@ -53,7 +53,7 @@ KDOPS_DEVICE T whole_product(const T (&c)[N], int a, int b) {
 #pragma unroll
   for (int i = 2; i < kSums; ++i) sum[i % 2] += sum[i];
   const T half = sum[0] + sum[1];
-  return half + shuffle_xor<N>(half, N / 2);
+  return half + shuffle_xor<N, kWarp>(half, N / 2);
 }
 
 // Columns go home after a sweep, so that every pair waits as long for its next meeting as all others
@@ -63,8 +63,8 @@ KDOPS_DEVICE void go_home(T& first, T& second) {
   constexpr int kLanes = N / 2;
   const int lane = group_lane<N>(), column = lane % kLanes, code = column ^ column / 2;
   const int from = lane - column + code / 2, also_from = from ^ (kLanes / 2 | kLanes / 4);
-  const T a[2] = {shuffle<N>(first, from), shuffle<N>(first, also_from)};
-  const T b[2] = {shuffle<N>(second, from), shuffle<N>(second, also_from)};
+  const T a[2] = {shuffle<N, kWarp>(first, from), shuffle<N, kWarp>(first, also_from)};
+  const T b[2] = {shuffle<N, kWarp>(second, from), shuffle<N, kWarp>(second, also_from)};
   first = code % 2 == 0 ? a[0] : b[0];
   second = code % 2 == 0 ? a[1] : b[1];
 }
@@ -96,8 +96,8 @@ struct PairedSweep {
       trade<N>(a, b, bits);
     } else {
       move_second(own.b, bits);
-      bb = shuffle_xor<N>(bb, bits);
-      b = shuffle_xor<N>(b, bits);
+      bb = shuffle_xor<N, kWarp>(bb, bits);
+      b = shuffle_xor<N, kWarp>(b, bits);
     }
     const T ab = whole_product(own.b, 0, N / 2) * (a * b);
     if constexpr (kWithV) {

@@ -26,7 +26,7 @@ KDOPS_DEVICE void complete_lanes(T (&u)[N], bool wanted, bool missing, int lengt
     int axis = 0;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const T outside = T(1) - warp_sum<N>(present ? u[i] * u[i] : T(0));
+      const T outside = T(1) - warp_sum<N, kWarp>(present ? u[i] * u[i] : T(0));
       if (i < length && outside > best) best = outside, axis = i;
     }
     T candidate[N];
@@ -39,7 +39,7 @@ KDOPS_DEVICE void complete_lanes(T (&u)[N], bool wanted, bool missing, int lengt
       for (int i = 0; i < N; ++i) dot = fma(u[i], candidate[i], dot);
       if (!present) dot = T(0);
 #pragma unroll
-      for (int i = 0; i < N; ++i) candidate[i] -= warp_sum<N>(present ? dot * u[i] : T(0));
+      for (int i = 0; i < N; ++i) candidate[i] -= warp_sum<N, kWarp>(present ? dot * u[i] : T(0));
     }
     const T scale = T(1) / sqrt(squared_norm(candidate));
     if (active && lane == target) {
@@ -76,7 +76,7 @@ KDOPS_DEVICE int descending_rank(T value, int p) {
   int rank = 0;
 #pragma unroll
   for (int j = 0; j < N; ++j) {
-    const T other = shuffle<N>(value, j);
+    const T other = shuffle<N, kWarp>(value, j);
     rank += (j < p) & ((other > value) | ((other == value) & (j < lane)));
   }
   return lane < p ? rank : lane;
@@ -117,7 +117,8 @@ KDOPS_DEVICE SmallProblem<T, N> load_small(const SvdArguments<T>& args, LaneColu
     largest = max(largest, abs(own.b[i]));
   }
   finite = warp_all<N>(finite);
-  largest = finite ? warp_max<N>(largest) : T(0);
+  largest = warp_max<N, kWarp>(largest);
+  largest = finite ? largest : T(0);
   const Scale<T> scale = power_of_two_scale(largest);
 #pragma unroll
   for (int i = 0; i < N; ++i) own.b[i] = finite ? own.b[i] * scale.up * kBoost<T> : T(0);

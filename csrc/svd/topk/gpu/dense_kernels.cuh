@@ -42,8 +42,10 @@ KDOPS_DEVICE void dense_vectors(const TopkArguments<T>& args, const BlockPlan& p
   const TopkSaved place{b.p, args.k};
   const int p = b.p;
   T *values = saved + place.dense_values_at(), *vectors = saved + place.dense_vectors_at();
+#pragma unroll 1
   for (int at = static_cast<int>(threadIdx.x); at < p * p; at += kTopkThreads)
     vectors[b.rank[at / p] * p + at % p] = b.w[at / p * b.ld + at % p];
+#pragma unroll 1
   for (int c = static_cast<int>(threadIdx.x); c < p; c += kTopkThreads)
     values[b.rank[c]] = b.value[c] / kBoost<T>;
   __syncthreads();
@@ -63,6 +65,7 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   const T largest = topk_scan(args.A + index * args.m * args.n, args.m * args.n, shared);
   dense_vectors(args, plan.block, shared, workspace, largest, saved, block[0]);
   const TopkContext<T> t(shared, p, k);
+#pragma unroll 1
   for (int at = static_cast<int>(threadIdx.x); at < p * k; at += kTopkThreads)
     t.x[at % p * t.kx + at / p] = saved[place.dense_vectors_at() + at];
   __syncthreads();

@@ -138,8 +138,10 @@ KDOPS_DEVICE void orthonormalise(const Context<T>& t) {
 #pragma unroll 1
   for (int c = warp_id(); c < t.k; c += kTopkThreads / kWarp) {  // as the general one scales
     T largest = T(0);
+#pragma unroll 1
     for (int i = lane_id(); i < t.p; i += kWarp) largest = max(largest, abs(t.x[i * t.kx + c]));
     const T scale = T(1) / max(warp_max(largest), kTiny<T>);
+#pragma unroll 1
     for (int i = lane_id(); i < t.p; i += kWarp) t.x[i * t.kx + c] *= scale;
   }
   __syncthreads();
@@ -168,9 +170,11 @@ KDOPS_DEVICE bool residuals_are_small(const Context<T>& t) {
       return i + 1 < t.p ? fma(t.e[i], t.x[(i + 1) * t.kx + c], sum) : sum;
     };
     T quotient = T(0), square = T(0);
+#pragma unroll 1
     for (int i = lane_id(); i < t.p; i += kWarp)
       quotient = fma(image(i), t.x[i * t.kx + c], quotient);
     quotient = warp_sum(quotient);
+#pragma unroll 1
     for (int i = lane_id(); i < t.p; i += kWarp) {
       const T r = fma(-quotient, t.x[i * t.kx + c], image(i));
       square = fma(r, r, square);
@@ -194,6 +198,7 @@ KDOPS_DEVICE FoundVectors inverse_iteration(const Context<T>& t, T norm, T* fact
   const TridiagonalBand<T> band{t.d, t.e};
   const TridiagonalFactors<T> f{factors, swapped, t.p, t.k, thread};
   bool crowded = false;
+#pragma unroll 1
   for (int at = thread; at < t.p * t.k; at += kTopkThreads)
     t.x[at / t.k * t.kx + at % t.k] = start_entry<T>(at / t.k * t.kMost + at % t.k);
   if (thread < t.k) factor_shifted(band, t.p, t.value[thread], norm * kEpsilon<T>, f);

@@ -63,6 +63,7 @@ KDOPS_DEVICE void large_core(const LargeGradient<T>& g) {
   if (g.gP != nullptr)
     small_product(vectors_operand(g.vectors(), p, k), vectors_operand(g.x, p, k), p, g.Y);
   const PolicyInverse<T> inverse(g.value[0], p, g.lorentz);
+#pragma unroll 1
   for (int at = thread; at < k * k; at += kTopkThreads) {
     const int i = at / k, j = at % k, here = i * kSquareStride + j, there = j * kSquareStride + i;
     const T left = (g.X[here] - g.X[there]) / 2, right = (g.Y[here] - g.Y[there]) / 2;
@@ -87,6 +88,7 @@ KDOPS_DEVICE void large_solutions(const LargeGradient<T>& g) {
                             });
   remove_vectors(g);
   bool any = false;
+#pragma unroll 1
   for (int at = static_cast<int>(threadIdx.x); at < p * k; at += kTopkThreads)
     any = any || g.x[at] != T(0);
   if (!block_any(any)) return;
@@ -102,6 +104,7 @@ KDOPS_DEVICE void to_units_of_A(const LargeGradient<T>& g) {
   const bool have_long = g.Q.data != nullptr;
   const PolicyInverse<T> inverse(g.value[0], p, g.lorentz);
   const T* P = g.vectors();
+#pragma unroll 1
   for (int at = static_cast<int>(threadIdx.x); at < p * k; at += kTopkThreads) {
     const int j = at / p;
     T y = g.x[at] * g.f;
@@ -168,6 +171,7 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   const T f = saved[LargeSaved::kScale];
   T* gA = args.gA + index * matrix;
   if (!(f == f)) {
+#pragma unroll 1
     for (int64_t i = thread; i < matrix; i += kTopkThreads) gA[i] = kNaN<T>;
     return;
   }
@@ -206,6 +210,7 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
     value[thread] = s;
     g.weight[thread] = f * PolicyInverse<T>(unit, p, args.lorentz)(s);
   }
+#pragma unroll 1
   for (int at = thread; at < p * k; at += kTopkThreads) {
     const int c = at / p, j = at % p;
     x[at] = g.gP == nullptr ? T(0) : g.gP_by_rows ? g.gP[at] : g.gP[j * k + c];

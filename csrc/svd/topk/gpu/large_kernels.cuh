@@ -97,6 +97,7 @@ template <class T>
 KDOPS_DEVICE void any_vectors(const LargeContext<T>& t, const LargeProblem<T>& problem, int found,
                               int k) {
   T* P = problem.vectors();
+#pragma unroll 1
   for (int at = static_cast<int>(threadIdx.x); at < (k - found) * t.p; at += kTopkThreads)
     P[found * int64_t(t.p) + at] = start_entry<T>(found * t.p + at);
   __syncthreads();

@@ -122,7 +122,9 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   if (largest < T(0)) return;
   // what no route writes must not be left to chance
   const int64_t rest = place.matrix_at() + int64_t(p) * p;
+#pragma unroll 1
   for (int64_t i = threadIdx.x; i < place.matrix_at(); i += kTopkThreads) saved[i] = T(0);
+#pragma unroll 1
   for (int64_t i = rest + threadIdx.x; i < place.size(); i += kTopkThreads) saved[i] = T(0);
   __syncthreads();
   const LargeContext<T> t(shared, p, k);
@@ -137,6 +139,7 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
   saved[LargeSaved::kScale] = f, saved[LargeSaved::kFound] = T(min(good, k));
   saved[LargeSaved::kKrylov] = T(good > 0), saved[LargeSaved::kKept] = T(max(good - k, 0));
   if (good > 0) saved[LargeSaved::kLargest] = sqrt(t.value[0]);
+#pragma unroll 1
   for (int i = 0; i < good - k; ++i) saved[LargeSaved::kValues + i] = sqrt(t.value[k + i]);
 }
 

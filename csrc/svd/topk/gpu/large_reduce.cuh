@@ -61,6 +61,7 @@ KDOPS_DEVICE void gram_tile_of(const Columns& columns, int tile, int64_t length,
 template <class T>
 KDOPS_DEVICE T trace_of(const LargeContext<T>& t, const T* G) {
   T trace = T(0);
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < t.p; i += kTopkThreads)
     trace += G[i * int64_t(t.p + 1)];
   return reduce_block(trace, Add(), t.line);
@@ -96,10 +97,12 @@ template <class T>
 KDOPS_DEVICE T make_row_reflector(T* x, int j, int p, T* scratch, T* e, T* tau) {
   const int thread = static_cast<int>(threadIdx.x);
   T rest = T(0);
+#pragma unroll 1
   for (int i = j + 2 + thread; i < p; i += kTopkThreads) rest = fma(x[i], x[i], rest);
   rest = reduce_block(rest, Add(), scratch);
   const Reflector<T> h = make_reflector(x[j + 1], rest);
   __syncthreads();
+#pragma unroll 1
   for (int i = j + 1 + thread; i < p; i += kTopkThreads) x[i] = i == j + 1 ? T(1) : x[i] * h.scale;
   if (thread == 0) *e = h.beta, *tau = h.tau;
   __syncthreads();
@@ -147,11 +150,13 @@ KDOPS_DEVICE void tridiagonalise_rows(T* G, int p, T* band, T* pool, T* y, T* sc
   const int thread = static_cast<int>(threadIdx.x);
   T *d = band, *e = band + p, *tau = band + 2 * p;
   T *old = pool, *w = pool + p, *v = pool + 2 * p;
+#pragma unroll 1
   for (int i = thread; i < p; i += kTopkThreads) old[i] = w[i] = v[i] = T(0);
   __syncthreads();
 #pragma unroll 1
   for (int j = 0; j < p; ++j) {
     T* row = G + j * int64_t(p);
+#pragma unroll 1
     for (int i = thread; i < p; i += kTopkThreads)
       v[i] = i < j ? T(0) : fma(-old[j], w[i], fma(-w[j], old[i], row[i]));
     __syncthreads();
@@ -163,12 +168,15 @@ KDOPS_DEVICE void tridiagonalise_rows(T* G, int p, T* band, T* pool, T* y, T* sc
       factor = make_row_reflector(v, j, p, scratch, e + j, tau + j);
     else if (thread == 0)
       e[j] = v[j + 1], tau[j] = T(0);
+#pragma unroll 1
     for (int i = thread; i < p; i += kTopkThreads) row[i] = v[i];
     update_and_multiply(G, p, j + 1, old, w, v, y);
     __syncthreads();
     T dot = T(0);
+#pragma unroll 1
     for (int i = j + 1 + thread; i < p; i += kTopkThreads) dot = fma(y[i], v[i], dot);
     const T half = T(-0.5) * factor * factor * reduce_block(dot, Add(), scratch);
+#pragma unroll 1
     for (int i = thread; i < p; i += kTopkThreads)
       w[i] = i > j ? fma(half, v[i], factor * y[i]) : T(0);
     T* spare = old;
@@ -176,6 +184,7 @@ KDOPS_DEVICE void tridiagonalise_rows(T* G, int p, T* band, T* pool, T* y, T* sc
     __syncthreads();
   }
   if (thread == 0) e[p - 1] = tau[p - 1] = tau[p - 2] = T(0);
+#pragma unroll 1
   for (int i = thread; i < p; i += kTopkThreads) G[(p - 1) * int64_t(p) + i] = T(0);
   __syncthreads();
 }

@@ -92,6 +92,7 @@ template <class T>
 KDOPS_DEVICE void resolve_tridiagonal(const LargeContext<T>& t, const T* band, const T* reflectors,
                                       const T* value, T norm, bool crowded, T* x, T* work) {
   const int p = t.p;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < p; i += kTopkThreads)
     t.d[i] = band[i], t.e[i] = band[p + i];
   __syncthreads();
@@ -131,6 +132,7 @@ KDOPS_DEVICE void resolve_rows(const LargeContext<T>& t, const T* saved, const T
   const T zero = T(p) * kEpsilon<T> * value[0];
   const bool exhausted = saved[LargeSaved::kExhausted] != T(0);
   T* plain = work + large_resolvent_numbers(p, t.k);  // k x p
+#pragma unroll 1
   for (int at = thread; at < p * t.k; at += kTopkThreads) {
     const T against_zero = inverse(value[at / p]);
     plain[at] = x[at] * against_zero * against_zero;
@@ -146,6 +148,7 @@ KDOPS_DEVICE void resolve_rows(const LargeContext<T>& t, const T* saved, const T
                         krylov ? copy : saved + place.matrix_at(), value, norm, crowded, x, work);
   }
   __syncthreads();
+#pragma unroll 1
   for (int at = thread; at < p * t.k; at += kTopkThreads)
     if (exhausted || value[at / p] <= zero) x[at] = plain[at];
   __syncthreads();

@@ -28,6 +28,7 @@ KDOPS_DEVICE T eigenvalues_above(const Context<T>& t, T x, T norm) {
 template <class T, template <class> class Context>
 KDOPS_DEVICE T tridiagonal_norm(const Context<T>& t) {
   T largest = T(0);
+#pragma unroll 1
   for (int i = lane_id(); i < t.p; i += kWarp) {
     const T before = i > 0 ? abs(t.e[i - 1]) : T(0), after = i + 1 < t.p ? abs(t.e[i]) : T(0);
     largest = max(largest, abs(t.d[i]) + before + after);

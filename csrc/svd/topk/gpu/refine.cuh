@@ -46,6 +46,7 @@ KDOPS_DEVICE void row_product(const TopkContext<T>& t, const T* row, const T* co
 // X to `columns`, padded with zero columns. Ends with a barrier.
 template <class T>
 KDOPS_DEVICE void spread_columns(const TopkContext<T>& t, T* columns) {
+#pragma unroll 1
   for (int at = static_cast<int>(threadIdx.x); at < t.p * t.kp; at += kTopkThreads) {
     const int i = at / t.kp, c = at % t.kp;
     columns[at] = c < t.k ? t.x[i * t.kx + c] : T(0);
@@ -98,13 +99,14 @@ KDOPS_DEVICE void ritz_rotation(const TopkContext<T>& t, const JacobiLimits<T>& 
   LaneColumns<T, kLargestK> own;
 #pragma unroll
   for (int i = 0; i < kLargestK; ++i) {
-    const T other = shuffle<kLargestK>(inverse, i);
+    const T other = shuffle<kLargestK, kWarp>(inverse, i);
     T entry = T(0);
     if (i < lane && lane < t.k) entry = t.matrix[i * kLargestK + lane] * inverse * other;
     if (i == lane) entry = T(1);
 #pragma unroll
-    for (int l = 0; l < i; ++l) entry = fma(-shuffle<kLargestK>(own.b[l], i), own.b[l], entry);
-    const T pivot = sqrt(max(shuffle<kLargestK>(entry, i), kEpsilon<T>));
+    for (int l = 0; l < i; ++l)
+      entry = fma(-shuffle<kLargestK, kWarp>(own.b[l], i), own.b[l], entry);
+    const T pivot = sqrt(max(shuffle<kLargestK, kWarp>(entry, i), kEpsilon<T>));
     own.b[i] = lane >= i ? entry / pivot : T(0);
     own.v[i] = i == lane ? T(1) : T(0);
   }
@@ -215,16 +217,20 @@ KDOPS_DEVICE void sort_small_side(const TopkContext<T>& t) {
 // W's columns at their ranks, of length one; zero where the norm is below the floor.
 template <class T>
 KDOPS_DEVICE void normalise_long(const TopkContext<T>& t, const LongSide<T>& w, T floor) {
-  for (int64_t row = threadIdx.x; row < w.length; row += kTopkThreads) {
+  const int thread = static_cast<int>(threadIdx.x);
+  T* factor = t.line;  // of a column before it moves
+  if (thread < t.k) {
+    const T norm = t.value[t.rank[thread]];
+    factor[thread] = norm > floor ? T(1) / norm : T(0);
+  }
+  __syncthreads();
+  for (int64_t row = thread; row < w.length; row += kTopkThreads) {
     T in[kLargestK];
 #pragma unroll
     for (int c = 0; c < kLargestK; ++c) in[c] = c < t.k ? w.at(row, c) : T(0);
 #pragma unroll
-    for (int c = 0; c < kLargestK; ++c) {
-      if (c >= t.k) continue;
-      const T norm = t.value[t.rank[c]];
-      w.at(row, t.rank[c]) = norm > floor ? in[c] / norm : T(0);
-    }
+    for (int c = 0; c < kLargestK; ++c)
+      if (c < t.k) w.at(row, t.rank[c]) = in[c] * factor[c];
   }
   __syncthreads();
 }
@@ -238,26 +244,32 @@ KDOPS_DEVICE void complete_long(const TopkContext<T>& t, const LongSide<T>& w, T
   for (int target = 0; target < t.k; ++target) {
     if (t.value[target] > floor) continue;
     T inside = lane_id() < w.length ? T(0) : T(2);
+#pragma unroll 1
     for (int c = 0; c < target && lane_id() < w.length; ++c)
       inside = fma(w.at(lane_id(), c), w.at(lane_id(), c), inside);
     const int axis = warp_argmax(-inside, lane_id()).index;
     __syncthreads();
+#pragma unroll 1
     for (int64_t row = thread; row < w.length; row += kTopkThreads)
       w.at(row, target) = row == axis ? T(1) : T(0);
     __syncthreads();
 #pragma unroll 1
     for (int pass = 0; pass < 3; ++pass) {  // the last one only makes the length one
       const int begin = pass < 2 ? 0 : target, end = pass < 2 ? target : target + 1;
+#pragma unroll 1
       for (int c = begin + warp_id(); c < end; c += warps) {
         T dot = T(0);
+#pragma unroll 1
         for (int64_t row = lane_id(); row < w.length; row += kWarp)
           dot = fma(w.at(row, c), w.at(row, target), dot);
         dot = warp_sum(dot);
         if (lane_id() == 0) t.line[c] = dot;
       }
       __syncthreads();
+#pragma unroll 1
       for (int64_t row = thread; row < w.length; row += kTopkThreads) {
         T entry = w.at(row, target);
+#pragma unroll 1
         for (int c = 0; c < target && pass < 2; ++c) entry = fma(-t.line[c], w.at(row, c), entry);
         w.at(row, target) = pass < 2 ? entry : entry / sqrt(t.line[target]);
       }

@@ -19,6 +19,7 @@ KDOPS_DEVICE void resolve_dense(const TopkContext<T>& t, const T* saved, bool lo
   const TopkSaved place{t.p, t.k};
   const T *value = saved + place.dense_values_at(), *vectors = saved + place.dense_vectors_at();
   const PolicyInverse<T> inverse(value[0], t.p, lorentz);
+#pragma unroll 1
   for (int at = thread; at < rest * t.k; at += kTopkThreads) {
     const int j = t.k + at / t.k, c = at % t.k;
     T dot = T(0);
@@ -26,6 +27,7 @@ KDOPS_DEVICE void resolve_dense(const TopkContext<T>& t, const T* saved, bool lo
     along[j * t.kx + c] = dot * inverse.of_squares(value[c], value[j]);
   }
   __syncthreads();
+#pragma unroll 1
   for (int at = thread; at < t.p * t.k; at += kTopkThreads) {
     const int i = at % t.p, c = at / t.p;
     T sum = T(0);
@@ -58,6 +60,7 @@ KDOPS_DEVICE void resolve_tridiagonal(const TopkContext<T>& t, const TopkPlan& p
                                       T* factors, T* pool, T* spare) {
   const TopkSaved place{t.p, t.k};
   const T* reflectors = saved + place.reflectors_at();
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < t.p; i += kTopkThreads) {
     t.d[i] = saved[place.diagonal_at() + i];
     t.e[i] = i + 1 < t.p ? saved[place.off_diagonal_at() + i] : T(0);

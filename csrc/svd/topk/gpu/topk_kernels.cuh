@@ -27,8 +27,10 @@ KDOPS_DEVICE bool leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
   if (plan.factors_shared) factors = next;
   gram_matrix(t, plan, B, g, ld);
   tridiagonalise(g, p, ld, {t.d, t.e, t.tau}, t.matrix);  // and turn and line behind it
+#pragma unroll 1
   for (int at = thread; at < p * p && plan.gram_shared; at += kTopkThreads)
     reflectors[at] = g[at / p * ld + at % p];
+#pragma unroll 1
   for (int i = thread; i < p; i += kTopkThreads) {
     saved[place.diagonal_at() + i] = t.d[i];
     if (i + 1 < p) saved[place.off_diagonal_at() + i] = t.e[i];
@@ -53,6 +55,7 @@ KDOPS_DEVICE bool leading_vectors(const TopkContext<T>& t, const TopkPlan& plan,
 template <class T>
 KDOPS_DEVICE T largest_doubt(const TopkContext<T>& t) {
   T doubt = T(0);
+#pragma unroll 1
   for (int c = 0; c < t.k; ++c)
     doubt = max(doubt, abs(t.value[c] * t.value[c] - (t.low[c] + t.high[c]) / 2));
   return doubt;
@@ -71,18 +74,22 @@ KDOPS_DEVICE void write_topk(const TopkContext<T>& t, const TopkArguments<T>& ar
   __syncthreads();
   if (args.canonical) {
     for (int c = warp_id(); c < t.k; c += kTopkThreads / kWarp) {
-      const T sign = args.wide() ? canonical_sign(&w.at(0, c), w.length, 1)
-                                 : canonical_sign(t.x + c, t.p, t.kx);
+      const bool of_w = args.wide();
+      const T sign = canonical_sign(of_w ? &w.at(0, c) : t.x + c, of_w ? w.length : int64_t(t.p),
+                                    of_w ? int64_t(1) : int64_t(t.kx));
       if (lane_id() == 0) t.sign[c] = sign;
     }
     __syncthreads();
+#pragma unroll 1
     for (int64_t row = thread; w.data != nullptr && row < w.length; row += kTopkThreads)
+#pragma unroll 1
       for (int c = 0; c < t.k; ++c)
         if (t.sign[c] < T(0)) w.at(row, c) = -w.at(row, c);
   }
   T* out = args.wide() ? args.U : args.Vh;
   if (out == nullptr) return;
   out += index * t.p * t.k;
+#pragma unroll 1
   for (int at = thread; at < t.p * t.k; at += kTopkThreads) {
     const int i = args.wide() ? at / t.k : at % t.p, c = args.wide() ? at % t.k : at / t.p;
     out[at] = t.sign[c] * t.x[i * t.kx + c];
