@@ -5,8 +5,9 @@
 The ratios time(kdops) / time(another form), the fastest rounds of one run (what else runs on a
 machine disturbs them least), are compared with the best ones of the same case in the committed
 records of the same processor or, where there is none, of the same instruction set. A case has grown
-by the least that its ratios say: where kdops is slower, it is so beside every other form, while a
-form that fills the memory may itself take half or twice its time. Of several runs of the same code
+by the least that its ratios and its own seconds say: where kdops is slower, it is so beside every
+other form and the clock, while a form that fills the memory may itself take a third or three times
+its time, and a whole machine may be slow. Of several runs of the same code
 the best ratio counts, too: what was slow once was disturbed. Past 1.3 times it warns, past 1.5
 times it fails (exit status 1); past 3 times where the records are another processor's, whose torch
 may be worth half or twice as much. Cases below 50 us and the training iterations, which are mostly
@@ -30,7 +31,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Case:
-    """Time of kdops over that of each other form, and whether the case may fail."""
+    """Time of kdops over that of each other form and over a second, and whether it may fail."""
 
     ratios: dict[str, float]
     firm: bool
@@ -48,6 +49,7 @@ def cases_of(groups: Groups) -> Cases:
         others = {r.provider: mine.least / r.least for r in rows if r is not mine and r.least > 0}
         firm = mine.least >= TINY and mine.info.get("op") not in ("iteration", "overhead")
         if others:
+            others["a second"] = mine.least
             found[group, mine.info.get("threads")] = Case(others, firm)
     return found
 
