@@ -101,7 +101,7 @@ def _machine(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digits(name: str, value: Any) -> Any:
-    """Four digits of a time, two of what is only shown."""
+    """Four digits of a time, two or three of what is only shown."""
     digits = {"error": 2, "iqr": 3, "peak_mb": 3}.get(name, 4)
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
@@ -122,11 +122,10 @@ def _usual_group(info: dict[str, Any]) -> str:
     return f"{info.get('op')} {info.get('label')} {info['dtype']}{place} {info.get('mode')}"
 
 
-def _implied(name: str, common: dict[str, Any], first: str) -> str | None:
+def _implied(op: str, first: str) -> dict[str, str]:
     """What need not be written: the first provider is the baseline, a sweep's op has its name."""
-    kind, _, sweep = common["op"].partition(": ")
-    known = {"baseline": first, "sweep": sweep if kind == "scaling" else None}
-    return known.get(name)
+    kind, _, sweep = op.partition(": ")
+    return {"baseline": first} | ({"sweep": sweep} if kind == "scaling" else {})
 
 
 def _case(group: str, rows: list[Row], usual: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +137,8 @@ def _case(group: str, rows: list[Row], usual: dict[str, Any]) -> dict[str, Any]:
         told = {k: v for k, v in told.items() if k not in ("bytes", "flop")}
     if group != _usual_group(usual | common):
         told = {"group": group, **told}
-    told = {k: v for k, v in told.items() if v != _implied(k, common, rows[0].provider)}
+    implied = _implied(common["op"], rows[0].provider).items()
+    told = {k: v for k, v in told.items() if (k, v) not in implied}
     own = [
         {"provider": row.provider}
         | {name: getattr(row, name) for name in TIMES}
@@ -153,11 +153,9 @@ def _of_compact(text: dict[str, Any]) -> Record:
     groups: Groups = {}
     usual = _usual(text["machine"])
     for case in text["cases"]:
-        common = usual | {k: v for k, v in case.items() if k not in ("group", "rows")}
+        common = usual | _implied(case["op"], case["rows"]["provider"][0])
+        common |= {k: v for k, v in case.items() if k not in ("group", "rows")}
         group = case.get("group") or _usual_group(common)
-        for name in ("baseline", "sweep"):
-            if implied := common.get(name) or _implied(name, common, case["rows"]["provider"][0]):
-                common[name] = implied
         rows = groups.setdefault(group, [])
         for values in zip(*case["rows"].values(), strict=True):
             own = {k: v for k, v in zip(case["rows"], values, strict=True) if v is not None}

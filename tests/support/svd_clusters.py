@@ -2,6 +2,8 @@
 
 import torch
 
+from kdops import batched_svd
+
 
 def orthonormal(count, m, n, g):
     return torch.linalg.qr(torch.randn(count, m, n, generator=g, dtype=torch.float64))[0]
@@ -25,6 +27,20 @@ def turn_of_projector(V, W, equal, gap):
     inside = torch.arange(V.shape[-1]) < equal
     pairs = inside.unsqueeze(-1) != inside
     return V @ ((V.mT @ W @ V) * pairs / gap) @ V.mT
+
+
+def error_of_projector(shape, count, equal, k, dtype, device="cpu", wide=False):
+    """The worst error of its gradient, where `equal` of the values are equal, in eps of its weight;
+    wide: of the left vectors of the matrices turned."""
+    g = torch.Generator().manual_seed(0)
+    A, V = two_values(count, *shape, equal, g)
+    W = symmetric(count, shape[1], g)
+    X = (A.mT if wide else A).to(device, dtype).requires_grad_()
+    U, _, Vh = batched_svd(X, k)
+    of_cluster = (U if wide else Vh.mT)[..., :equal]
+    (W.to(X) * (of_cluster @ of_cluster.mT)).sum().backward()
+    expected = 2 * A @ turn_of_projector(V, W, equal, gap=0.75)  # of A^T A
+    return worst(X.grad, expected.mT if wide else expected, W) / torch.finfo(dtype).eps
 
 
 def worst(actual, expected, W):

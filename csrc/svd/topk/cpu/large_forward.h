@@ -77,7 +77,7 @@ template <class T>
 TopkRoute LargeForward<T>::leading(const T* A, T* saved, T* f) {
   constexpr T eps = std::numeric_limits<T>::epsilon();
   const int k = shape.k;
-  const T whole = *f, zero = shape.p * eps;  // of s_1: what the degenerate policy calls zero
+  const T whole = *f, zero = shape.p * eps;  // of s_1: all the degenerate policy calls zero
   T* values = saved + shape.leading_values_at();
   for (int round = 0, found = 0; round < kMostRounds; ++round) {
     if (found > 0 && !(deflated_gram(A, saved, found, f) && *f * zero < whole)) break;

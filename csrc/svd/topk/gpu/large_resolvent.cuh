@@ -120,7 +120,7 @@ KDOPS_DEVICE bool resolve_gram(const LargeContext<T>& t, const T* saved, const T
   return false;
 }
 
-// x_c = resolvent of x_c from `saved`. A value that is zero under the policy, and every value where
+// x_c = resolvent of x_c from `saved`. A value of up to p eps of the largest, and every value where
 // nothing was left outside the k, meets only zeros. work: large_resolvent_numbers() and k p; copy,
 // band: p^2 and 3 p numbers more.
 template <class T>
