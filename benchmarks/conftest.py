@@ -14,11 +14,12 @@ if not list((ROOT / "kdops").glob("_C*")):
     sys.path[:] = [p for p in sys.path if p != str(ROOT)] + [str(ROOT)]
 
 import kdops  # noqa: E402
-from benchmarks.measure.harness import Session  # noqa: E402
+from benchmarks.measure.harness import Session, group_of  # noqa: E402
 
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="few rounds and the quick cases only")
+    parser.addoption("--groups", type=Path, metavar="FILE", help="only the cases it names, by line")
 
 
 SESSION = pytest.StashKey[Session]()
@@ -36,9 +37,17 @@ def measured(request, benchmark):
 
 
 def pytest_collection_modifyitems(config, items):
-    """--quick leaves out the cases marked slow."""
+    """--quick leaves out the cases marked slow, --groups those of other ops and shapes."""
     if config.getoption("--quick"):
         items[:] = [item for item in items if "slow" not in item.keywords]
+    if (names := config.getoption("--groups")) is not None:
+        wanted = names.read_text().splitlines()
+        items[:] = [item for item in items if _group(item) in wanted]
+
+
+def _group(item):
+    case = item.callspec.params if hasattr(item, "callspec") else {}
+    return group_of(case["problem"], case["mode"]) if "problem" in case else None
 
 
 def pytest_collection_finish(session):

@@ -1,18 +1,21 @@
 """Guard against regressions that does not trust absolute times.
 
-    python -m benchmarks.guard RUN.json [AGAIN.json ...] [--results DIR]
+    python -m benchmarks.guard RUN.json [AGAIN.json ...] [--results DIR] [--failed FILE]
 
 The ratios time(kdops) / time(another form), the fastest rounds of one run (what else runs on a
 machine disturbs them least), are compared with the best ones of the same case in the committed
 records of the same processor or, where there is none, of the same instruction set. A case has grown
 by the least that its ratios and its own seconds say: where kdops is slower, it is so beside every
 other form and the clock, while a form that fills the memory may itself take a third or three times
-its time, and a whole machine may be slow. Of several runs of the same code
-the best ratio counts, too: what was slow once was disturbed. Past 1.3 times it warns, past 1.5
-times it fails (exit status 1); past 3 times where the records are another processor's, whose torch
-may be worth half or twice as much. Cases below 50 us and the training iterations, which are mostly
-convolution, only warn. What is in only one of the two, or was committed for other thread counts
-only, is named and decides nothing; a run of which nothing can be compared fails.
+its time, and a whole machine may be slow. Of several runs of the same code the best ratio counts,
+too: what was slow once was disturbed. --failed writes down what to look at again, with all the
+rounds that the records have: `pytest benchmarks --benchmark-only --groups FILE`.
+
+Past 1.3 times it warns, past 1.5 times it fails (exit status 1); past 3 times where the records are
+another processor's, whose torch may be worth half or twice as much. Cases below 50 us and the
+training iterations, which are mostly convolution, only warn. What is in only one of the two, or was
+committed for other thread counts only, is named and decides nothing; a run of which nothing can be
+compared fails.
 """
 
 from __future__ import annotations
@@ -78,10 +81,12 @@ def comparable(run: Record, records: list[Record]) -> tuple[list[Groups], float]
 
 def compare(
     runs: list[Groups], committed: list[Groups], fail: float
-) -> tuple[list[str], list[str], int]:
-    """(warnings, failures, number of cases compared)."""
+) -> tuple[list[str], dict[str, str], int]:
+    """(warnings, failures by group, number of cases compared)."""
     known = best(committed)
-    warnings, failures, count = [], [], 0
+    warnings: list[str] = []
+    failures: dict[str, str] = {}
+    count = 0
     for key, case in best(runs).items():
         before = known[key].ratios if key in known else {}
         grown = {form: r / before[form] for form, r in case.ratios.items() if form in before}
@@ -91,8 +96,11 @@ def compare(
         form, growth = min(grown.items(), key=lambda one: one[1])
         if growth > WARN:
             text = f"{key[0]}: kdops/{form} {case.ratios[form]:.4f}, committed {before[form]:.4f}"
-            bad = growth > fail and case.firm
-            (failures if bad else warnings).append(f"{text} ({growth:.2f} times)")
+            text += f" ({growth:.2f} times)"
+            if growth > fail and case.firm:
+                failures[key[0]] = text
+            else:
+                warnings.append(text)
     return warnings, failures, count
 
 
@@ -121,6 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guard")
     parser.add_argument("run", type=Path, nargs="+", help="JSON of this run, and of others like it")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of committed JSON")
+    parser.add_argument("--failed", type=Path, help="file for the names of the cases that failed")
     options = parser.parse_args(arguments)
     runs = [load(path) for path in options.run]
     isa = runs[0].machine.get("isa")
@@ -139,8 +148,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"guard: not compared: {text}")
     for text in warnings:
         print(f"guard: warning: {text}")
-    for text in failures:
+    for text in failures.values():
         print(f"guard: FAILED: {text}")
+    if options.failed is not None:
+        options.failed.write_text("".join(f"{group}\n" for group in failures))
     print(f"guard: {count} cases compared, {len(warnings)} warnings, {len(failures)} failures")
     return 1 if failures else 0
 

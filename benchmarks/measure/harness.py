@@ -71,7 +71,7 @@ class Session:
 
     def measure(self, benchmark: Any, problem: Problem, provider: str, mode: str) -> None:
         """One provider of one problem: asserts its accuracy, then times it with fresh inputs."""
-        benchmark.group = f"{problem.name} {mode}"
+        benchmark.group = group_of(problem, mode)
         try:
             error = self.accuracy(problem, provider)
         except Exception as failure:
@@ -170,6 +170,11 @@ class Session:
             known.shapes = [t.shape for t in tensors_in(result)]
         cotangents = [torch.randn(s, generator=generator).to(device, dtype) for s in known.shapes]
         return (*inputs, cotangents)
+
+
+def group_of(problem: Problem, mode: str) -> str:
+    """The name under which its providers stand side by side."""
+    return f"{problem.name} {mode}"
 
 
 def _skip_alternative(problem: Problem, provider: str, failure: Exception) -> None:

@@ -97,6 +97,15 @@ def test_guard_counts_the_better_of_two_runs(tmp_path, capsys):
     assert "FAILED: g: kdops/torch" in capsys.readouterr().out
 
 
+def test_guard_writes_down_what_to_look_at_again(tmp_path):
+    (tmp_path / "committed").mkdir()
+    write_run(tmp_path / "committed" / "cpu.json", case("a b", 8e-3, 1e-3) + case("c", 8e-3, 1e-3))
+    run = write_run(tmp_path / "run.json", case("a b", 8e-3, 5e-3) + case("c", 8e-3, 1e-3))
+    names = tmp_path / "failed"
+    guard.main([str(run), "--results", str(tmp_path / "committed"), "--failed", str(names)])
+    assert names.read_text() == "a b\n"
+
+
 @pytest.mark.parametrize(("mine", "status"), [(1e-3, 0), (1.4e-3, 0), (1.6e-3, 1)])
 def test_guard_asks_every_other_form(tmp_path, capsys, mine, status):
     """One of them that is four times faster today says nothing about ours."""

@@ -68,7 +68,7 @@ def test_hard_matrices_that_are_small_give_what_they_give_at_size_one(backend, s
     noise = torch.randn(shape, generator=g, dtype=torch.float64) / 4096
     spectra = {
         "far apart": torch.where(torch.arange(r) < 3, 1.0, 1e-4),
-        "clustered": torch.where(torch.arange(r) < 6, 1.0, 0.5) + torch.arange(r) * 1e-5,
+        "clustered": torch.where(torch.arange(r) < 6, 1.0, 0.5) + torch.arange(r) * 3e-5,
         "graded": 0.75 ** torch.arange(r).clamp(max=40),
     }
     matrices = [with_values(values.tolist(), *shape, g) for values in spectra.values()]

@@ -1,8 +1,14 @@
-"""Matrices of two values, each of which many times, and what a projector's gradient is there."""
+"""Matrices of two values, each of which many times, or of most values far below the largest, and
+what the gradient of a projector is there."""
 
 import torch
+from support.svd_inputs import with_values
 
 from kdops import batched_svd
+
+# Values in units of tau, of error_of_far_vector: clear of the rest by far, by two or three tau, by
+# one and a half, and not at all.
+LAST_AND_REST = [(30, 3), (30, 27), (3, 0.3), (6, 4.5), (6, 0.3), (3, 1.5), (2, 0.3), (3, 2.6)]
 
 
 def orthonormal(count, m, n, g):
@@ -46,3 +52,35 @@ def error_of_projector(shape, count, equal, k, dtype, device="cpu", wide=False):
 def worst(actual, expected, W):
     norm = torch.linalg.matrix_norm
     return (norm(actual.cpu().double() - expected) / norm(W)).max()
+
+
+def error_of_far_vector(shape, last, rest, dtype, device="cpu", policy="mask", wide=False):
+    """Of the gradient of <W, v v^T>, v the last of k = 4 vectors, relative to the gradient that has
+    every pair in full. Of r singular values the first are 1, .9 and .8, the next is `last` tau, and
+    all others lie just below `rest` tau; tau: below which values count as equal."""
+    g, r = torch.Generator().manual_seed(0), min(shape)
+    tau = 8 * r**0.5 * torch.finfo(dtype).eps
+    near, far = torch.tensor([1, 0.9, 0.8]), torch.linspace(rest, 0.9 * rest, r - 4)
+    values = torch.cat([near, tau * torch.tensor([last]), tau * far])
+    X = with_values(values, *shape, g).to(device, dtype)
+    X = (X.mT.contiguous() if wide else X).requires_grad_()
+    W = symmetric(1, r, g)[0]
+    U, _, Vh = batched_svd(X, 4, degenerate=policy)
+    v = U[:, 3] if wide else Vh[3]
+    (v @ W.to(X) @ v).backward()
+    A, found = (M.mT if wide else M for M in (X.detach(), X.grad))
+    A, found = A.cpu().double(), found.cpu().double()
+    S, Vh = torch.linalg.svd(A, full_matrices=False)[1:]
+    away, threshold = torch.stack([S[3] - S, S[3] + S]), tau * S[0]
+    plain = 1 / away.prod(0)
+    policies = {
+        "mask": torch.where(away.abs() <= threshold, 0, 1 / away).prod(0),
+        "lorentz": (away / (away**2 + threshold**2)).prod(0),
+    }
+
+    def gradient(turn):  # turn: of v's value and each
+        row = (torch.arange(r) == 3).double()[:, None] * torch.where(torch.arange(r) == 3, 0, turn)
+        return 2 * A @ Vh.mT @ ((Vh @ W @ Vh.mT) * (row + row.mT)) @ Vh
+
+    norm = torch.linalg.matrix_norm
+    return (norm(found - gradient(policies[policy])) / norm(gradient(plain))).item()

@@ -1,7 +1,7 @@
 // Sturm counts of a symmetric tridiagonal matrix, one text for both devices.
 #pragma once
 
-#include "common/shared/vocabulary.h"
+#include "svd/shared/policy.h"
 
 namespace kdops::svd::KDOPS_WHERE {
 
@@ -33,18 +33,19 @@ KDOPS_FN void count_above(Band t, int p, const V* x, V tiny, V* count) {
 }
 
 // How far below the k-th eigenvalue the next one must lie, relative to the largest, for the k
-// vectors and the gradient to be taken without the others: nearer, only all vectors can tell.
+// vectors and the gradient to be taken without the others: nearer, only all vectors can tell. Twice
+// the 2 tau by which squares of about one differ whose roots count as equal.
 template <class T>
-KDOPS_FN constexpr T separation(int p) {
-  return T(4 * p) * std::numeric_limits<T>::epsilon();
+KDOPS_FN T separation(int p) {
+  return 4 * closeness<T>(p);
 }
 
 // The same as a difference, of the eigenvalues of what is left when the largest triples have been
-// taken away: s and s' count as equal up to p eps s_1 there, too. first: the largest of them; whole:
+// taken away: s and s' count as equal up to tau s_1 there, too. first: the largest of them; whole:
 // s_1 of everything times the k-th singular value, zero if nothing was taken away.
 template <class T>
 KDOPS_FN T clearance(int p, T first, T whole) {
-  return max(separation<T>(p) * first, T(2 * p) * std::numeric_limits<T>::epsilon() * whole);
+  return separation<T>(p) * max(first, whole);
 }
 
 // What |T x - (x'T x) x| may be for a vector x that inverse iteration has found, relative to the

@@ -75,9 +75,8 @@ class LargeForward : TopkFinish<T> {
 // of the first round on entry, of the last one on return.
 template <class T>
 TopkRoute LargeForward<T>::leading(const T* A, T* saved, T* f) {
-  constexpr T eps = std::numeric_limits<T>::epsilon();
   const int k = shape.k;
-  const T whole = *f, zero = shape.p * eps;  // of s_1: all the degenerate policy calls zero
+  const T whole = *f, zero = closeness<T>(shape.p);  // of s_1: the policy calls it zero
   T* values = saved + shape.leading_values_at();
   for (int round = 0, found = 0; round < kMostRounds; ++round) {
     if (found > 0 && !(deflated_gram(A, saved, found, f) && *f * zero < whole)) break;

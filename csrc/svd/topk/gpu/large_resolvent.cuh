@@ -2,12 +2,15 @@
 // top k: x_c = sum over j > k of v_j <v_j, b_c> / (s_c^2 - s_j^2) = (s_c^2 - G)^+ b_c, where G is
 // what the forward's last round left of the Gram matrix and b is orthogonal to the k vectors.
 //
-// With z = (M + i t)^-1 v, M = s_c^2 - T, the real part of z is M (M^2 + t^2)^-1 v and -t times the
-// imaginary one is w v, w = t^2 (M^2 + t^2)^-1. Nothing grows by more than 1 / t, not even along the
-// k vectors, where M is singular and b a rounding error. x = M^-1 (1 - w^2) b lacks (t / gap)^4 of
-// its part along another vector, so that t may be some eps. Where values outside reach the k-th, t
-// is about the degenerate policy's threshold, and further factors 1 - w^2 take away what is nearer,
-// as "mask" does.
+// With M = s_c^2 - T and a pole a + ib, x = Re z + (a / b) Im z, z = (M - a - ib)^-1 v, is
+// M ((M - a)^2 + b^2)^-1 v. Nothing grows by more than 1 / b, not even along the k vectors, where M
+// is singular and v a rounding error.
+//   "lorentz": a = tau^2 and b = 2 tau s_c make it inv(s_c - s_j) inv(s_c + s_j), exactly.
+//   "mask": where all values outside are clear of the k-th, a = 0 and a b of some eps. Else eight
+//     poles, one after another, on a circle of radius t about zero at angles (j + 1/2) pi / 8: with
+//     M^2 ((M - a)^2 + b^2)^-1 for the others M^15 (M^16 + t^16)^-1, which is 1 / gap but for
+//     (t / gap)^16 of it, and zero inside. One after another, since each takes away what rounding
+//     lets the one before it leave there; t is where s_c - s_j = tau.
 #pragma once
 
 #include "svd/topk/gpu/inverse_iteration.cuh"
@@ -50,14 +53,37 @@ struct ComplexBand {
   KDOPS_DEVICE Complex<T> coupling(int i) const { return Complex<T>(e[i]); }
 };
 
-// Numbers of the workspace: factors and solutions.
+// The poles of row c, in turn. value: s, descending; norm: of T.
+template <class T>
+struct Poles {
+  int count;
+  Complex<T> pole, turn;
+
+  KDOPS_DEVICE Poles(const T* value, int c, int p, T norm, bool crowded, bool lorentz)
+      : count(1), turn(T(1)) {
+    const T own = value[c], tau = closeness<T>(p) * value[0], rounding = 12 * kEpsilon<T> * norm;
+    if (lorentz) {
+      pole = Complex<T>(tau * tau, max(2 * tau * own, rounding));
+    } else if (!crowded) {
+      pole = Complex<T>(T(0), rounding);
+    } else {
+      // of a value of one or two tau, whose square is not much more, less than tau
+      const T t = max(min(tau * (2 * own - tau), T(0.75) * own * own), rounding);
+      count = 8;
+      pole = Complex<T>(t * T(0.98078528040323044), t * T(0.19509032201612827));  // pi / 16
+      turn = Complex<T>(T(0.92387953251128676), T(0.38268343236508977));          // pi / 8
+    }
+  }
+};
+
+// Numbers of the workspace: factors, solutions and flags.
 inline constexpr int64_t large_resolvent_numbers(int p, int k) { return int64_t(11) * p * k; }
 
 // x (k rows of p numbers, b on entry) in the basis of T, a thread per row. value: s_c (of f A); d
 // and e: T's; norm: its largest eigenvalue. work: large_resolvent_numbers().
 template <class T>
-KDOPS_DEVICE void solve_rows(const LargeContext<T>& t, const T* value, T norm, bool crowded, T* x,
-                             T* work) {
+KDOPS_DEVICE void solve_rows(const LargeContext<T>& t, const T* value, T norm, bool crowded,
+                             bool lorentz, T* x, T* work) {
   using V = Complex<T>;
   const int p = t.p, k = t.k, c = static_cast<int>(threadIdx.x);
   if (c < k) {
@@ -66,22 +92,22 @@ KDOPS_DEVICE void solve_rows(const LargeContext<T>& t, const T* value, T norm, b
     auto* swapped = reinterpret_cast<unsigned char*>(factors + int64_t(5) * p * k);
     const TridiagonalFactors<V> f{factors, swapped, p, k, c};
     T* own = x + c * int64_t(p);
-    const T rounding = 12 * kEpsilon<T> * norm, threshold = p * kEpsilon<T> * value[0] * value[c];
-    const T width = crowded ? max(threshold, rounding) : rounding;
-    factor_shifted(ComplexBand<T>{t.d, t.e}, p, V(value[c] * value[c], width),
-                   V(kEpsilon<T> * rounding), f);
-    const auto of_w = [&](int i) { return -width * z.get(i).im; };
-    // z = (M + i width)^-1 of x, or of w; the solve stands here once, for the size of the code
+    Poles<T> at(value, c, p, norm, crowded, lorentz);
 #pragma unroll 1
-    for (int solve = 0; solve < (crowded ? 14 : 2); ++solve) {
-      const bool again = solve > 2 && solve % 2 == 1;
-      for (int i = 0; i < p; ++i) z.set(i, V(again ? -of_w(i) : -own[i]));
+    for (int pass = 0; pass < at.count; ++pass) {
+      // z = -(T - s^2 + pole)^-1 x
+      factor_shifted(ComplexBand<T>{t.d, t.e}, p, V(value[c] * value[c]) - at.pole,
+                     V(kEpsilon<T> * kEpsilon<T> * norm), f);
+      for (int i = 0; i < p; ++i) z.set(i, V(-own[i]));
       solve_shifted<V>(f, p, z);
+      const T a = at.pole.re, b = at.pole.im;
+      const T keep = T(pass > 0), real = pass > 0 ? 2 * a : T(1);
+      const T imaginary = pass > 0 ? (a - b) * ((a + b) / b) : a / b;
       for (int i = 0; i < p; ++i) {
-        if (solve == 0) own[i] = z.get(i).re;
-        if (solve == 1) own[i] += of_w(i);
-        if (again) own[i] -= of_w(i);
+        const V entry = z.get(i);
+        own[i] = fma(keep, own[i], fma(real, entry.re, imaginary * entry.im));
       }
+      at.pole = at.pole * at.turn;
     }
   }
   __syncthreads();
@@ -90,7 +116,8 @@ KDOPS_DEVICE void solve_rows(const LargeContext<T>& t, const T* value, T norm, b
 // x_c = resolvent of x_c by the tridiagonal form: band (d, e, tau), reflectors as rows.
 template <class T>
 KDOPS_DEVICE void resolve_tridiagonal(const LargeContext<T>& t, const T* band, const T* reflectors,
-                                      const T* value, T norm, bool crowded, T* x, T* work) {
+                                      const T* value, T norm, bool crowded, bool lorentz, T* x,
+                                      T* work) {
   const int p = t.p;
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < p; i += kTopkThreads)
@@ -98,7 +125,7 @@ KDOPS_DEVICE void resolve_tridiagonal(const LargeContext<T>& t, const T* band, c
   __syncthreads();
   if (norm == T(0)) norm = tridiagonal_norm(t);
   reflect_rows(reflectors, band + 2 * p, p, x, t.k, true);
-  solve_rows(t, value, norm, crowded, x, work);
+  solve_rows(t, value, norm, crowded, lorentz, x, work);
   reflect_rows(reflectors, band + 2 * p, p, x, t.k, false);
 }
 
@@ -120,7 +147,7 @@ KDOPS_DEVICE bool resolve_gram(const LargeContext<T>& t, const T* saved, const T
   return false;
 }
 
-// x_c = resolvent of x_c from `saved`. A value of up to p eps of the largest, and every value where
+// x_c = resolvent of x_c from `saved`. A value of up to tau of the largest, and every value where
 // nothing was left outside the k, meets only zeros. work: large_resolvent_numbers() and k p; copy,
 // band: p^2 and 3 p numbers more.
 template <class T>
@@ -129,7 +156,7 @@ KDOPS_DEVICE void resolve_rows(const LargeContext<T>& t, const T* saved, const T
   const int p = t.p, thread = static_cast<int>(threadIdx.x);
   const LargeSaved place{p, t.k};
   const PolicyInverse<T> inverse(value[0], p, lorentz);
-  const T zero = T(p) * kEpsilon<T> * value[0];
+  const T zero = closeness<T>(p) * value[0];
   const bool exhausted = saved[LargeSaved::kExhausted] != T(0);
   T* plain = work + large_resolvent_numbers(p, t.k);  // k x p
 #pragma unroll 1
@@ -145,7 +172,8 @@ KDOPS_DEVICE void resolve_rows(const LargeContext<T>& t, const T* saved, const T
     const T norm = krylov ? T(0) : saved[LargeSaved::kNorm];
     const bool crowded = !krylov && saved[LargeSaved::kCrowded] != T(0);
     resolve_tridiagonal(t, krylov ? band : saved + place.band_at(),
-                        krylov ? copy : saved + place.matrix_at(), value, norm, crowded, x, work);
+                        krylov ? copy : saved + place.matrix_at(), value, norm, crowded, lorentz, x,
+                        work);
   }
   __syncthreads();
 #pragma unroll 1
