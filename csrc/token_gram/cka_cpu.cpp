@@ -48,7 +48,7 @@ struct CkaBatch {
   }
 };
 
-// A matrix of floats in double; its gradient in its place.
+// A matrix of floats again, in double; its gradient in its place.
 template <class Run>
 double in_double(const Cka<float>& p, const CkaSizes& sizes, const Run& run) {
   const bool gradients = p.gradient != nullptr;
@@ -79,9 +79,10 @@ double loss_of(const CkaBatch<T>& batch, int64_t b, const Run& run) {
   const CkaSizes sizes{static_cast<int64_t>(rows.size()), batch.student.size(2),
                        batch.teacher.size(2)};
   const Cka<T> p = batch.matrix(b, rows);
+  const double loss = cka_of(p, CkaWork<T>(sizes, batch.gradients), run);
   if constexpr (sizeof(T) == sizeof(float))
-    if (!sizes.by_rows()) return in_double(p, sizes, run);
-  return cka_of(p, CkaWork<T>(sizes, batch.gradients), run);
+    if (!sizes.by_rows() && loss < kAlike) return in_double(p, sizes, run);
+  return loss;
 }
 
 template <class T>

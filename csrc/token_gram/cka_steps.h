@@ -11,11 +11,15 @@
 
 namespace kdops::token_gram {
 
+// By columns the loss and its gradient are differences. Where the loss is smaller, student and teacher
+// so much alike, float has too few digits for what is left.
+inline constexpr double kAlike = 0.25;
+
 struct CkaSizes {
   int64_t n, student, teacher;
 
-  // K (n x n) and the difference of both, which keeps its digits; else products of columns, in
-  // double, which are fewer. kdops/ops/token_gram/cka.py asks the same.
+  // K (n x n) and the difference of both, which keeps its digits; else products of columns, which
+  // are fewer. kdops/ops/token_gram/cka.py asks the same.
   bool by_rows() const {
     const double a = static_cast<double>(student), b = static_cast<double>(teacher);
     return static_cast<double>(n) * (a + b) <= 2 * (a * a + a * b + b * b);

@@ -122,6 +122,19 @@ def test_single_precision_has_its_digits(shape):
     assert relative_error(gradient, expected) < 1e-4
 
 
+@pytest.mark.parametrize("others", [0.5, 0.7, 0.9, 1.2, 2.0])
+@pytest.mark.parametrize("shape", [SHAPES[1], LARGE[1], (4096, 64, 128)], ids=str)
+def test_single_precision_by_columns_on_either_side_of_alike(shape, others):
+    """Where the loss is below 1/4 the products are taken again in double."""
+    student, teacher = rows(*shape)
+    teacher = torch.cat([student, others * teacher], 1)
+    exact, expected = value_and_gradient(student, teacher)
+    loss, gradient = value_and_gradient(student.float(), teacher.float())
+    assert 0.01 < exact < 0.9
+    assert relative_error(loss, exact) < 1e-6
+    assert relative_error(gradient, expected) < 1e-5
+
+
 @pytest.mark.parametrize("shape", [(33, 64, 200), (150, 20, 12), *LARGE], ids=str)
 def test_threads_change_no_bit(shape):
     student, teacher = rows(*shape, torch.float32)
