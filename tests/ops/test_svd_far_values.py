@@ -10,7 +10,7 @@ import torch
 from support.svd_clusters import LAST_AND_REST, error_of_far_vector
 
 DTYPES = [torch.float32, torch.float64]
-SHAPES = [(150, 140), (310, 300), (150, 120), (40, 24)]
+SHAPES = [(150, 140), pytest.param((310, 300), marks=pytest.mark.slow), (150, 120), (40, 24)]
 
 
 @pytest.mark.parametrize("wide", [False, True])

@@ -152,7 +152,7 @@ def matrix_with_tail(kind, m, n, dtype):
 def test_gradient_of_a_tail(solver, dtype, kind, shape, wanted):
     """Exact to what the worst pair of vectors is: rounding over the smallest gap.
 
-    The bias of "lorentz", (p eps over the gap)², is far below that.
+    The bias of "lorentz", (tau over the gap)², is far below that.
     """
     k, A = 4, matrix_with_tail(kind, *shape, dtype)
     state = solver.forward(A, k, u="without" not in wanted)
