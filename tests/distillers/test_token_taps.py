@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -128,23 +127,19 @@ def test_compiled_masks():
 
 
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
-def test_fully_sharded(tmp_path):
+def test_fully_sharded(group_of_one):
     """fully_shard: the values of the plain network, and gradients that reach its shards."""
     torch.manual_seed(0)
     net, x = Transformer(), torch.randn(4, 10, 8)
     with FeatureTap(net, LAYERS, layout="tokens") as tap:
         net(x)
         expected = kd.NST()(tap.features, tap.features[::-1])
-    dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        mesh = init_device_mesh("cpu", (1,))
-        for part in (*net.blocks, net):
-            fully_shard(part, mesh=mesh)
-        with FeatureTap(net, LAYERS, layout="tokens") as tap:
-            net(x)
-            loss = kd.NST()(tap.features, tap.features[::-1])
-            loss.backward()
-        torch.testing.assert_close(loss, expected)
-        assert net.blocks[0].mix.weight.grad.to_local().abs().max() > 0
-    finally:
-        dist.destroy_process_group()
+    mesh = init_device_mesh("cpu", (1,))
+    for part in (*net.blocks, net):
+        fully_shard(part, mesh=mesh)
+    with FeatureTap(net, LAYERS, layout="tokens") as tap:
+        net(x)
+        loss = kd.NST()(tap.features, tap.features[::-1])
+        loss.backward()
+    torch.testing.assert_close(loss, expected)
+    assert net.blocks[0].mix.weight.grad.to_local().abs().max() > 0

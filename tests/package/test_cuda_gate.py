@@ -1,7 +1,8 @@
 """The compile gate: csrc/**/*_cuda.cu for sm_80 and sm_90, where one spilled register is an error.
 
 Device code only: no linking, no GPU. What passed is remembered in build/gate by the contents of
-the files it read, so that an unchanged room costs nothing.
+the files it read, so that an unchanged room costs nothing. Nor is compiled again what another build
+has compiled as strictly: an install with KDOPS_STRICT=1, and for sm_90 the emulator's kernels.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 import kdops
+from tests.emulator import library
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(ROOT.glob("csrc/**/*_cuda.cu"))
@@ -47,10 +50,12 @@ def digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
 
 
-def compile_device_code(nvcc: str, torch_include: Path, source: Path, folder: Path) -> str:
+def compile_device_code(
+    nvcc: str, torch_include: Path, source: Path, folder: Path, archs: Iterable[str] = ARCHS
+) -> str:
     """The compiler's complaints about one source; empty when all is well."""
     command = [nvcc, *FLAGS, f"-I{ROOT / 'csrc'}", "-isystem", str(torch_include), str(source)]
-    for arch in ARCHS:
+    for arch in archs:
         command += ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
     passed, depends = folder / f"{source.stem}.json", folder / f"{source.stem}.d"
     if passed.is_file():
@@ -68,19 +73,26 @@ def compile_device_code(nvcc: str, torch_include: Path, source: Path, folder: Pa
     return ""
 
 
-def install_was_the_gate() -> bool:
-    built_for = set(str(kdops.build_info().get("cuda_archs", "")).split(","))
-    return os.environ.get("KDOPS_STRICT") == "1" and built_for.issuperset(ARCHS)
+def installed_strictly() -> set[str]:
+    strict = os.environ.get("KDOPS_STRICT") == "1"
+    return set(str(kdops.build_info().get("cuda_archs", "")).split(",")) if strict else set()
+
+
+@pytest.mark.slow  # minutes
+@pytest.mark.skipif(library.obstacle() is not None, reason=f"no emulator: {library.obstacle()}")
+def test_the_emulators_kernels_compile_without_spills():
+    library.build("kdops_emulator_kernels")
 
 
 @pytest.mark.slow  # minutes, unless the install was the gate
 @pytest.mark.parametrize("source", SOURCES, ids=lambda s: s.stem)
 def test_compiles_without_spills(nvcc, torch_include, source):
-    if install_was_the_gate():
-        pytest.skip("the installed library was built with KDOPS_STRICT=1 for sm_80 and sm_90")
+    by_the_emulator = set() if library.obstacle() else {"90"}
+    if not (archs := sorted({*ARCHS} - installed_strictly() - by_the_emulator)):
+        pytest.skip("the installed library, built with KDOPS_STRICT=1, and the emulator's are it")
     folder = ROOT / "build" / "gate"
     folder.mkdir(parents=True, exist_ok=True)
-    complaints = compile_device_code(nvcc, torch_include, source, folder)
+    complaints = compile_device_code(nvcc, torch_include, source, folder, archs)
     assert not complaints, complaints
 
 

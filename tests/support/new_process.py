@@ -2,24 +2,34 @@
 Triton's interpreter, its peak memory."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
+LONGEST = 600  # seconds
+
+
+def finished(command, **options):
+    """The finished process, with what it printed. One that takes too long is ended together with
+    what it started, which would keep its pipes open and pytest waiting."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, start_new_session=True, **pipes, **options)
+    try:
+        printed, errors = process.communicate(timeout=LONGEST)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, printed, errors)
 
 
 def in_new_process(code, folder=None, **environment):
     """Runs code in a fresh interpreter, which imports kdops from `folder` if it is given."""
-    return subprocess.run(
-        [sys.executable, "-W", "always", "-c", code],
-        env=os.environ | environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    command = [sys.executable, "-W", "always", "-c", code]
+    return finished(command, env=os.environ | environment, cwd=folder)
 
 
 def run_python(code, **environment):
@@ -28,13 +38,10 @@ def run_python(code, **environment):
     # a package of its own
     told = filter(None, [os.environ.get("PYTHONPATH")])
     paths = os.pathsep.join([*told, str(TESTS.parent)])
-    result = subprocess.run(
+    result = finished(
         [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
         env={**os.environ, "PYTHONPATH": paths, **environment},
         cwd=TESTS,
-        check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout

@@ -1,22 +1,40 @@
 """Several gloo processes in one test, and a batch that they share unevenly."""
 
+import datetime
+import multiprocessing
+import time
+
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 ROWS = {2: [3, 5], 3: [2, 0, 4]}
+LONGEST = 300  # seconds that a test may take; without a limit one that hangs is never named
 
 
 def start(rank, world, store):
-    dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world)
+    patience = datetime.timedelta(seconds=LONGEST / 2)  # gloo's own is half an hour
+    dist.init_process_group(
+        "gloo", f"file://{store}", rank=rank, world_size=world, timeout=patience
+    )
     torch.set_num_threads(1)
 
 
 def launch(function, world, tmp_path):
-    """Run function(rank, world) in every process; an assertion there fails the test here."""
-    mp.start_processes(
-        _entry, (function, world, str(tmp_path / "store")), world, start_method="fork"
-    )
+    """Run function(rank, world) in every process; an assertion there fails the test here.
+
+    They are forks of a server that has only imported modules, not of this process: what its threads
+    hold (of earlier tests' process groups, of pytest-xdist) would stay held in a fork.
+    """
+    multiprocessing.set_forkserver_preload(["pytest", "torch._dynamo", "kdops.training"])
+    arguments = (function, world, str(tmp_path / "store"))
+    processes = mp.start_processes(_entry, arguments, world, join=False, start_method="forkserver")
+    until = time.monotonic() + LONGEST
+    while not processes.join(timeout=5):
+        if time.monotonic() > until:
+            for process in processes.processes:
+                process.kill()
+            raise TimeoutError(f"{function} did not end within {LONGEST} s")
 
 
 def _entry(rank, function, world, store):

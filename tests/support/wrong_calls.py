@@ -2,6 +2,7 @@
 test_direct_calls.py runs, in a process of its own."""
 
 import os
+import signal
 import sys
 
 import torch
@@ -83,6 +84,7 @@ def in_a_process_each(names):
     for name in names:
         child = os.fork()
         if child == 0:
+            signal.alarm(120)  # a call that does not return is a crash, too
             call_wrongly(name)
             os._exit(0)
         status = os.waitpid(child, 0)[1]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from support.documented import stage
 
 import kdops
@@ -31,12 +30,9 @@ MODULES = [
 
 
 @pytest.fixture(autouse=True)
-def one_process(tmp_path, monkeypatch):
-    """A process group of one, for what is written for several; files lie in the test's folder."""
+def one_process(group_of_one, tmp_path, monkeypatch):
+    """A process group, for what is written for several; files lie in the test's folder."""
     monkeypatch.chdir(tmp_path)
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def blocks_of(page):

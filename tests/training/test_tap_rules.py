@@ -7,7 +7,6 @@ import warnings
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
@@ -240,21 +239,18 @@ def test_a_student_without_gradient_is_named_once(net, x):
             kd.RKD()(s.features, t.features).backward()
 
 
-def test_ddp_autocast_and_ema_in_one_step(net, x, tmp_path):
-    dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        wrapped, teacher = DistributedDataParallel(net), Net()
-        with FeatureTap(wrapped, LAYERS) as s, FeatureTap(teacher, LAYERS) as t:
-            average = AveragedModel(net)
-            for _ in range(2):
-                with torch.autocast("cpu", dtype=torch.bfloat16):
-                    z = wrapped(x)
-                    with torch.no_grad():
-                        teacher(x), average(x)
-                    loss = z.float().sum() + kd.RKD()(s.features, t.features)
-                assert s.features[0].dtype == torch.bfloat16
-                loss.backward()
-                average.update_parameters(net)
-        assert net.second.weight.grad.abs().max() > 0
-    finally:
-        dist.destroy_process_group()
+@pytest.mark.usefixtures("group_of_one")
+def test_ddp_autocast_and_ema_in_one_step(net, x):
+    wrapped, teacher = DistributedDataParallel(net), Net()
+    with FeatureTap(wrapped, LAYERS) as s, FeatureTap(teacher, LAYERS) as t:
+        average = AveragedModel(net)
+        for _ in range(2):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                z = wrapped(x)
+                with torch.no_grad():
+                    teacher(x), average(x)
+                loss = z.float().sum() + kd.RKD()(s.features, t.features)
+            assert s.features[0].dtype == torch.bfloat16
+            loss.backward()
+            average.update_parameters(net)
+    assert net.second.weight.grad.abs().max() > 0
