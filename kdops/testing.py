@@ -140,8 +140,7 @@ class OpSpec:
     invariant: maps the result to what is comparable (an SVD has a gauge); identity by default.
     empty_cases: no rows, no batch, no positions: a defined, finite result.
     hard_cases: rows in tight clusters, one far away, denormal: value and gradient exact.
-    skips: contract check -> reason why it does not apply. slow: checks that a plain `pytest` leaves
-        out, where another spec of the op goes the same way.
+    skips: contract check -> reason why it does not apply.
     devices: device types on which there is more than the reference for these cases.
     factor: multiplies the tolerance table in the half types only if > 1 is justified in a comment.
     """
@@ -158,7 +157,6 @@ class OpSpec:
     invariant: Callable[[Any], Any] = lambda result: result
     layouts: tuple[str, ...] = LAYOUTS
     skips: dict[str, str] = field(default_factory=dict)
-    slow: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("cpu", "cuda")
 
 

@@ -1,16 +1,16 @@
 """Options, seeds and markers shared by all tests."""
 
-import gc
 import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 # benchmarks and tests.emulator, for a plain `pytest`; last: an installed kdops stays in front
 sys.path.append(str(Path(__file__).parents[1]))
+
+from support import processes
 
 from kdops.testing import poisoned_empty
 
@@ -57,13 +57,8 @@ def seed_and_poison():
 
 @pytest.fixture
 def group_of_one(tmp_path):
-    """A process group. What the test wrapped in DistributedDataParallel ends before the group does:
-    a wrapper that is the last to hold one waits, with the GIL, for gloo's threads, and these may be
-    about to release a Python object (of poisoned_empty's mode), for which they wait for the GIL."""
-    dist.init_process_group("gloo", f"file://{tmp_path}/group", rank=0, world_size=1)
-    yield
-    gc.collect()
-    dist.destroy_process_group()
+    with processes.group_of_one(tmp_path):
+        yield
 
 
 @pytest.fixture(scope="module")

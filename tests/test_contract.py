@@ -122,11 +122,9 @@ def test_opcheck(spec, device):
             torch.library.opcheck(op, build(Maker(torch.float32, device, requires_grad=grad)))
 
 
+@pytest.mark.slow
 @contract
-@pytest.mark.parametrize(
-    "dynamic",
-    [pytest.param(False, id="static", marks=pytest.mark.slow), pytest.param(True, id="dynamic")],
-)
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_compile(spec, device, dynamic):
     torch._dynamo.reset()
     compiled = torch.compile(spec.function, fullgraph=True, dynamic=dynamic, backend="aot_eager")

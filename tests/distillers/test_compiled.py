@@ -1,11 +1,13 @@
 """Every method of the zoos compiles whole: one graph of all of them, with value and gradient."""
 
+import pytest
 import torch
 from support.distiller_cases import leaf
 
 import kdops.distillers as kd
 
 
+@pytest.mark.slow
 def test_one_graph():
     z, x, v = ([leaf(*size, seed=i) for i in range(2)] for size in ((6, 5), (6, 4, 4, 4), (6, 7)))
     logits = [kd.DKD(), kd.WSLD(), kd.DIST(), kd.MLKD(others=()), kd.SKDDirection(),

@@ -112,6 +112,7 @@ def test_a_stream_of_padded_tokens():
     method.prepare(FeatureStream(net, LAYERS, loader, layout="tokens"), epochs=1, progress=False)
 
 
+@pytest.mark.slow
 def test_compiled_masks():
     """Methods that read padding as zeros compile whole, with the value and gradient of eager."""
     names = ["KDSVD", "AttentionTransfer", "FSP", "NST", "RKD", "SimilarityPreserving"]

@@ -27,7 +27,7 @@ def maps(batch, **options):
 
 
 @losses
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 def test_one_graph_serves_every_batch_size(name, backend):
     torch._dynamo.reset()
     counter = CompileCounterWithBackend(backend)

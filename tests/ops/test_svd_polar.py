@@ -255,6 +255,7 @@ def test_empty_matrices_keep_the_graph():
         assert gA.shape == shape
 
 
+@pytest.mark.slow
 def test_opcheck():
     A, g = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
     triples = [t.contiguous() for t in torch.linalg.svd(A, full_matrices=False)]

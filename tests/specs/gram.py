@@ -232,10 +232,9 @@ _NST_CALLS = tuple(
 )
 
 
-def _nst_spec(label, skips=None, slow=(), **options):
+def _nst_spec(label, skips=None, **options):
     return OpSpec(
         skips=skips or {},
-        slow=slow,
         name=f"nst_loss[{label}]",
         function=partial(kdops.nst_loss, **options),
         reference=partial(_nst_reference, **options),
@@ -271,14 +270,13 @@ SPECS = (
     _nst_spec(
         "gaussian",
         kernel="gaussian",
-        slow=("compile",),
         skips=dict.fromkeys(
             ("gradcheck", "gradgradcheck"),
             "the default bandwidth is a constant of the gradient; 'gaussian, fixed' is checked",
         ),
     ),
-    _nst_spec("gaussian, fixed", slow=("compile",), kernel="gaussian", bandwidth=0.8),
-    _nst_spec("linear", slow=("compile",), kernel="linear"),
+    _nst_spec("gaussian, fixed", kernel="gaussian", bandwidth=0.8),
+    _nst_spec("linear", kernel="linear"),
     _nst_spec("poly, c=1, d=3", degree=3, c=1.0),
     _nst_spec("poly"),
 )

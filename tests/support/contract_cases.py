@@ -12,16 +12,11 @@ from kdops.testing import tensors_in
 
 def contract(check):
     """Runs `check` for every spec that does not skip it with a reason."""
-    name = check.__name__.removeprefix("test_")
-    specs = [
-        pytest.param(spec, id=spec.name, marks=[pytest.mark.slow] if name in spec.slow else [])
-        for spec in SPECS
-    ]
 
-    @pytest.mark.parametrize("spec", specs)
+    @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
     @functools.wraps(check)
     def run(spec, device, *args, **kwargs):
-        if reason := spec.skips.get(name):
+        if reason := spec.skips.get(check.__name__.removeprefix("test_")):
             pytest.skip(reason)
         if device not in spec.devices:
             pytest.skip(f"only the reference serves these sizes on {device}")

@@ -1,8 +1,10 @@
-"""Several gloo processes in one test, and a batch that they share unevenly."""
+"""A gloo group of this process, or of several in one test, and a batch that they share unevenly."""
 
 import datetime
+import gc
 import multiprocessing
 import time
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -12,12 +14,23 @@ ROWS = {2: [3, 5], 3: [2, 0, 4]}
 LONGEST = 300  # seconds that a test may take; without a limit one that hangs is never named
 
 
-def start(rank, world, store):
+@contextmanager
+def group_of_one(folder):
+    """What is wrapped in DistributedDataParallel meanwhile ends before the group does. A wrapper
+    that is the last to hold a group waits for gloo's threads with the GIL, and these may be waiting
+    for the GIL, to release a Python object (the mode of poisoned_empty).
+    """
+    join(0, 1, folder / "group")
+    yield
+    gc.collect()
+    dist.destroy_process_group()
+
+
+def join(rank, world, store):
     patience = datetime.timedelta(seconds=LONGEST / 2)  # gloo's own is half an hour
     dist.init_process_group(
         "gloo", f"file://{store}", rank=rank, world_size=world, timeout=patience
     )
-    torch.set_num_threads(1)
 
 
 def launch(function, world, tmp_path):
@@ -38,7 +51,8 @@ def launch(function, world, tmp_path):
 
 
 def _entry(rank, function, world, store):
-    start(rank, world, store)
+    join(rank, world, store)
+    torch.set_num_threads(1)
     try:
         function(rank, world)
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.documented import stage
+from support.processes import group_of_one
 
 import kdops
 
@@ -29,9 +30,15 @@ MODULES = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_process(tmp_path_factory):
+    """A process group, for what is written for several."""
+    with group_of_one(tmp_path_factory.mktemp("group")):
+        yield
+
+
 @pytest.fixture(autouse=True)
-def one_process(group_of_one, tmp_path, monkeypatch):
-    """A process group, for what is written for several; files lie in the test's folder."""
+def files_lie_in_the_folder_of_the_test(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 

@@ -75,6 +75,7 @@ def test_polar():
     torch.testing.assert_close(after, torch.ones_like(after))
 
 
+@pytest.mark.slow
 def test_mixed_precision():
     history = run("mixed_precision")
     assert history[-1]["loss"] < history[0]["loss"]
