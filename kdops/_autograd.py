@@ -117,7 +117,8 @@ def loss_op(name: str, *, formula: Formula) -> Callable[..., tuple[Tensor, ...]]
             reuse = _last_use(ctx, loss_cotangent)
             for i, (grad, need) in enumerate(zip(grads, ctx.needs_input_grad, strict=False)):
                 if need:
-                    first = grad.mul_(loss_cotangent) if reuse else loss_cotangent * grad
+                    # detached: as an output of the forward it would still hang on the graph
+                    first = grad.detach().mul_(loss_cotangent) if reuse else loss_cotangent * grad
                     full[i] = first if full[i] is None else full[i] + first
         return tuple(full)
 

@@ -58,6 +58,8 @@ def test_gradient(spec, device, dtype):
                 with kdops.backend(name):
                     actual = gradients(through(spec.invariant, spec.function), arguments)
                 assert_close(actual, expected, dtype, factor=4)
+                # else it would keep the graph, as a sum of gradients would that of every step
+                assert not any(g.requires_grad for g in actual)
 
 
 @contract

@@ -114,6 +114,7 @@ def test_a_step_lowers_the_loss(case):
     trained = [*student, *(p for p in method.parameters() if p.requires_grad)]
     first = method(student, teacher)
     slopes = torch.autograd.grad(first, trained, allow_unused=True)
+    assert not any(g.requires_grad for g in slopes if g is not None)
     square = sum(float(g.square().sum()) for g in slopes if g is not None)
     assert square > 0
     step = 0.02 * first.detach().abs() / square
