@@ -18,7 +18,7 @@ LONGEST = 300  # seconds that a test may take; without a limit one that hangs is
 def group_of_one(folder):
     """What is wrapped in DistributedDataParallel meanwhile ends before the group does. A wrapper
     that is the last to hold a group waits for gloo's threads with the GIL, and these may be waiting
-    for the GIL, to release a Python object: in a few hundred runs of such a test one hung.
+    for the GIL, to release a Python object: such a test hung now and then.
     """
     join(0, 1, folder / "group")
     yield
