@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.new_process import finished
 
 from kdops import _library
 
@@ -17,14 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 def setup_py(*arguments, **environment):
     """Runs setup.py in this interpreter's environment; build products go nowhere."""
-    return subprocess.run(
-        [sys.executable, "setup.py", *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    command = [sys.executable, "setup.py", *arguments]
+    return finished(command, cwd=ROOT, env=os.environ | environment)
 
 
 def test_pure_python_install_says_why():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.new_process import in_new_process, run_python
+from support.new_process import finished, in_new_process, run_python
 
 import kdops
 from kdops import _library
@@ -103,9 +103,7 @@ def test_narrower_instruction_sets_agree(isa):
 
 
 def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "kdops", *arguments], capture_output=True, text=True, timeout=600
-    )
+    return finished([sys.executable, "-m", "kdops", *arguments])
 
 
 def test_info_command():

@@ -2,12 +2,12 @@
 
 import importlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from support.new_process import finished
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -87,13 +87,6 @@ def test_two_processes_under_torchrun(name, most):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
                "--master-port", "0", "--standalone", str(EXAMPLES / f"{name}.py")]  # fmt: skip
     path = os.pathsep.join([str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+    done = finished(command, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split("by ")[1].split()[0]) <= most
